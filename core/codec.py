@@ -1,0 +1,99 @@
+"""Messages as bytes: MessagePack on the wire and on disk, tokens and log-probabilities packed little-endian.
+
+Nothing is ever unpickled. A message is stored as `{"kind": class name, "schema": number, "body": fields}`; a decoder
+refuses a kind that it does not know and a schema that is newer than its own.
+"""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgpack
+import numpy as np
+
+from core.errors import ArtifactError
+from core.messages import KINDS, Message
+
+M = TypeVar("M", bound=Message)
+
+_COMPRESSED = b"z"
+_PLAIN = b"p"
+_COMPRESS_FROM_BYTES = 256
+
+
+def pack_ids(ids: Iterable[int]) -> bytes:
+    """Token ids as int32[T] little-endian."""
+    return np.fromiter(ids, dtype="<i4").tobytes()
+
+
+def unpack_ids(packed: bytes) -> list[int]:
+    return np.frombuffer(packed, dtype="<i4").tolist()
+
+
+def pack_floats(values: Iterable[float]) -> bytes:
+    """Log-probabilities as float32[T] little-endian."""
+    return np.fromiter(values, dtype="<f4").tobytes()
+
+
+def unpack_floats(packed: bytes) -> list[float]:
+    return np.frombuffer(packed, dtype="<f4").tolist()
+
+
+def encode(message: Message) -> bytes:
+    return _frame(_tree(message))
+
+
+def encode_batch(messages: Sequence[Message]) -> bytes:
+    return _frame([_tree(message) for message in messages])
+
+
+def decode(kind: type[M], data: bytes) -> M:
+    """Raises: ArtifactError when the bytes are not one message of this kind."""
+    return _message(kind, _unframe(data))
+
+
+def decode_batch(kind: type[M], data: bytes) -> list[M]:
+    """Raises: ArtifactError when the bytes are not a batch of this kind."""
+    trees = _unframe(data)
+    if not isinstance(trees, list):
+        raise ArtifactError(f"expected a batch of {kind.__name__}, found {type(trees).__name__}")
+    return [_message(kind, tree) for tree in trees]
+
+
+def _tree(message: Message) -> dict[str, Any]:
+    kind = type(message)
+    return {"kind": kind.__name__, "schema": kind.SCHEMA, "body": message.model_dump(mode="python")}
+
+
+def _message(kind: type[M], tree: Any) -> M:
+    if not isinstance(tree, dict) or tree.get("kind") not in KINDS:
+        found = tree.get("kind") if isinstance(tree, dict) else type(tree).__name__
+        raise ArtifactError(f"expected a {kind.__name__}, found {found!r}; was this written by another program?")
+    actual = KINDS[tree["kind"]]
+    if not issubclass(actual, kind):
+        raise ArtifactError(f"expected a {kind.__name__}, found a {actual.__name__}")
+    if tree["schema"] > actual.SCHEMA:
+        raise ArtifactError(
+            f"{actual.__name__} schema {tree['schema']} is newer than this program's {actual.SCHEMA}; upgrade Ratchet"
+        )
+    try:
+        return actual.model_validate(actual.migrate(tree["body"], tree["schema"]))
+    except ValueError as error:
+        raise ArtifactError(f"not a valid {actual.__name__}: {error}") from None
+
+
+def _frame(tree: Any) -> bytes:
+    body = msgpack.packb(tree, use_bin_type=True)
+    if len(body) < _COMPRESS_FROM_BYTES:
+        return _PLAIN + body
+    return _COMPRESSED + zlib.compress(body, level=1)
+
+
+def _unframe(data: bytes) -> Any:
+    mark, body = data[:1], data[1:]
+    if mark not in (_PLAIN, _COMPRESSED):
+        raise ArtifactError(f"not a Ratchet record: it begins with {mark!r}, expected {_PLAIN!r} or {_COMPRESSED!r}")
+    try:
+        return msgpack.unpackb(zlib.decompress(body) if mark == _COMPRESSED else body, raw=False)
+    except (zlib.error, ValueError, msgpack.exceptions.UnpackException) as error:
+        raise ArtifactError(f"a damaged record of {len(data)} bytes: {error}") from None
