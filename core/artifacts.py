@@ -5,10 +5,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from core.errors import ArtifactError
 
@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 
 
 @contextmanager
-def appearing(path: Path, manifest: dict[str, Any]) -> Iterator[Path]:
+def appearing(path: Path, manifest: dict[str, Any]) -> Generator[Path]:
     """A directory to fill; on leaving without an error it stands at `path`, synced, with what `manifest` holds by then
     and the digest of every file. Raises: ArtifactError when `path` exists."""
     if path.exists():
@@ -26,6 +26,8 @@ def appearing(path: Path, manifest: dict[str, Any]) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
+        if (aside / MANIFEST).exists():
+            raise ArtifactError(f"{path} was filled with a {MANIFEST} of its own; that name is the marker's")
         files = {str(f.relative_to(aside)): digest_file(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         (aside / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1))
         for file in aside.rglob("*"):
@@ -41,14 +43,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Raises: ArtifactError naming the file, when it is missing or damaged."""
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_text())
+        manifest: Any = json.loads(file.read_text())
     except FileNotFoundError:
         raise ArtifactError(f"{path} has no {MANIFEST}: it is no finished artifact; remove it or restore it") from None
     except (ValueError, OSError) as error:
         raise ArtifactError(f"{file} is damaged ({error}); restore it or remove {path}") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not isinstance(manifest, dict) or not isinstance(cast(dict[str, Any], manifest).get("files"), dict):
         raise ArtifactError(f"{file} lists no files; restore it or remove {path}")
-    return manifest
+    return cast(dict[str, Any], manifest)
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -58,7 +60,9 @@ def verify(path: Path) -> dict[str, Any]:
         file = path / name
         actual = digest_file(file) if file.is_file() else "missing"
         if actual != expected:
-            raise ArtifactError(f"{file} has digest {actual}, its manifest says {expected}; restore it or remove {path}")
+            raise ArtifactError(
+                f"{file} has digest {actual}, its manifest says {expected}; restore it or remove {path}"
+            )
     return manifest
 
 

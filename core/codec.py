@@ -4,17 +4,19 @@ Nothing is ever unpickled. A message is stored as `{"kind": class name, "schema"
 refuses a kind that it does not know and a schema that is newer than its own.
 """
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import msgpack
+import msgpack  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 
 from core.errors import ArtifactError
 from core.messages import KINDS, Message
 
 M = TypeVar("M", bound=Message)
+_msgpack: Any = msgpack
 
 _COMPRESSED = b"z"
 _PLAIN = b"p"
@@ -39,6 +41,11 @@ def unpack_floats(packed: bytes) -> list[float]:
     return np.frombuffer(packed, dtype="<f4").tolist()
 
 
+def stable_id(*parts: str) -> str:
+    """The id that these parts always give, 32 hexadecimal digits: what is made twice from the same has one id."""
+    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()[:32]
+
+
 def encode(message: Message) -> bytes:
     return _frame(_tree(message))
 
@@ -57,7 +64,7 @@ def decode_batch(kind: type[M], data: bytes) -> list[M]:
     trees = _unframe(data)
     if not isinstance(trees, list):
         raise ArtifactError(f"expected a batch of {kind.__name__}, found {type(trees).__name__}")
-    return [_message(kind, tree) for tree in trees]
+    return [_message(kind, tree) for tree in cast(list[Any], trees)]
 
 
 def _tree(message: Message) -> dict[str, Any]:
@@ -66,24 +73,26 @@ def _tree(message: Message) -> dict[str, Any]:
 
 
 def _message(kind: type[M], tree: Any) -> M:
-    if not isinstance(tree, dict) or tree.get("kind") not in KINDS:
-        found = tree.get("kind") if isinstance(tree, dict) else type(tree).__name__
-        raise ArtifactError(f"expected a {kind.__name__}, found {found!r}; was this written by another program?")
-    actual = KINDS[tree["kind"]]
+    match tree:
+        case {"kind": str(name), "schema": int(schema), "body": dict()} if name in KINDS:
+            actual, body = KINDS[name], cast(dict[str, Any], tree["body"])
+        case _:
+            found = cast(dict[str, Any], tree).get("kind") if isinstance(tree, dict) else type(tree).__name__
+            raise ArtifactError(f"expected a {kind.__name__}, found {found!r}; was this written by another program?")
     if not issubclass(actual, kind):
         raise ArtifactError(f"expected a {kind.__name__}, found a {actual.__name__}")
-    if tree["schema"] > actual.SCHEMA:
+    if schema > actual.SCHEMA:
         raise ArtifactError(
-            f"{actual.__name__} schema {tree['schema']} is newer than this program's {actual.SCHEMA}; upgrade Ratchet"
+            f"{actual.__name__} schema {schema} is newer than this program's {actual.SCHEMA}; upgrade Ratchet"
         )
     try:
-        return actual.model_validate(actual.migrate(tree["body"], tree["schema"]))
-    except ValueError as error:
+        return actual.model_validate(actual.migrate(body, schema))
+    except (ValueError, KeyError) as error:
         raise ArtifactError(f"not a valid {actual.__name__}: {error}") from None
 
 
 def _frame(tree: Any) -> bytes:
-    body = msgpack.packb(tree, use_bin_type=True)
+    body: bytes = _msgpack.packb(tree, use_bin_type=True)
     if len(body) < _COMPRESS_FROM_BYTES:
         return _PLAIN + body
     return _COMPRESSED + zlib.compress(body, level=1)
@@ -94,6 +103,6 @@ def _unframe(data: bytes) -> Any:
     if mark not in (_PLAIN, _COMPRESSED):
         raise ArtifactError(f"not a Ratchet record: it begins with {mark!r}, expected {_PLAIN!r} or {_COMPRESSED!r}")
     try:
-        return msgpack.unpackb(zlib.decompress(body) if mark == _COMPRESSED else body, raw=False)
-    except (zlib.error, ValueError, msgpack.exceptions.UnpackException) as error:
+        return _msgpack.unpackb(zlib.decompress(body) if mark == _COMPRESSED else body, raw=False)
+    except (zlib.error, ValueError, _msgpack.exceptions.UnpackException) as error:
         raise ArtifactError(f"a damaged record of {len(data)} bytes: {error}") from None

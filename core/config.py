@@ -6,7 +6,7 @@ A component receives its own part. Defaults are what we would run on the embedde
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +18,18 @@ from core.errors import ConfigError
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, tree: Any) -> Any:
+        """A choice whose `kind` is not named is of the default's kind, so that `model.weights.rank=4` is enough."""
+        if not isinstance(tree, dict):
+            return tree  # pyright: ignore[reportUnknownVariableType]
+        filled = dict(cast(dict[str, Any], tree))
+        for name, field in cls.model_fields.items():
+            if field.discriminator and isinstance(filled.get(name), dict):
+                filled[name] = {"kind": field.default.kind, **filled[name]}
+        return filled
+
 
 # --- the model -------------------------------------------------------------------------------------------------------
 
@@ -26,8 +38,8 @@ class Lora(Part):
     """Versions are LoRA adapters of one engine: small, instant to swap, many at once."""
 
     kind: Literal["lora"] = "lora"
-    rank: int = Field(8, ge=1, le=256)
-    alpha: float = Field(16, gt=0)
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: float = Field(default=16, gt=0)
     """Adapter output is scaled by alpha / rank."""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that get an adapter; fewer cost less when decoding on a CPU."""
@@ -53,8 +65,15 @@ class ModelConfig(Part):
 class SplitByHash(Part):
     """A promise about a file of questions: hash(text) modulo `buckets` lies in `allowed`, checked at load."""
 
-    buckets: int = Field(20, ge=2)
-    allowed: tuple[int, ...]
+    buckets: int = Field(default=20, ge=2)
+    allowed: tuple[int, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _buckets_exist(self) -> "SplitByHash":
+        outside = [bucket for bucket in self.allowed if not 0 <= bucket < self.buckets]
+        if outside:
+            raise ValueError(f"bucket {outside[0]} is none of the {self.buckets} buckets 0 to {self.buckets - 1}")
+        return self
 
 
 class PromptsConfig(Part):
@@ -66,7 +85,7 @@ class PromptsConfig(Part):
     """A system message put before every prompt."""
     on_invalid: Literal["skip", "refuse"] = "refuse"
     """What to do with a line that is no valid prompt: report and skip it, or refuse to start."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Use only the first so many prompts."""
     split: SplitByHash | None = None
 
@@ -102,11 +121,11 @@ AnswerConfig = Annotated[NumberAnswer | ChoiceAnswer | PatternAnswer | TextAnswe
 
 
 class SamplerConfig(Part):
-    n: int = Field(8, ge=1, le=1024)
+    n: int = Field(default=8, ge=1, le=1024)
     """Candidates a prompt."""
-    temperature: float = Field(0.7, ge=0, le=5)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(110, ge=1)
+    temperature: float = Field(default=0.7, ge=0, le=5)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=110, ge=1)
     """Bound on each candidate; one that runs into it has no answer."""
 
 
@@ -115,9 +134,9 @@ class MethodConfig(Part):
     """A file in methods/recipes: lmsi, or its null control unvoted."""
     sampler: SamplerConfig = SamplerConfig()
     answer: AnswerConfig = PatternAnswer()
-    min_share: float = Field(0.5, ge=0, le=1)
+    min_share: float = Field(default=0.5, ge=0, le=1)
     """Ballots whose winner has a smaller share of the votes are dropped."""
-    max_winners: int = Field(64, ge=1)
+    max_winners: int = Field(default=64, ge=1)
     """At most so many distinct winning candidates of a prompt become examples."""
 
 
@@ -125,33 +144,33 @@ class MethodConfig(Part):
 
 
 class PlateauConfig(Part):
-    versions: int = Field(6, ge=1)
+    versions: int = Field(default=6, ge=1)
     """Learning pauses when so many candidates in a row did not beat the champion."""
 
 
 class LearningConfig(Part):
-    groups_per_window: int = Field(256, ge=1)
+    groups_per_window: int = Field(default=256, ge=1)
     """Prompts that make one version."""
-    replay_windows: int = Field(4, ge=1)
+    replay_windows: int = Field(default=4, ge=1)
     """A version is trained on this many of the newest windows."""
-    max_lag: int = Field(1, ge=0)
+    max_lag: int = Field(default=1, ge=0)
     """Windows that may be collected ahead of the gate; also the largest staleness of an example, in versions,
     at the draw of the window it is new in."""
-    lease_s: float = Field(120, gt=0)
+    lease_s: float = Field(default=120, gt=0)
     """A leased prompt that is not delivered by then goes back."""
-    lr: float = Field(3e-3, gt=0)
-    epochs: int = Field(1, ge=1)
-    batch_tokens: int = Field(2500, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
+    epochs: int = Field(default=1, ge=1)
+    batch_tokens: int = Field(default=2500, ge=1)
     """Padded tokens of one optimiser step."""
-    micro_batch_tokens: int | None = Field(None, ge=1)
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Padded tokens of one forward and backward; a step adds up as many as it needs. None: one a step."""
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     """Part of the steps with a rising rate; then linear to 0."""
-    clip_norm: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.98, ge=0, lt=1)
-    threads: int = Field(1, ge=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.98, ge=0, lt=1)
+    threads: int = Field(default=1, ge=1)
     """CPU threads of the trainer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     plateau: PlateauConfig | None = PlateauConfig()
@@ -164,14 +183,14 @@ class GateConfig(Part):
     keys: str | None = None
     """Parquet with prompt and answer, answers known to be right: decisions are then `certified`, not `guarded`."""
     split: SplitByHash | None = None
-    delta: float = Field(0.03, gt=0, lt=1)
+    delta: float = Field(default=0.03, gt=0, lt=1)
     """A candidate may be at most this much worse than the champion."""
-    alpha: float = Field(0.05, gt=0, lt=1)
+    alpha: float = Field(default=0.05, gt=0, lt=1)
     """Chance, over the whole run, that any promoted version is worse than that."""
-    reject_at: float = Field(20, gt=1)
+    reject_at: float = Field(default=20, gt=1)
     """Evidence for `worse` at which a candidate is rejected (1 in this many)."""
-    max_probes: int = Field(2000, ge=1)
-    batch: int = Field(64, ge=1)
+    max_probes: int = Field(default=2000, ge=1)
+    batch: int = Field(default=64, ge=1)
     """Probes between two looks."""
     enabled: bool = True
     """False promotes every proven candidate unweighed; for experiments only."""
@@ -182,9 +201,9 @@ class ReportConfig(Part):
     """Parquet with prompt and answer, for the report only: the gate and the trainer never see it. A missing file
     means a run without accuracy."""
     split: SplitByHash | None = None
-    per_version: int = Field(600, ge=0)
+    per_version: int = Field(default=600, ge=0)
     """Questions asked of every proven version."""
-    final: int = Field(2400, ge=0)
+    final: int = Field(default=2400, ge=0)
     """Questions asked of the base and of the served version at the end of a run."""
 
 
@@ -192,31 +211,31 @@ class ReportConfig(Part):
 
 
 class EngineConfig(Part):
-    max_seqs: int = Field(64, ge=2)
+    max_seqs: int = Field(default=64, ge=2)
     """Seats: sequences decoded at once."""
-    max_tokens: int = Field(512, ge=16)
+    max_tokens: int = Field(default=512, ge=16)
     """Prompt and answer together."""
-    kv_cache_bytes: int | None = Field(2**28, ge=2**20)
+    kv_cache_bytes: int | None = Field(default=2**28, ge=2**20)
     """None lets vLLM take what it finds (on a GPU: `gpu_memory_ratio`)."""
-    gpu_memory_ratio: float = Field(0.6, gt=0, lt=1)
-    threads: int = Field(1, ge=1)
+    gpu_memory_ratio: float = Field(default=0.6, gt=0, lt=1)
+    threads: int = Field(default=1, ge=1)
     """CPU threads of one engine."""
-    tensor_parallel: int = Field(1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
 
 
 class ServeConfig(Part):
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=65535)
     """0 takes a free one."""
-    replicas: int = Field(1, ge=1)
+    replicas: int = Field(default=1, ge=1)
     engine: EngineConfig = EngineConfig()
-    reserve_seats: int = Field(8, ge=0)
+    reserve_seats: int = Field(default=8, ge=0)
     """Seats that only users may take."""
-    busy_share: float = Field(0.5, gt=0, le=1)
+    busy_share: float = Field(default=0.5, gt=0, le=1)
     """Part of the seats that background work may hold while users are active."""
-    active_s: float = Field(5.0, ge=0)
+    active_s: float = Field(default=5.0, ge=0)
     """Users count as active until so long after their last request."""
-    swap_timeout_s: float = Field(120, gt=0)
+    swap_timeout_s: float = Field(default=120, gt=0)
     """A replica that has not proven a wanted version by then counts as failed."""
 
     @model_validator(mode="after")
@@ -230,21 +249,21 @@ class ServeConfig(Part):
 
 
 class CollectConfig(Part):
-    collectors: int = Field(1, ge=1)
-    in_flight: int = Field(12, ge=1)
+    collectors: int = Field(default=1, ge=1)
+    in_flight: int = Field(default=12, ge=1)
     """Prompts that one collector explores at once."""
 
 
 class RunConfig(Part):
     dir: str | None = None
     """Run directory; None makes a new one under runs/. An existing one is resumed."""
-    seed: int = Field(0, ge=0)
-    versions: int | None = Field(None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    versions: int | None = Field(default=None, ge=1)
     """End after so many decided candidates; None runs on."""
-    cpu_share: float = Field(1.0, gt=0, le=1)
+    cpu_share: float = Field(default=1.0, gt=0, le=1)
     """Part of the time that learning may use; the rest it idles."""
-    start_timeout_s: float = Field(300, gt=0)
-    stop_timeout_s: float = Field(30, gt=0)
+    start_timeout_s: float = Field(default=300, gt=0)
+    stop_timeout_s: float = Field(default=30, gt=0)
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics go besides metrics.jsonl."""
 
@@ -301,14 +320,18 @@ def dump(config: Config) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
+        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}; the shipped ones are in configs/") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if tree is None:
+        return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds {type(tree).__name__}, expected a mapping of settings")
-    return tree
+    return cast(dict[str, Any], tree)
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -317,9 +340,11 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is no override; expected the form method.sampler.n=16")
     *parents, leaf = name.split(".")
     for key in parents:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
+        part: Any = {} if tree.get(key) is None else tree[key]
+        if not isinstance(part, dict):
             raise ConfigError(f"{override!r} goes through {key!r}, which is a value and no part")
+        tree[key] = part
+        tree = cast(dict[str, Any], part)
     try:
         tree[leaf] = yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -327,13 +352,23 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _readable(detail: ErrorDetails) -> str:
-    names = [str(part) for part in detail["loc"]]
-    where = ".".join(names)
+    where = _place(detail["loc"])
     if detail["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(where, list(_known_names(Config)), n=1, cutoff=0.0)
         return f"unknown setting {where}; did you mean {nearest[0]}?"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {detail['input']!r})" if where else message
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """The dotted name of a setting; pydantic also puts the `kind` of a choice in between."""
+    known = _known_names(Config)
+    names: list[str] = []
+    for part, after in zip(loc, [*loc[1:], None], strict=False):
+        here = ".".join([*names, f"{part}."])
+        if not isinstance(after, str) or any(name.startswith(here) for name in known):
+            names.append(str(part))
+    return ".".join(names)
 
 
 def _known_names(part: type[BaseModel], prefix: str = "") -> list[str]:
@@ -348,6 +383,4 @@ def _known_names(part: type[BaseModel], prefix: str = "") -> list[str]:
 def _parts_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, Annotated) or hasattr(annotation, "__args__"):
-        return [part for inner in get_args(annotation) for part in _parts_in(inner)]
-    return []
+    return [part for inner in get_args(annotation) for part in _parts_in(inner)]

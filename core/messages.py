@@ -16,6 +16,9 @@ KINDS: dict[str, type["Message"]] = {}
 
 Origin = Literal["dataset", "live", "asked"]
 Finish = Literal["stop", "length"]
+Pool = Literal["any", "serving", "shadow"]
+"""What a replica may load. With LoRA every replica holds every version (`any`). With full weights `serving` replicas
+hold the served version only, and `shadow` replicas any one at a time, never for users."""
 
 
 class Message(BaseModel):
@@ -45,8 +48,8 @@ class PolicyRef(Message):
     @classmethod
     def parse(cls, name: str) -> Self:
         """Raises: ValueError for anything but `adapter@vN`."""
-        adapter, _, version = name.partition("@v")
-        if not adapter or not version.isdecimal():
+        adapter, _, version = name.rpartition("@v")
+        if not adapter or not (version.isascii() and version.isdecimal()):
             raise ValueError(f"{name!r} names no version; expected the form policy@v7")
         return cls(adapter=adapter, version=int(version))
 
@@ -71,10 +74,10 @@ class Prompt(Message):
 class Sampling(Message):
     """How to draw continuations of one prompt. Temperature 0 is greedy."""
 
-    n: int = Field(1, ge=1)
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(256, ge=1)
+    n: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=256, ge=1)
     logprobs: bool = False
     """Also return the log-probability of every sampled token, after temperature (nats)."""
     seed: int | None = None
@@ -119,7 +122,7 @@ class Vote(Message):
     prompt_id: str
     candidate_id: str | None = None
     answer: str | None = None
-    weight: float = 1.0
+    weight: float = Field(default=1.0, allow_inf_nan=False)
     """May be negative."""
     by: Literal["sample", "person", "verifier"] = "sample"
     voter: str = ""
@@ -151,7 +154,7 @@ class Example(Message):
     policy: PolicyRef
     method: str
     adapter: str = "policy"
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     render_id: str
 
 
@@ -176,7 +179,7 @@ class Reinforce(Example):
     context_ids: bytes
     completion_ids: bytes
     logprobs: bytes
-    advantage: float
+    advantage: float = Field(allow_inf_nan=False)
 
 
 class Lease(Message):
@@ -246,6 +249,8 @@ class Slots(Message):
     explore: PolicyRef = BASE
     champion: PolicyRef = BASE
     candidate: PolicyRef | None = None
+    promoted: tuple[PolicyRef, ...] = (BASE,)
+    """Versions that users may ask for by number."""
     loaded: tuple[Published, ...] = ()
     """Every version but the base that a replica must hold, newest last."""
 
@@ -254,11 +259,15 @@ class ReplicaReport(Message):
     """What a replica has proven, sent to the one owner of the versions."""
 
     replica: str
-    pool: Literal["serving", "shadow", "any"] = "any"
+    pool: Pool = "any"
     epoch: int
+    serving: PolicyRef = BASE
+    """What it answers users with."""
     proven: tuple[PolicyRef, ...]
     failed: dict[str, str] = Field(default_factory=dict)
     """`policy@vN` -> why its proof failed."""
+    counters: dict[str, float] = Field(default_factory=dict)
+    """Since the replica started: tokens_user, users, background, swaps."""
 
 
 class Evidence(Message):

@@ -1,5 +1,6 @@
 """The seams: what a part may ask of another, whatever stands behind it."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -12,6 +13,9 @@ DropReason = str
 
 class Policy(Protocol):
     """The one seam to the model. Everything that samples goes through it: collectors, evaluator, serving modes."""
+
+    tokens: Counter[str]
+    """Generated so far through this object, by purpose."""
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
         """`sampling.n` continuations by one version; None means the version in the explore slot.

@@ -1,0 +1,192 @@
+"""The `ratchet` command."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from actors.rundir import CONFIG_FILE, find, live_url
+from core import config as configuration
+from core.config import Config
+from core.errors import RatchetError
+
+app = typer.Typer(
+    help="Serves a language model and makes it better while it serves, without labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+DEFAULT = Path("configs/tiny.yaml")
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as method.sampler.n=16", show_default=False)]
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="YAML file of settings")]
+RunDirOption = Annotated[str | None, typer.Option("--dir", help="Run directory; the latest if not given")]
+
+
+@app.command()
+def up(
+    overrides: Overrides = None,
+    config: ConfigFile = DEFAULT,
+    versions: Annotated[int | None, typer.Option(help="End after so many decided candidates, with a report")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to serve on; 0 takes a free one")] = None,
+    dir: Annotated[str | None, typer.Option(help="Run directory; an existing one is resumed")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; a new local one if not given")] = None,
+) -> None:
+    """Start everything: serve the model, and make it better while it serves."""
+    from actors.up import up as run_up
+
+    named = {"run.versions": versions, "run.seed": seed, "serve.port": port, "run.dir": dir}
+    given = [f"{name}={value}" for name, value in named.items() if value is not None]
+    path = run_up(_load(config, [*(overrides or []), *given]), console, address)
+    console.print(str(path), soft_wrap=True, highlight=False)
+
+
+@app.command("config")
+def show_config(overrides: Overrides = None, config: ConfigFile = DEFAULT) -> None:
+    """Print every setting, resolved."""
+    print(configuration.dump(_load(config, overrides or [])), end="")
+
+
+@app.command()
+def status(dir: RunDirOption = None) -> None:
+    """How a run stands: live if it is up, else what its store says."""
+    from actors.progress import versions_table
+    from actors.report import version_rows
+    from core.store import RunReader
+
+    path = find(dir)
+    url = live_url(path)
+    reader = RunReader(path)
+    console.print(f"{path}  {'serving on ' + url if url else 'stopped'}", soft_wrap=True)
+    console.print(versions_table(version_rows(reader)))
+    if url:
+        console.print_json(json.dumps(_get(f"{url}/status")))
+
+
+@app.command()
+def versions(dir: RunDirOption = None) -> None:
+    """Every version with its verdict."""
+    from actors.progress import versions_table
+    from actors.report import version_rows
+    from core.store import RunReader
+
+    console.print(versions_table(version_rows(RunReader(find(dir)))))
+
+
+@app.command()
+def ask(
+    question: Annotated[str | None, typer.Argument(help="What to ask; sample questions if not given")] = None,
+    dir: RunDirOption = None,
+    version: Annotated[str, typer.Option(help="policy, or a promoted version such as policy@v3")] = "policy",
+) -> None:
+    """Ask the served policy."""
+    from actors.up import sample_questions
+
+    path = find(dir)
+    config = _load(path / CONFIG_FILE, [])
+    if question is None:
+        console.print("Ask something of the kind that the model knows, for example:")
+        for sample in sample_questions(config):
+            console.print(f"  ./run ask {escape(json.dumps(sample))}", soft_wrap=True)
+        return
+    body = {"model": version, "messages": [{"role": "user", "content": question}], "temperature": 0}
+    body |= {"max_tokens": config.method.sampler.max_tokens}
+    reply = _post(f"{_live(path)}/v1/chat/completions", body)
+    console.print(escape(reply.json()["choices"][0]["message"]["content"]))
+    console.print(f"[dim]policy version {reply.headers['x-policy-version']}[/]")
+
+
+@app.command("eval")
+def evaluate(version: str = typer.Argument("v0", help="e.g. v3; must be loaded"), dir: RunDirOption = None) -> None:
+    """Accuracy of a loaded version on the report's questions."""
+    reply = _post(f"{_live(find(dir))}/admin/eval", {"argument": version}, timeout_s=900).json()
+    console.print(
+        f"v{reply['version']}: {100 * reply['accuracy']:.1f}% "
+        f"({100 * reply['low']:.1f}-{100 * reply['high']:.1f}) on {reply['n']} questions"
+    )
+
+
+@app.command()
+def pause(reason: str = "paused by hand", dir: RunDirOption = None) -> None:
+    """Stop learning; serving goes on."""
+    _post(f"{_live(find(dir))}/admin/pause", {"argument": reason})
+    console.print("learning is paused; `ratchet resume` goes on")
+
+
+@app.command()
+def resume(dir: RunDirOption = None) -> None:
+    """Go on learning."""
+    _post(f"{_live(find(dir))}/admin/resume", {})
+    console.print("learning goes on")
+
+
+@app.command()
+def gate(candidate: Path, dir: RunDirOption = None) -> None:
+    """Weigh any checkpoint of the run's base (a PEFT adapter, or a whole model) as the gate would."""
+    from actors.offline import weigh_checkpoint
+
+    decision = weigh_checkpoint(candidate, find(dir), console)
+    console.print(f"{decision.verdict}: {decision.reason} ({decision.probes} probes)")
+    sys.exit(0 if decision.verdict == "promote" else 1)
+
+
+@app.command()
+def export(
+    version: Annotated[str, typer.Argument(help="e.g. v3")],
+    to: Annotated[Path | None, typer.Option(help="Folder to write; RUN/export/VERSION if not given")] = None,
+    merged: Annotated[bool, typer.Option(help="Write a whole model with the adapter merged in")] = False,
+    dir: RunDirOption = None,
+) -> None:
+    """Write a version as a folder that plain transformers or peft loads."""
+    from actors.offline import export_version
+
+    path = find(dir)
+    console.print(str(export_version(path, _load(path / CONFIG_FILE, []), version, to, merged)), soft_wrap=True)
+
+
+def main() -> None:
+    """An error is one readable line with the remedy; details are in the run's logs."""
+    try:
+        app()
+    except RatchetError as error:
+        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
+
+
+def _load(path: Path, overrides: list[str]) -> Config:
+    return configuration.load(path, overrides)
+
+
+def _live(path: Path) -> str:
+    url = live_url(path)
+    if url is None:
+        raise RatchetError(f"{path} is not running; start it with ./run up --dir {path}")
+    return url
+
+
+def _get(url: str) -> Any:
+    return httpx.get(url, timeout=30, trust_env=False).json()
+
+
+def _post(url: str, body: dict[str, Any], timeout_s: float = 60) -> httpx.Response:
+    try:
+        reply = httpx.post(url, json=body, timeout=timeout_s, trust_env=False)
+    except httpx.HTTPError as error:
+        raise RatchetError(f"{url} does not answer: {error}") from None
+    if not reply.is_success:
+        raise RatchetError(reply.json().get("error", {}).get("message", reply.text))
+    return reply
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Weighs candidates for the gate, and reports accuracy where answer keys exist. The report never reaches the gate."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from actors.calls import Peer
+from core.answers import extractor
+from core.clock import Clock, SystemClock
+from core.codec import encode
+from core.config import Config
+from core.messages import BASE, Decision, PolicyRef
+from core.metrics import Metrics
+from core.protocols import Policy
+from core.store import RunReader, event, fact
+from methods import prompts
+from training.evaluate import Hits, Question, accuracy, greedy_hits, weigh
+from training.gate import Gate, GateLedger
+
+CANDIDATE_WAIT_S = 20.0
+ACCURACY = "accuracy:"
+"""Prefix of the facts that hold one version's report: hits on the same questions, in the same order, for all."""
+
+
+def probes_of(config: Config) -> tuple[list[Question], bool]:
+    """What the gate asks, and whether its answers are keys (certified) or anchors (guarded)."""
+    path = config.gate.keys or config.gate.anchors
+    if path is None:
+        return [], False
+    return _questions(path, config, config.gate.split), config.gate.keys is not None
+
+
+def report_questions(config: Config) -> list[Question]:
+    """What the report asks; a missing file means a run without accuracy."""
+    path = config.report.questions
+    if path is None or not Path(path).is_file():
+        return []
+    return _questions(path, config, config.report.split)
+
+
+def _questions(path: str, config: Config, split: Any) -> list[Question]:
+    system = config.prompts.system
+    return [Question(prompt, answer) for prompt, answer in prompts.questions(path, system=system, split=split)]
+
+
+class Evaluator:
+    def __init__(
+        self,
+        run_dir: str,
+        store: Peer,
+        versions: Peer,
+        config: Config,
+        policy: Policy,
+        metrics: Metrics,
+        clock: Clock | None = None,
+    ) -> None:
+        self._run_dir = Path(run_dir)
+        self._config = config
+        self._policy = policy
+        self._versions = versions
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._extract = extractor(config.method.answer)
+        self._max_tokens = config.method.sampler.max_tokens
+        self._cache: Hits = {}
+        self._weighing: dict[str, Any] | None = None
+        self._idle_s = 0.0
+        self._last: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Read probes and report questions, and what was measured before a restart."""
+        self._probes, self._certified = await asyncio.to_thread(probes_of, self._config)
+        self._report = await asyncio.to_thread(report_questions, self._config)
+        Random(self._config.run.seed).shuffle(self._report)
+        reader = RunReader(self._run_dir)
+        self._reported = {int(name.removeprefix(ACCURACY)) for name in reader.facts(ACCURACY)}
+        reader.close()
+
+    async def run(self) -> None:
+        """One candidate after the other; its report runs beside the weighing of the next."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._report_on(BASE))
+            while True:
+                asked = time.monotonic()
+                work = await self._versions.call("next_candidate", CANDIDATE_WAIT_S)
+                self._idle_s += time.monotonic() - asked
+                if work is not None:
+                    tasks.create_task(self._report_on(work["candidate"]))
+                    await self._weigh(work["candidate"], work["champion"], work["ledger"])
+
+    async def stop(self) -> None: ...
+
+    async def status(self) -> dict[str, Any]:
+        return {
+            "weighing": self._weighing,
+            "idle_s": self._idle_s,
+            "probes": len(self._probes),
+            "tokens": dict(self._policy.tokens),
+            **self._last,
+        }
+
+    async def measure(self, version: int, questions: int) -> dict[str, Any]:
+        """Greedy accuracy of a loaded version on so many report questions: for `ratchet eval` and the final report."""
+        ref = PolicyRef(version=version)
+        hits = await self._hits(ref, self._report[:questions])
+        rate, low, high = accuracy(hits)
+        return {"version": version, "accuracy": rate, "low": low, "high": high, "n": len(hits), "hits": _bits(hits)}
+
+    async def _weigh(self, candidate: PolicyRef, champion: PolicyRef, ledger: dict[str, Any] | None) -> None:
+        state = GateLedger.model_validate(ledger) if ledger else GateLedger()
+        gate = Gate(self._config.gate, state)
+        self._weighing = {"candidate": candidate.version, "champion": champion.version}
+        await self._note("weighing", version=candidate.version, champion=champion.version)
+        # fresh for every candidate, and nothing that training could know
+        rng = Random(f"{self._config.run.seed}:{candidate}:{state.weighed}")
+        decision, evidence = await weigh(
+            self._policy,
+            gate,
+            self._probes,
+            rng,
+            candidate,
+            champion,
+            self._extract,
+            self._max_tokens,
+            self._certified,
+            self._cache,
+        )
+        self._metrics.count("probes_total", len(evidence.candidate_hits))
+        self._metrics.set("anchor_agreement", decision.candidate_rate, who="candidate")
+        self._metrics.set("anchor_agreement", decision.champion_rate, who="champion")
+        self._last = {"candidate_rate": decision.candidate_rate, "champion_rate": decision.champion_rate}
+        self._forget_all_but(decision)
+        await self._versions.call("decide", encode(decision), gate.ledger.model_dump(mode="json"))
+        self._weighing = None
+
+    def _forget_all_but(self, decision: Decision) -> None:
+        champion = decision.candidate if decision.new_champion else decision.champion
+        self._cache = {key: hit for key, hit in self._cache.items() if key[0] == champion}
+
+    async def _report_on(self, ref: PolicyRef) -> None:
+        """Accuracy of one version, once; then it may be unloaded."""
+        if self._report and ref.version not in self._reported and self._config.report.per_version > 0:
+            found = await self.measure(ref.version, self._config.report.per_version)
+            self._metrics.set("accuracy_ratio", found["accuracy"])
+            await self._store.call("append", [fact(f"{ACCURACY}{ref.version}", found)])
+            brief = {name: found[name] for name in ("version", "accuracy", "low", "high", "n")}
+            await self._note("measured", **brief)
+            self._reported.add(ref.version)
+        with suppress(LookupError):
+            await self._versions.call("reported", ref.version)
+
+    async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
+        return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")
+
+    async def _note(self, kind: str, **detail: Any) -> None:
+        await self._store.call("append", [event(self._clock.now(), "evaluator", kind, **detail)])
+
+
+def _bits(hits: Sequence[bool]) -> str:
+    """One character a question, for paired comparisons between versions."""
+    return "".join("1" if hit else "0" for hit in hits)

@@ -1,0 +1,127 @@
+"""Start, watch, stop: each within a bound. What fails in the background reaches the person who started the run."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError
+
+from core.errors import Overdue, RatchetError
+
+log = logging.getLogger("ratchet.lifecycle")
+
+RESTARTS = 5
+"""Of one part within RESTART_SPAN_S; one more ends the run."""
+RESTART_SPAN_S = 300.0
+
+
+class System(Protocol):
+    """What a lifecycle drives; actors.system.RaySystem in earnest."""
+
+    parts: dict[str, Any]
+
+    def connect(self) -> None: ...
+    def make_core(self) -> None: ...
+    def serve(self) -> None: ...
+    def make_learners(self) -> None: ...
+    def disconnect(self) -> None: ...
+
+
+class Lifecycle:
+    def __init__(self, system: System, start_timeout_s: float, stop_timeout_s: float) -> None:
+        self._system = system
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._failure: asyncio.Future[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Lifecycle"]:
+        """Users can ask when the block is entered; nothing is left when it is over."""
+        try:
+            await self.start()
+            yield self
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Raises: Overdue naming what did not come up in time; whatever a part's `start` raises."""
+        deadline = time.monotonic() + self._start_timeout_s
+        await self._in_thread("connecting to Ray", self._system.connect, deadline)
+        await self._in_thread("making the actors", self._system.make_core, deadline)
+        await self._bring_up(["store"], deadline)  # everybody else writes to it
+        serving = asyncio.create_task(self._in_thread("the policy service", self._system.serve, deadline))
+        try:
+            await self._bring_up(["buffer", "versions", "console", "trainer"], deadline)
+            await serving
+        finally:
+            serving.cancel()
+
+    async def learn(self) -> None:
+        """Bring collectors and evaluator up, which users need not wait for."""
+        deadline = time.monotonic() + self._start_timeout_s
+        known = set(self._system.parts)
+        await self._in_thread("making collectors and evaluator", self._system.make_learners, deadline)
+        await self._bring_up([name for name in self._system.parts if name not in known], deadline)
+
+    async def failed(self) -> None:
+        """Waits until a part cannot go on. Raises: what ended it."""
+        if self._failure is None:
+            self._failure = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._failure)
+
+    async def stop(self) -> None:
+        """Idempotent, and done within its bound whatever hangs."""
+        for task in self._watching.values():
+            task.cancel()
+        await asyncio.gather(*self._watching.values(), return_exceptions=True)
+        self._watching.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._stop_timeout_s):
+                await asyncio.to_thread(self._system.disconnect)
+
+    async def _bring_up(self, names: list[str], deadline: float) -> None:
+        for name, started in [(name, self._system.parts[name].start.remote()) for name in names]:
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await started
+            except TimeoutError:
+                raise Overdue(f"{name} did not start within {self._start_timeout_s:.0f} s; see its log") from None
+            self._watching[name] = asyncio.create_task(self._watch(name))
+
+    async def _watch(self, name: str) -> None:
+        """A part whose `run` ends is started again; one that keeps ending takes the run down with its reason."""
+        deaths: list[float] = []
+        while True:
+            error = await self._run_of(name)
+            deaths = [at for at in deaths if at > time.monotonic() - RESTART_SPAN_S] + [time.monotonic()]
+            if not isinstance(error, RayActorError) or len(deaths) > RESTARTS:
+                return self._fail(name, error)
+            log.warning("%s died (%s); starting it again", name, error)
+            with contextlib.suppress(RayActorError):
+                await self._system.parts[name].start.remote()
+
+    async def _run_of(self, name: str) -> Exception:
+        try:
+            await self._system.parts[name].run.remote()
+        except Exception as error:  # every end of a part is looked at here
+            return error
+        return RatchetError(f"{name} stopped by itself, which it never should")
+
+    def _fail(self, name: str, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = asyncio.get_running_loop().create_future()
+        if not self._failure.done():
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+            self._failure.set_exception(RatchetError(f"{name}: {type(cause).__name__}: {cause}"))
+
+    async def _in_thread(self, what: str, call: Any, deadline: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await asyncio.to_thread(call)
+        except TimeoutError:
+            raise Overdue(f"{what} took longer than {self._start_timeout_s:.0f} s") from None

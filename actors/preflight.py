@@ -1,0 +1,157 @@
+"""What cannot work is refused here, before anything heavy starts: files, overlap, port, memory."""
+
+import json
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from actors.evaluator import probes_of, report_questions
+from core.config import Config, Full, Lora
+from core.errors import ConfigError
+from methods import prompts, recipes
+
+GIB = 2**30
+RAY_BYTES = 1.5 * GIB
+"""Ray, Serve and the light actors."""
+ENGINE_FIXED_BYTES = 1.2 * GIB
+"""An engine's two processes before weights and KV."""
+TRAINER_FIXED_BYTES = 0.6 * GIB
+BYTES_OF = {"float32": 4, "bfloat16": 2, "auto": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run needs at its peak, part by part."""
+
+    engines: float
+    kv_caches: float
+    trainer: float
+    ray: float = RAY_BYTES
+
+    @property
+    def total(self) -> float:
+        return self.engines + self.kv_caches + self.trainer + self.ray
+
+
+def check(config: Config) -> list[str]:
+    """Notes worth telling (lines skipped, duplicates folded). Raises: ConfigError naming the field and the remedy."""
+    method = recipes.build(config.method)
+    _check_objective(method.objective, method.makes.__name__)
+    _check_model(config)
+    pool = prompts.read(config.prompts, config.run.seed)
+    probes, _ = probes_of(config)
+    report = report_questions(config)
+    asked = [question.prompt for question in probes]
+    prompts.refuse_overlap(pool, asked, config.prompts.path, "the gate's probes")
+    if report:
+        keyed = [question.prompt for question in report]
+        prompts.refuse_overlap(pool, keyed, config.prompts.path, config.report.questions or "")
+        prompts.refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
+    _check_port(config.serve.host, config.serve.port)
+    _check_memory(config)
+    notes = [f"skipped {report}" for report in pool.reports]
+    if pool.duplicates:
+        notes.append(f"{pool.duplicates} duplicate prompts in {config.prompts.path} were folded")
+    if not probes:
+        notes.append("no gate.anchors and no gate.keys: every candidate will be held, nothing will be promoted")
+    return notes
+
+
+def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
+    """What a run needs, computed from the model's size and the settings."""
+    full = isinstance(config.model.weights, Full)
+    engines = config.serve.replicas + (1 if full else 0)
+    weights = parameters * BYTES_OF[config.model.engine_dtype]
+    trained = parameters if full else _lora_parameters(config, shape)
+    gradient_and_adam = 3 * 4
+    activations = 16 * config.learning.batch_tokens * shape["hidden_size"] * shape["num_hidden_layers"] * 4
+    logits = 3 * config.learning.batch_tokens * shape["vocab_size"] * 4
+    trainer = parameters * BYTES_OF[config.model.trainer_dtype] + trained * gradient_and_adam + activations + logits
+    return Memory(
+        engines=engines * (weights + ENGINE_FIXED_BYTES),
+        kv_caches=engines * (config.serve.engine.kv_cache_bytes or 0),
+        trainer=trainer + TRAINER_FIXED_BYTES,
+    )
+
+
+def parameters_of(folder: Path) -> int:
+    """Counted from the headers of the safetensors files, without reading the weights."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                total += _product(tensor["shape"])
+    return total
+
+
+def _check_objective(objective: str, makes: str) -> None:
+    eats = {"sft": "Imitate"}.get(objective)
+    if eats != makes:
+        raise ConfigError(
+            f"the recipe makes {makes} examples, its objective {objective!r} eats {eats or 'nothing known'}; "
+            "choose a recipe and an objective that fit"
+        )
+
+
+def _check_model(config: Config) -> None:
+    folder = Path(config.model.path)
+    looks_local = folder.is_absolute() or config.model.path.startswith((".", "models/"))
+    if not folder.is_dir():
+        if looks_local:
+            raise ConfigError(f"model.path={config.model.path!r} is no folder; give one with config.json and safetensors")
+        return
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"model.path={config.model.path!r} has no {name}; save model and tokenizer there")
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"serve.port={port} on {host} cannot be taken ({error.strerror}); stop what listens there, "
+                "or choose another with serve.port=N (0 takes a free one)"
+            ) from None
+
+
+def _check_memory(config: Config) -> None:
+    folder = Path(config.model.path)
+    if not folder.is_dir() or not any(folder.glob("*.safetensors")):
+        return
+    shape = json.loads((folder / "config.json").read_text())
+    need = memory(config, parameters_of(folder), shape)
+    have = psutil.virtual_memory().available
+    if need.total > have and not _has_gpu():
+        parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in vars(need).items())
+        raise ConfigError(
+            f"this run needs about {need.total / GIB:.1f} GiB ({parts}), {have / GIB:.1f} GiB are free; lower "
+            f"serve.engine.kv_cache_bytes (now {config.serve.engine.kv_cache_bytes}), serve.replicas (now "
+            f"{config.serve.replicas}) or learning.batch_tokens (now {config.learning.batch_tokens}), or use a smaller model"
+        )
+
+
+def _lora_parameters(config: Config, shape: dict[str, Any]) -> int:
+    assert isinstance(config.model.weights, Lora)
+    widest = max(shape["hidden_size"], shape.get("intermediate_size", shape["hidden_size"]))
+    per_layer = len(config.model.weights.targets) * config.model.weights.rank * (shape["hidden_size"] + widest)
+    return per_layer * shape["num_hidden_layers"]
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists()
+
+
+def _product(shape: Iterable[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

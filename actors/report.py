@@ -1,0 +1,153 @@
+"""What a run has come to, from its store alone: report.json, report.md and a plot. Works on a stopped run too."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from actors.evaluator import ACCURACY
+from core.config import Config, Lora
+from core.messages import Decision, Event
+from core.store import RunReader
+
+FINAL = "final:"
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    version: int
+    verdict: str
+    reason: str
+    probes: int
+    agreement: float | None
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    tokens: int
+    """Tokens that collectors had generated when its training began."""
+
+
+def version_rows(reader: RunReader) -> list[VersionRow]:
+    """Version 0 and every published version, in order."""
+    decisions = {d.candidate.version: d for d in reader.all("decisions", Decision)}
+    measured = {int(name.removeprefix(ACCURACY)): body for name, body in reader.facts(ACCURACY).items()}
+    tokens = _tokens_by_version(reader.events("training"), reader)
+    versions = [0, *(p.ref.version for p in reader.versions())]
+    return [_row(v, decisions.get(v), measured.get(v), tokens.get(v, 0)) for v in versions]
+
+
+def has_questions(config: Config) -> bool:
+    return config.report.questions is not None and Path(config.report.questions).is_file()
+
+
+def write(
+    run_dir: Path, config: Config, timing: dict[str, float], tokens_generated: float, tokens_evaluated: float
+) -> dict[str, Any]:
+    """Write all three files; returns what report.json holds."""
+    reader = RunReader(run_dir)
+    rows = version_rows(reader)
+    final = reader.facts(FINAL)
+    start, end = final.get(f"{FINAL}start"), final.get(f"{FINAL}end")
+    reader.close()
+    body = {
+        "accuracy_start": start["accuracy"] if start else None,
+        "accuracy_end": end["accuracy"] if end else None,
+        "accuracy_n": start["n"] if start else 0,
+        "served": end["version"] if end else None,
+        "tokens_generated": int(tokens_generated),
+        "tokens_evaluated": int(tokens_evaluated),
+        **timing,
+        "engine": "vllm " + ("lora" if isinstance(config.model.weights, Lora) else "full"),
+        "method": config.method.recipe,
+        "seed": config.run.seed,
+        "gate": "certified" if config.gate.keys else "guarded",
+        "versions": [vars(row) for row in rows],
+    }
+    (run_dir / "report.json").write_text(json.dumps(body, indent=1))
+    _plot(run_dir / "report.png", rows)
+    (run_dir / "report.md").write_text(_markdown(body, rows))
+    return body
+
+
+def _row(version: int, decision: Decision | None, measured: dict[str, Any] | None, tokens: int) -> VersionRow:
+    return VersionRow(
+        version=version,
+        verdict="base" if version == 0 else decision.verdict if decision else "undecided",
+        reason=decision.reason if decision else "",
+        probes=decision.probes if decision else 0,
+        agreement=decision.candidate_rate if decision and decision.probes else None,
+        accuracy=measured["accuracy"] if measured else None,
+        low=measured["low"] if measured else None,
+        high=measured["high"] if measured else None,
+        tokens=tokens,
+    )
+
+
+def _tokens_by_version(trainings: Sequence[Event], reader: RunReader) -> dict[int, int]:
+    """Tokens of the outcomes in every window up to the one that each version was trained on."""
+    spent = {outcome.place: outcome.tokens for outcome in reader.outcomes()}
+    tokens: dict[int, int] = {}
+    total = 0
+    windows = {int(name.split(":")[1]): body["places"] for name, body in reader.facts("window:").items()}
+    by_window = {int(e.detail["window"]): int(e.detail["version"]) for e in trainings}
+    for number in sorted(windows):
+        total += sum(spent.get(place, 0) for place in windows[number])
+        if number in by_window:
+            tokens[by_window[number]] = total
+    return tokens
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
+    lines = [
+        f"# Ratchet: {body['method']}, seed {body['seed']}",
+        "",
+        f"Accuracy {_percent(body['accuracy_start'])} -> {_percent(body['accuracy_end'])} "
+        f"on {body['accuracy_n']} questions that the gate and the trainer never see.",
+        f"Tokens: {body['tokens_generated']} by collectors, {body['tokens_evaluated']} by gate and report. "
+        f"{body['wall_s']:.0f} s in all. Promotions are {body['gate']}.",
+        "",
+        "![accuracy by version and by tokens](report.png)",
+        "",
+        "| version | verdict | probes | agreement | accuracy | 95% interval | tokens | reason |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        interval = f"{_percent(row.low)} - {_percent(row.high)}" if row.low is not None else "-"
+        lines.append(
+            f"| v{row.version} | {row.verdict} | {row.probes} | {_percent(row.agreement)} | {_percent(row.accuracy)} "
+            f"| {interval} | {row.tokens} | {row.reason} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _plot(path: Path, rows: Sequence[VersionRow]) -> None:
+    colours = {"promote": "tab:green", "reject": "tab:red", "hold": "tab:orange", "base": "tab:blue"}
+    known = [row for row in rows if row.accuracy is not None and row.low is not None and row.high is not None]
+    figure, (by_version, by_tokens) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+    for axes, at in ((by_version, lambda r: r.version), (by_tokens, lambda r: r.tokens / 1000)):
+        axes.plot([at(r) for r in known], [r.accuracy for r in known], color="lightgrey", zorder=1)
+        for row in known:
+            colour = colours.get(row.verdict, "tab:grey")
+            error = [[row.accuracy - row.low], [row.high - row.accuracy]]
+            axes.errorbar([at(row)], [row.accuracy], yerr=error, fmt="o", color=colour, capsize=2)
+        axes.grid(alpha=0.3)
+        axes.set_ylim(0, 1)
+    by_version.set_xlabel("version")
+    by_tokens.set_xlabel("collector tokens (thousands)")
+    by_version.set_ylabel("accuracy, 95% interval")
+    for verdict, colour in colours.items():
+        by_tokens.plot([], [], "o", color=colour, label=verdict)
+    by_tokens.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,84 @@
+"""A run directory: made, locked by its run, found again by the commands."""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from core.config import Config, dump
+from core.errors import ConfigError, RunInUse
+
+RUNS = Path("runs")
+LATEST = RUNS / "latest"
+CONFIG_FILE = "config.yaml"
+LIVE_FILE = "live.json"
+"""URL and process of the run while it lives."""
+
+
+class RunDir:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def open(cls, config: Config) -> "RunDir":
+        """The directory that the config names, or a new one, locked. Raises: RunInUse."""
+        path = Path(config.run.dir) if config.run.dir else RUNS / time.strftime("%Y%m%d-%H%M%S")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path.absolute())
+        run._take_lock()
+        (run.path / CONFIG_FILE).write_text(dump(config))
+        (run.path / "logs").mkdir(exist_ok=True)
+        run._point_latest()
+        return run
+
+    def announce(self, **live: Any) -> None:
+        """Say where the run can be reached."""
+        (self.path / LIVE_FILE).write_text(json.dumps({"pid": os.getpid(), **live}))
+
+    def close(self) -> None:
+        (self.path / LIVE_FILE).unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise RunInUse(f"{self.path} is in use by process {holder}; stop it, or choose another --dir") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def _point_latest(self) -> None:
+        if self.path.parent == RUNS.absolute():
+            aside = RUNS / f".latest.{os.getpid()}"
+            aside.symlink_to(self.path.name)
+            aside.replace(LATEST)
+
+
+def find(path: str | None) -> Path:
+    """The run directory named, or the latest. Raises: ConfigError when there is none."""
+    chosen = Path(path) if path else LATEST
+    if not (chosen / CONFIG_FILE).is_file():
+        hint = "start one with ./run up" if path is None else "give --dir the path that `up` printed"
+        raise ConfigError(f"no run at {chosen}; {hint}")
+    return chosen.resolve()
+
+
+def live_url(run_dir: Path) -> str | None:
+    """Where the run answers, if it is alive."""
+    try:
+        live = json.loads((run_dir / LIVE_FILE).read_text())
+        os.kill(live["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(live["url"])

@@ -1,0 +1,131 @@
+"""The composition root: which parts a run has and how they reach each other. Nothing else knows all of them."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.buffer import Buffer
+from actors.calls import RayPeer
+from actors.collector import Collector
+from actors.console import Console
+from actors.evaluator import Evaluator
+from actors.store import Store
+from actors.trainer import Trainer
+from actors.versions import Versions
+from core.config import Config
+from core.metrics import Metrics
+from methods import prompts, recipes
+from serve.app import Service, deploy, gateway_environment, undeploy
+from serve.client import ServedPolicy
+from serve.telemetry import RaySink
+from training.room import Room
+
+PROOF_PROMPTS = 8
+ASKED = ("store", "versions", "buffer", "trainer", "evaluator")
+
+
+class RaySystem:
+    """All parts of a run as Ray actors, by name. The lifecycle starts, watches and stops them."""
+
+    def __init__(self, config: Config, run_dir: Path, address: str | None = None) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.namespace = f"ratchet-{run_dir.name}"
+        self.parts: dict[str, Any] = {}
+        self._address = address
+        self._service: Service | None = None
+
+    def connect(self) -> None:
+        """Join the cluster at `address`, or start one that lives as long as this process."""
+        os.environ.update(gateway_environment(self.run_dir))
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": "error"}
+        if self._address is not None:
+            ray.init(address=self._address, **common)
+            return
+        ray.init(
+            **common,
+            include_dashboard=False,
+            object_store_memory=200 * 2**20,
+            _metrics_export_port=free_port(),
+            _system_config={"metrics_report_interval_ms": 2000},
+        )
+
+    def peer(self, name: str) -> RayPeer:
+        return RayPeer(name, self.namespace)
+
+    def make_core(self) -> None:
+        """What must stand before the first answer: memory, buffer, versions, trainer, and the console."""
+        config, run_dir = self.config, str(self.run_dir)
+        store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
+        plateau = config.learning.plateau
+        patience = plateau.versions if plateau is not None and config.run.versions is None else None
+        self._host("store", Store, run_dir)
+        self._host("buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics())
+        self._host("versions", Versions, run_dir, store, buffer, _metrics(), patience)
+        self._host("trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics())
+        self._host("console", Console, {name: self.peer(name) for name in ASKED}, config.report.final)
+
+    def serve(self) -> None:
+        """Bring the policy service up; returns when every replica has proven what it is to serve."""
+        self._service = deploy(self.config, self.namespace)
+
+    def make_learners(self) -> None:
+        """Collectors and evaluator: they need the service, and users do not need them."""
+        assert self._service is not None, "serve() comes first"
+        config, policy = self.config, ServedPolicy(self._service.learning)
+        store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
+        for index in range(config.collect.collectors):
+            self._host(f"collector-{index}", Collector, buffer, config, policy)
+        self._host("evaluator", Evaluator, str(self.run_dir), store, versions, config, policy, _metrics())
+
+    def disconnect(self) -> None:
+        """Take everything down that this run brought up."""
+        if ray.is_initialized():
+            undeploy()
+            for handle in self.parts.values():
+                ray.kill(handle)
+            ray.shutdown()
+
+    def _host(self, name: str, kind: type, *arguments: Any) -> None:
+        env = {"OMP_NUM_THREADS": str(self.config.learning.threads)}
+        if Path(self.config.model.path).is_dir():
+            env["HF_HUB_OFFLINE"] = "1"
+        heavy = name == "trainer"
+        self.parts[name] = (
+            ray.remote(kind)
+            .options(
+                name=name,
+                namespace=self.namespace,
+                max_restarts=-1,
+                num_cpus=0.1 if heavy else 0.02,
+                num_gpus=self._trainer_gpus() if heavy else 0,
+                runtime_env={"env_vars": env},
+            )
+            .remote(*arguments)
+        )
+
+    def _trainer_gpus(self) -> float:
+        """A part of a GPU, where there is one and the trainer may use it; the engine asks for whole ones."""
+        return 0  # on one GPU trainer and engine share it: the engine takes gpu_memory_ratio of its memory
+
+    def _room(self) -> Room:
+        config = self.config
+        pool = prompts.read(config.prompts, config.run.seed)
+        asked = [pool[place] for place in range(min(PROOF_PROMPTS, len(pool)))]
+        objective = recipes.build(config.method).objective
+        return Room(self.run_dir, config.model, config.learning, config.run.seed, objective, asked)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _metrics() -> Metrics:
+    return Metrics([RaySink()])

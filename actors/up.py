@@ -1,0 +1,189 @@
+"""`ratchet up`: the whole system, self-improving while it serves, until it is stopped or has done what was asked."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.markup import escape
+
+from actors import preflight, report
+from actors.calls import RayPeer
+from actors.lifecycle import Lifecycle
+from actors.progress import Progress, tokens_by_purpose, versions_table
+from actors.rundir import RunDir
+from actors.system import RaySystem, free_port
+from core.config import Config
+from core.errors import RatchetError
+from core.store import RunReader, event, fact
+
+LOOK_S = 1.0
+MEASURE_S = 900.0
+
+
+def up(config: Config, console: Console, address: str | None = None) -> Path:
+    """Run until `run.versions` candidates are decided, or for ever. Returns the run directory.
+
+    Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
+    if config.serve.port == 0:
+        config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_port()})})
+    for note in preflight.check(config):
+        console.print(f"[yellow]note[/] {escape(note)}")
+    run = RunDir.open(config)
+    _log_to(run.path / "logs" / "driver.log")
+    try:
+        asyncio.run(_run(config, run, console, address))
+    finally:
+        run.close()
+    return run.path
+
+
+async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
+    _stop_on_sigterm()
+    console.print(f"run directory {run.path}")
+    system = RaySystem(config, run.path, address)
+    lifecycle = Lifecycle(system, config.run.start_timeout_s, config.run.stop_timeout_s)
+    url = f"http://{config.serve.host}:{config.serve.port}"
+    with console.status("starting Ray, the engine and the trainer"):
+        await lifecycle.start()
+    try:
+        first_answer_s = await _first_answer(url, config, console)
+        run.announce(url=url, namespace=system.namespace)
+        await lifecycle.learn()
+        status = await _until_done(config, run, lifecycle, system, url, console)
+        if config.run.versions is not None:
+            await _finish(config, run, system, console, status, first_answer_s)
+    finally:
+        with console.status("stopping"):
+            await lifecycle.stop()
+
+
+async def _first_answer(url: str, config: Config, console: Console) -> float:
+    """Ask one question as any user would. Returns seconds since this process began."""
+    question = sample_questions(config)[0]
+    body = {
+        "model": "policy",
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": config.method.sampler.max_tokens,
+    }
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        reply = await client.post(f"{url}/v1/chat/completions", json=body)
+    if not reply.is_success:
+        raise RatchetError(f"the service answered {reply.status_code} to its first question: {reply.text[:300]}")
+    took_s = time.time() - psutil.Process().create_time()
+    console.print(f"[bold]serving on {url}[/] (OpenAI API, model `policy`; metrics at /metrics), up in {took_s:.0f} s")
+    console.print(f"  asked     {escape(question)}")
+    console.print(f"  answered  {escape(reply.json()['choices'][0]['message']['content'])}")
+    console.print(f"  more      ./run ask {escape(json.dumps(question))}")
+    return took_s
+
+
+async def _until_done(
+    config: Config, run: RunDir, lifecycle: Lifecycle, system: RaySystem, url: str, console: Console
+) -> dict[str, Any]:
+    """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
+    failed = asyncio.create_task(lifecycle.failed())
+    peers = {name: system.peer(name) for name in ("console", *_collectors(system))}
+    try:
+        with Progress(run.path, url, console) as progress, (run.path / "metrics.jsonl").open("a") as metrics:
+            while True:
+                status = await _status(peers)
+                progress.show(status)
+                metrics.write(json.dumps({"at": time.time(), **_snapshot(status)}) + "\n")
+                metrics.flush()
+                decided = status.get("versions", {}).get("decided", 0)
+                if config.run.versions is not None and decided >= config.run.versions:
+                    progress.show(status)
+                    return status
+                done, _ = await asyncio.wait({failed}, timeout=LOOK_S)
+                if done:
+                    failed.result()
+    finally:
+        failed.cancel()
+
+
+async def _finish(
+    config: Config, run: RunDir, system: RaySystem, console: Console, status: dict[str, Any], first_answer_s: float
+) -> None:
+    """Measure base and served version on all report questions, write the report, show the table."""
+    wall_s = time.time() - psutil.Process().create_time()
+    tokens = tokens_by_purpose(status)
+    store, evaluator = system.peer("store"), RayPeer("evaluator", system.namespace, MEASURE_S)
+    if report.has_questions(config):
+        with console.status(f"asking base and served version {config.report.final} report questions"):
+            served = status["versions"]["slots"]["serve"]
+            start, end = await asyncio.gather(
+                evaluator.call("measure", 0, config.report.final), evaluator.call("measure", served, config.report.final)
+            )
+            await store.call("append", [fact(f"{report.FINAL}start", start), fact(f"{report.FINAL}end", end)])
+    await store.call("append", [event(time.time(), "driver", "finished", decided=status["versions"]["decided"])])
+    timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
+    body = report.write(run.path, config, timing, tokens["explore"], tokens["gate"])
+    reader = RunReader(run.path)
+    console.print(versions_table(report.version_rows(reader)))
+    reader.close()
+    if body["accuracy_start"] is not None:
+        console.print(
+            f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% on {body['accuracy_n']} "
+            f"questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
+        )
+
+
+async def _status(peers: dict[str, RayPeer]) -> dict[str, Any]:
+    try:
+        status = await peers["console"].call("status")
+        for name in peers.keys() - {"console"}:
+            status[name] = await peers[name].call("status")
+    except RatchetError as error:
+        logging.getLogger("ratchet.driver").warning("no status: %s", error)
+        return {}
+    return status
+
+
+def _collectors(system: RaySystem) -> list[str]:
+    return [name for name in system.parts if name.startswith("collector")]
+
+
+def _snapshot(status: dict[str, Any]) -> dict[str, Any]:
+    """One line of metrics.jsonl: flat numbers only."""
+    flat: dict[str, Any] = {}
+    for part, values in status.items():
+        flat |= {f"{part}.{name}": v for name, v in values.items() if isinstance(v, int | float)}
+    return flat | {f"tokens.{who}": total for who, total in tokens_by_purpose(status).items()}
+
+
+def sample_questions(config: Config) -> list[str]:
+    """What a newcomer may ask: the model's own samples, else the first prompts of the pool."""
+    manifest = Path(config.model.path).parent / "manifest.json"
+    if manifest.is_file():
+        samples = json.loads(manifest.read_text()).get("samples") or []
+        if samples:
+            return [sample if isinstance(sample, str) else sample["prompt"] for sample in samples]
+    from methods import prompts
+
+    pool = prompts.read(config.prompts, config.run.seed)
+    return [prompts.asked_text(pool[place]) for place in range(min(6, len(pool)))]
+
+
+def _log_to(file: Path) -> None:
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.getLogger("ratchet").addHandler(handler)
+    logging.getLogger("ratchet").setLevel(logging.INFO)
+
+
+def _stop_on_sigterm() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+

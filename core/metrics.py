@@ -1,0 +1,270 @@
+"""Every metric, declared once: ROWS is the table, `Metrics` counts by it, sinks carry the counts away.
+
+    metrics = Metrics([JsonlSink(path)], clock)
+    metrics.count("tokens_total", 512, purpose="explore")
+    metrics.flush()
+
+A name is written here without the prefix `ratchet_` that it bears outside. Whoever counts under a name, a label or a
+label value that is not in the table gets a ValueError at once, not a second time series.
+"""
+
+import difflib
+import json
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from core.clock import Clock, SystemClock
+from core.errors import ConfigError
+
+PREFIX = "ratchet_"
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    kind: Kind
+    help: str
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Label -> the values it may take; no values: any."""
+    bounds: tuple[float, ...] = ()
+    """Upper bounds of a histogram's buckets."""
+
+    @property
+    def full_name(self) -> str:
+        return PREFIX + self.name
+
+
+_TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
+_SWAP_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+_TABLE = (
+    Row(
+        "tokens_total",
+        "counter",
+        "Tokens generated, by who asked for them",
+        {"purpose": ("user", "explore", "gate", "report", "proof")},
+    ),
+    Row("candidates_total", "counter", "Continuations sampled to learn from"),
+    Row(
+        "prompts_total",
+        "counter",
+        "Leased prompts, by how they ended",
+        {"result": ("accepted", "filtered", "failed", "expired", "duplicate", "stale")},
+    ),
+    Row("votes_total", "counter", "Votes cast, by kind of voter", {"by": ("sample", "person", "verifier")}),
+    Row("vote_share", "histogram", "Winner's share of a ballot", bounds=_TENTHS),
+    Row("buffer_groups", "gauge", "Accepted groups that no window has drawn yet"),
+    Row("buffer_examples", "gauge", "Examples in the replay buffer"),
+    Row("outstanding_leases", "gauge", "Prompts leased and not yet delivered"),
+    Row("windows_drawn_total", "counter", "Windows handed to the trainer"),
+    Row("lag_versions", "gauge", "Staleness of the oldest new group in the window drawn last"),
+    Row("train_seconds_total", "counter", "Time spent training"),
+    Row("train_examples_total", "counter", "Examples trained on"),
+    Row("train_loss", "gauge", "Mean loss of the version trained last"),
+    Row("versions_published_total", "counter", "Versions written by the trainer"),
+    Row("verdicts_total", "counter", "Candidates decided by the gate", {"verdict": ("promote", "reject", "hold")}),
+    Row("probes_total", "counter", "Probe questions asked of a candidate"),
+    Row("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),
+    Row("accuracy_ratio", "gauge", "Right answers among the report's questions, by the version reported last"),
+    Row("answer_entropy_nats", "gauge", "Entropy of the answers across questions; near 0 is a collapse"),
+    Row("swaps_total", "counter", "Swaps of weights in a replica", {"result": ("ok", "failed")}),
+    Row("swap_seconds", "histogram", "Time from a wanted version to its proof", bounds=_SWAP_S),
+    Row("served_version", "gauge", "Version that answers users"),
+    Row("explore_version", "gauge", "Version that collectors sample from"),
+    Row("users_in_flight", "gauge", "User requests being answered"),
+    Row("background_in_flight", "gauge", "Learning requests being answered"),
+    Row("user_requests_total", "counter", "User requests answered, by status", {"status": ("2xx", "4xx", "5xx")}),
+    Row("events_total", "counter", "Events in the run's history", {"kind": ()}),
+)
+ROWS: Mapping[str, Row] = {row.name: row for row in _TABLE}
+
+
+class Sink(Protocol):
+    """Where counts go. A sink may use each record, or the snapshots, or both."""
+
+    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+        """One change: what a counter rose by (never 0), what a gauge is now, what a histogram observed."""
+        ...
+
+    def flush(self, at: float, values: Mapping[str, float]) -> None:
+        """All totals so far, by the name and labels of `series`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Metrics:
+    """Counts by the table, from any thread. A process has one; whoever counts gets it as an argument."""
+
+    def __init__(self, sinks: Sequence[Sink] = (), clock: Clock | None = None) -> None:
+        self._sinks = tuple(sinks)
+        self._clock = clock or SystemClock()
+        self._values: defaultdict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["Metrics"], tuple[Any, ...]]:
+        """Travels to the process that will count; what was counted here stays here."""
+        return Metrics, (self._sinks, self._clock)
+
+    def count(self, name: str, n: float = 1, **labels: str) -> None:
+        """Raise a counter; by 0 does nothing."""
+        row = _row(name, "counter", labels)
+        if not n >= 0:
+            raise ValueError(f"counter {name} cannot rise by {n}; a value that falls is a gauge")
+        if n > 0:
+            with self._lock:
+                self._values[series(name, labels)] += n
+                self._record(row, n, labels)
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        row = _row(name, "gauge", labels)
+        with self._lock:
+            self._values[series(name, labels)] = value
+            self._record(row, value, labels)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Put one value into a histogram; a snapshot holds their number and their sum."""
+        row = _row(name, "histogram", labels)
+        with self._lock:
+            self._values[series(name + "_count", labels)] += 1
+            self._values[series(name + "_sum", labels)] += value
+            self._record(row, value, labels)
+
+    def values(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._values)
+
+    def flush(self) -> None:
+        """Hand one snapshot to every sink."""
+        at, values = self._clock.now(), self.values()
+        for sink in self._sinks:
+            sink.flush(at, values)
+
+    def close(self) -> None:
+        """Flush, then close every sink."""
+        self.flush()
+        for sink in self._sinks:
+            sink.close()
+
+    def _record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+        for sink in self._sinks:
+            sink.record(row, value, labels)
+
+
+def series(name: str, labels: Mapping[str, str]) -> str:
+    """`tokens_total{purpose=user}`: one time series as a flat name, as in metrics.jsonl."""
+    inner = ",".join(f"{label}={labels[label]}" for label in sorted(labels))
+    return f"{name}{{{inner}}}" if inner else name
+
+
+def _row(name: str, kind: Kind, labels: Mapping[str, str]) -> Row:
+    row = ROWS.get(name)
+    if row is None:
+        nearest = difflib.get_close_matches(name, list(ROWS), n=1, cutoff=0.0)[0]
+        raise ValueError(f"no metric {name!r} in core/metrics.py; did you mean {nearest}?")
+    if row.kind != kind:
+        raise ValueError(f"{name} is a {row.kind}, no {kind}")
+    if labels.keys() != row.labels.keys():
+        raise ValueError(f"{name} has the labels {sorted(row.labels)}, got {sorted(labels)}")
+    for label, value in labels.items():
+        if row.labels[label] and value not in row.labels[label]:
+            raise ValueError(f"{name} has no {label}={value!r}; it is one of {', '.join(row.labels[label])}")
+    return row
+
+
+# --- sinks -----------------------------------------------------------------------------------------------------------
+
+
+class MemorySink:
+    """Keeps everything, for tests."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, float, dict[str, str]]] = []
+        self.snapshots: list[tuple[float, dict[str, float]]] = []
+        self.closed = False
+
+    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+        self.records.append((row.name, value, dict(labels)))
+
+    def flush(self, at: float, values: Mapping[str, float]) -> None:
+        self.snapshots.append((at, dict(values)))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class JsonlSink:
+    """One line a snapshot, flushed: `{"at": seconds, "tokens_total{purpose=user}": 12}`. A value that is not finite is
+    null. A second run on the same file appends."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+        pass
+
+    def flush(self, at: float, values: Mapping[str, float]) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"at": at, **finite}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardSink:
+    """Snapshots as scalars for TensorBoard, by its own package; no torch."""
+
+    def __init__(self, folder: Path) -> None:
+        writers = _optional("tensorboard.summary.writer.event_file_writer", "tensorboard")
+        self._event: Any = _optional("tensorboard.compat.proto.event_pb2", "tensorboard").Event
+        self._summary: Any = _optional("tensorboard.compat.proto.summary_pb2", "tensorboard").Summary
+        self._writer: Any = writers.EventFileWriter(str(folder))
+        self._step = 0
+
+    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+        pass
+
+    def flush(self, at: float, values: Mapping[str, float]) -> None:
+        scalars = [self._summary.Value(tag=PREFIX + name, simple_value=value) for name, value in values.items()]
+        self._writer.add_event(self._event(wall_time=at, step=self._step, summary=self._summary(value=scalars)))
+        self._writer.flush()
+        self._step += 1
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbSink:
+    """Snapshots into a wandb run; where it goes, and whether at all, wandb's own environment variables say."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        wandb = _optional("wandb", "wandb")
+        self._run: Any = wandb.init(project="ratchet", dir=str(folder), config=dict(settings))
+
+    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+        pass
+
+    def flush(self, at: float, values: Mapping[str, float]) -> None:
+        self._run.log({**{PREFIX + name: value for name, value in values.items()}, "at": at})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _optional(module: str, package: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"run.sinks names {package}, which cannot be imported ({error}); "
+            f"pip install {package}, or take it out of run.sinks"
+        ) from None

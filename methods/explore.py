@@ -1,0 +1,117 @@
+"""Turn one prompt into something to learn: sample, score, filter, select.
+
+    explore = sample, then settle          settle = score, filter, select
+
+`settle` stands alone because a vote that arrives late settles the stored groups again.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from core.clock import Clock
+from core.codec import stable_id
+from core.errors import PromptError, RatchetError
+from core.messages import Example, Group, Imitate, Outcome, Prefer, Prompt, Reinforce, Scored, Vote
+from core.protocols import DropReason, History, Method, Policy, Votes
+
+NO_VOTES = Votes()
+NO_HISTORY = History()
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the groups of one prompt came to: all judgements, the examples of those kept, why others were not."""
+
+    scored: tuple[Scored, ...]
+    examples: tuple[Example, ...]
+    drops: Mapping[DropReason, int]
+
+
+async def explore(
+    method: Method,
+    prompt: Prompt,
+    policy: Policy,
+    *,
+    lease_id: str,
+    place: int,
+    clock: Clock,
+    votes: Votes = NO_VOTES,
+    history: History = NO_HISTORY,
+) -> Outcome:
+    """A prompt that cannot be used (a ValueError, as a PromptError is) gives an Outcome with `failure`.
+
+    Raises: whatever a broken policy raises (Unavailable, VersionError, OSError), and a ConfigError and its kin."""
+    groups: list[Group] = []
+    try:
+        groups = await method.sample(prompt, policy)
+        settled = await settle(method, groups, votes, history, policy)
+    except ValueError as error:
+        if isinstance(error, RatchetError) and not isinstance(error, PromptError):
+            raise
+        failure = f"{type(error).__name__}: {error}"
+        return Outcome(lease_id=lease_id, place=place, prompt_id=prompt.id, tokens=tokens_in(groups), failure=failure)
+    return outcome(
+        settled,
+        lease_id=lease_id,
+        place=place,
+        prompt_id=prompt.id,
+        votes=sample_votes(groups, settled.scored, clock.now()),
+        tokens=tokens_in([*groups, *(scored.group for scored in settled.scored)]),
+    )
+
+
+async def settle(method: Method, groups: Sequence[Group], votes: Votes, history: History, policy: Policy) -> Settled:
+    """What these groups are worth with these votes; `votes` may hold the samples' own, scorers know them."""
+    scored = await method.score(groups, votes, policy)
+    reasons = [_reason(method, one) for one in scored]
+    kept = [one for one, reason in zip(scored, reasons, strict=True) if reason is None]
+    examples = tuple(example for one in kept for example in method.select(one, history))
+    return Settled(tuple(scored), examples, Counter(reason for reason in reasons if reason is not None))
+
+
+def outcome(
+    settled: Settled, *, lease_id: str, place: int, prompt_id: str, votes: Iterable[Vote] = (), tokens: int = 0
+) -> Outcome:
+    """The settled groups as the message that buffer and store read."""
+    return Outcome(
+        lease_id=lease_id,
+        place=place,
+        prompt_id=prompt_id,
+        scored=settled.scored,
+        votes=tuple(votes),
+        imitate=tuple(example for example in settled.examples if isinstance(example, Imitate)),
+        prefer=tuple(example for example in settled.examples if isinstance(example, Prefer)),
+        reinforce=tuple(example for example in settled.examples if isinstance(example, Reinforce)),
+        drops=dict(settled.drops),
+        tokens=tokens,
+    )
+
+
+def sample_votes(groups: Iterable[Group], scored: Iterable[Scored], cast_at: float) -> list[Vote]:
+    """One vote of each sampled candidate for its own answer; judgements that a scorer added do not vote."""
+    sampled = {group.id for group in groups}
+    return [
+        Vote(
+            id=stable_id("sample vote", candidate.id),
+            prompt_id=one.group.prompt.id,
+            candidate_id=candidate.id,
+            answer=answer,
+            by="sample",
+            voter=str(candidate.start),
+            cast_at=cast_at,
+        )
+        for one in scored
+        if one.group.id in sampled
+        for candidate, answer in zip(one.group.candidates, one.verdict.answers, strict=True)
+    ]
+
+
+def tokens_in(groups: Iterable[Group]) -> int:
+    """Tokens generated for these groups; a group named twice counts once."""
+    distinct = {group.id: group for group in groups}
+    return sum(len(c.completion_ids) // 4 for group in distinct.values() for c in group.candidates)
+
+
+def _reason(method: Method, scored: Scored) -> DropReason | None:
+    return next((reason for keep in method.filters if (reason := keep(scored)) is not None), None)

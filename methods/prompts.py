@@ -1,0 +1,259 @@
+"""Where prompts come from: a JSONL or Parquet file read once, checked line by line, and dealt out by place.
+
+prompts = read(config.prompts, seed)      prompts[place]: every prompt once an epoch, each epoch in its own order
+pairs = questions(path)                   prompts with an answer, for anchors, keys and the report only
+refuse_overlap(prompts, probes, ...)      what is asked at the gate never enters training
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from pydantic import ValidationError
+
+from core.answers import folded, same
+from core.codec import stable_id
+from core.config import PromptsConfig, SplitByHash
+from core.errors import ConfigError, PromptError
+from core.messages import ChatMessage, Origin, Prompt
+
+_SHOWN = 5
+Row = tuple[str, dict[str, Any]]
+"""Where a line stands (`pool.jsonl:17`) and its fields."""
+
+
+class Prompts:
+    """All prompts of a run. A place is any number from 0; a place beyond the length lies in a later epoch."""
+
+    def __init__(
+        self, prompts: Iterable[Prompt], seed: int = 0, reports: Sequence[str] = (), duplicates: int = 0
+    ) -> None:
+        # compact: 100,000 prompts as strings are some 30 MB, as messages several times that
+        self._contents = [tuple((message.role, message.content) for message in prompt.messages) for prompt in prompts]
+        self._seed = seed
+        self.reports = tuple(reports)
+        """What was wrong with each line that was skipped."""
+        self.duplicates = duplicates
+        """Lines that said the same as an earlier one."""
+        if not self._contents:
+            raise ConfigError("there is no prompt to learn from; give prompts.path a file that holds at least one")
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """Each prompt once, in the order of the file."""
+        return (_prompt(content, "dataset") for content in self._contents)
+
+    def __getitem__(self, place: int) -> Prompt:
+        if place < 0:
+            raise IndexError(f"place {place} is before the first prompt; places count from 0")
+        epoch, index = divmod(place, len(self._contents))
+        return _prompt(self._contents[_order(self._seed, epoch, len(self._contents))[index]], "dataset")
+
+
+def read(config: PromptsConfig, seed: int = 0) -> Prompts:
+    """Raises: ConfigError that names file and line when the file cannot be read, a line is no prompt and
+    `on_invalid` is `refuse`, or a text breaks the promise of `split`."""
+    found: dict[str, Prompt] = {}
+    reports: list[str] = []
+    duplicates = 0
+    for where, fields in _rows(Path(config.path), (config.column,), "prompts.path", reports):
+        try:
+            prompt = as_prompt(_field(fields, config.column), system=config.system)
+        except PromptError as error:
+            reports.append(f"{where}: {error}")
+            continue
+        _keep_promise(config.split, prompt, where, "prompts.split")
+        duplicates += prompt.id in found
+        found.setdefault(prompt.id, prompt)
+        if len(found) == config.limit:
+            break
+    if reports and config.on_invalid == "refuse":
+        headline = f"{len(reports)} invalid lines; mend them, or set prompts.on_invalid=skip"
+        raise ConfigError(_together(headline, reports))
+    if not found:
+        raise ConfigError(_together(f"{config.path} holds no valid prompt", reports))
+    return Prompts(found.values(), seed, reports, duplicates)
+
+
+def questions(
+    path: str | Path,
+    prompt_column: str = "prompt",
+    answer_column: str = "answer",
+    *,
+    system: str | None = None,
+    split: SplitByHash | None = None,
+) -> list[tuple[Prompt, str]]:
+    """Prompts with their answers, each prompt once. Raises: ConfigError that names file and line for anything that is
+    no such pair, and for a question that stands twice with two answers."""
+    found: dict[str, tuple[Prompt, str]] = {}
+    reports: list[str] = []
+    for where, fields in _rows(Path(path), (prompt_column, answer_column), "a file of questions", reports):
+        try:
+            prompt = as_prompt(_field(fields, prompt_column), system=system)
+            answer = _answer(_field(fields, answer_column))
+        except PromptError as error:
+            reports.append(f"{where}: {error}")
+            continue
+        _keep_promise(split, prompt, where, "split")
+        earlier = found.setdefault(prompt.id, (prompt, answer))[1]
+        if not same(earlier, answer):
+            reports.append(f"{where}: the answer {answer!r}, but an earlier line answers the same question {earlier!r}")
+    if reports:
+        raise ConfigError(_together(f"{len(reports)} invalid lines; mend or remove them", reports))
+    if not found:
+        raise ConfigError(f"{path} holds no question")
+    return list(found.values())
+
+
+def as_prompt(content: object, *, system: str | None = None, origin: Origin = "dataset") -> Prompt:
+    """A text, or a list of chat messages that ends with the user's, as a Prompt whose id is the digest of its content.
+
+    Raises: PromptError."""
+    match content:
+        case str():
+            messages: list[Any] = [{"role": "user", "content": content}]
+        case list() | tuple():
+            messages = list(cast(Sequence[Any], content))
+        case _:
+            raise PromptError(f"a prompt is a text or a list of chat messages, not {content!r}")
+    try:
+        chat = [ChatMessage.model_validate(message) for message in messages]
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise PromptError(f"no chat message: {'.'.join(map(str, detail['loc']))} {detail['msg']}") from None
+    if not chat or chat[-1].role != "user" or not chat[-1].content.strip():
+        raise PromptError("a prompt ends with a message of the user that is not empty")
+    if system is not None:
+        chat.insert(0, ChatMessage(role="system", content=system))
+    try:
+        return _prompt(tuple((message.role, message.content) for message in chat), origin)
+    except UnicodeEncodeError as error:
+        raise PromptError(f"a text that is no valid Unicode: {error}") from None
+
+
+def asked_text(prompt: Prompt) -> str:
+    """What the user asks last: what splits and overlaps are counted by."""
+    return prompt.messages[-1].content
+
+
+def overlap(pool: Iterable[Prompt], probes: Iterable[Prompt]) -> list[tuple[Prompt, Prompt]]:
+    """Pairs that ask the same once case, punctuation and spacing are folded. Questions from one template share most of
+    their words and still differ, so nothing looser counts as the same."""
+    by_text = {folded(asked_text(probe)): probe for probe in probes}
+    return [(prompt, probe) for prompt in pool if (probe := by_text.get(folded(asked_text(prompt)))) is not None]
+
+
+def refuse_overlap(pool: Iterable[Prompt], probes: Iterable[Prompt], pool_name: str, probes_name: str) -> None:
+    """Raises: ConfigError that shows some of the questions that stand in both."""
+    both = overlap(pool, probes)
+    if both:
+        raise ConfigError(
+            _together(
+                f"{len(both)} questions stand in {pool_name} and in {probes_name}; what is trained on cannot weigh "
+                "what was learned: remove them from one of the two",
+                [repr(asked_text(prompt)) for prompt, _ in both],
+            )
+        )
+
+
+# --- one line ------------------------------------------------------------------------------------------------------
+
+
+def _prompt(content: tuple[tuple[Any, str], ...], origin: Origin) -> Prompt:
+    messages = tuple(ChatMessage(role=role, content=text) for role, text in content)
+    digest = stable_id("prompt", *(part for pair in content for part in pair))
+    return Prompt(id=digest, messages=messages, origin=origin)
+
+
+def _field(fields: dict[str, Any], column: str) -> object:
+    if column not in fields:
+        raise PromptError(f"no field {column!r} (there are: {', '.join(map(repr, fields)) or 'none'})")
+    return fields[column]
+
+
+def _answer(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise PromptError(f"an answer is a text or a number, not {value!r}")
+    return str(value).strip()
+
+
+def _keep_promise(split: SplitByHash | None, prompt: Prompt, where: str, name: str) -> None:
+    if split is None:
+        return
+    bucket = int(hashlib.sha1(asked_text(prompt).encode()).hexdigest(), 16) % split.buckets
+    if bucket not in split.allowed:
+        raise ConfigError(
+            f"{where} lies in bucket {bucket} of {split.buckets}, {name} promises {list(split.allowed)}: this question "
+            f"belongs to another split; is it the right file?"
+        )
+
+
+def _together(headline: str, reports: Sequence[str]) -> str:
+    more = [f"... and {len(reports) - _SHOWN} more"] if len(reports) > _SHOWN else []
+    return "\n  ".join([headline, *reports[:_SHOWN], *more])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, length: int) -> list[int]:
+    return np.random.default_rng([seed, epoch]).permutation(length).tolist()
+
+
+# --- one file ------------------------------------------------------------------------------------------------------
+
+
+def _rows(path: Path, columns: Sequence[str], setting: str, reports: list[str]) -> Iterator[Row]:
+    """Every line of the file with its fields; lines that cannot be read go to `reports`."""
+    if not path.is_file():
+        raise ConfigError(f"{setting}: there is no file {path}")
+    match path.suffix:
+        case ".jsonl":
+            return _jsonl(path, reports)
+        case ".parquet":
+            return _parquet(path, columns)
+        case _:
+            raise ConfigError(f"{setting}: {path} ends in {path.suffix!r}; expected .jsonl or .parquet")
+
+
+def _jsonl(path: Path, reports: list[str]) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}:{number}"
+            if not line.strip():
+                continue
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                reports.append(f"{where}: no JSON: {error}")
+                continue
+            if isinstance(fields, dict):
+                yield where, cast(dict[str, Any], fields)
+            else:
+                reports.append(f"{where}: {type(fields).__name__}, expected an object with named fields")
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    parquet: Any = import_module("pyarrow.parquet")  # no type stubs; and slow to import where only JSONL is read
+    try:
+        with parquet.ParquetFile(path) as file:
+            there: list[str] = file.schema_arrow.names
+            missing = [column for column in columns if column not in there]
+            if missing:
+                raise ConfigError(f"{path} has no column {missing[0]!r} (there are: {', '.join(there)})")
+            number = 0
+            for batch in file.iter_batches(columns=list(columns)):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", fields
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is no Parquet file: {error}") from None

@@ -1,0 +1,22 @@
+"""Independent candidates: the sampler of self-consistency and of everything that votes."""
+
+from dataclasses import dataclass
+
+from core.codec import stable_id
+from core.config import SamplerConfig
+from core.messages import Group, Prompt, Sampling
+from core.protocols import Policy
+
+
+@dataclass(frozen=True)
+class Iid:
+    """`n` candidates of one version in one group."""
+
+    config: SamplerConfig
+
+    async def __call__(self, prompt: Prompt, policy: Policy) -> list[Group]:
+        drawn = self.config
+        sampling = Sampling(n=drawn.n, temperature=drawn.temperature, top_p=drawn.top_p, max_tokens=drawn.max_tokens)
+        candidates = tuple(await policy.generate(prompt, sampling))
+        group_id = stable_id("group", prompt.id, *(candidate.id for candidate in candidates))
+        return [Group(id=group_id, prompt=prompt, candidates=candidates)]

@@ -1,0 +1,122 @@
+"""A policy without a model: deterministic, as right as its script says, as slow and as broken as a test wants it.
+
+Fills the seam `core.protocols.Policy` in tests, in studies with `run_local`, and behind simulated engines.
+"""
+
+import asyncio
+import math
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+
+from core.codec import pack_floats, pack_ids, stable_id
+from core.errors import VersionError
+from core.messages import BASE, Candidate, PolicyRef, Prompt, Sampling
+
+STOP_ID = 0
+
+
+def right_answer(prompt: Prompt) -> str:
+    """The number that this world holds for right; every prompt has its own."""
+    return str(int(stable_id("right", prompt.id)[:6], 16) % 1000)
+
+
+class ScriptedPolicy:
+    """Each version answers right with its own chance; wrong answers scatter over `wrong_answers` numbers.
+
+    The same seed, prompt, version and number of earlier calls for that prompt and version give the same candidates,
+    in whatever order other prompts are asked. Greedy (temperature 0) hangs on prompt and version alone."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        accuracy: Mapping[int, float] | None = None,
+        *,
+        answer: Callable[[Prompt], str] = right_answer,
+        wrong_answers: int = 10,
+        unparsable_ratio: float = 0.0,
+        cut_ratio: float = 0.0,
+        latency_s: float = 0.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        fail: Callable[[Prompt, int], Exception | None] = lambda prompt, call: None,
+        tokenize: Callable[[str], list[int]] = lambda text: [byte + 1 for byte in text.encode()],
+        render_id: str = "scripted",
+    ) -> None:
+        self.accuracy = dict(accuracy or {0: 0.5})
+        """Version -> chance of a right answer; the versions loaded. Change it to load, train or unload one."""
+        self.explore = BASE
+        """What `ref=None` means; move it as a swap would."""
+        self.calls = 0
+        self.tokens: Counter[str] = Counter()
+        """Purpose -> tokens generated."""
+        self._seed, self._answer, self._wrong_answers = seed, answer, wrong_answers
+        self._unparsable_ratio, self._cut_ratio = unparsable_ratio, cut_ratio
+        self._latency_s, self._sleep, self._fail = latency_s, sleep, fail
+        self._tokenize, self._render_id = tokenize, render_id
+        self._asked: Counter[tuple[str, str]] = Counter()
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
+        """Raises: VersionError for a version without a script; whatever `fail(prompt, number of the call)` returns."""
+        ref = ref or self.explore
+        self._admit(prompt, ref)
+        turn = self._asked[prompt.id, str(ref)]
+        self._asked[prompt.id, str(ref)] += 1
+        if self._latency_s:
+            await self._sleep(self._latency_s)
+        candidates = [self._candidate(prompt, sampling, ref, turn, index) for index in range(sampling.n)]
+        self.tokens[sampling.purpose] += sum(len(candidate.completion_ids) // 4 for candidate in candidates)
+        return candidates
+
+    async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
+        """The right answer is likely, anything else is not."""
+        ref = ref or self.explore
+        self._admit(prompt, ref)
+        chance = self.accuracy[ref.version]
+        likely = chance if text == _told(self._answer(prompt)) else (1 - chance) / self._wrong_answers
+        count = len(self._tokenize(text)) + 1
+        return [math.log(max(likely, 1e-9)) / count] * count
+
+    def _admit(self, prompt: Prompt, ref: PolicyRef) -> None:
+        self.calls += 1
+        if ref.version not in self.accuracy:
+            loaded = ", ".join(f"v{version}" for version in sorted(self.accuracy))
+            raise VersionError(f"{ref} has no script (loaded: {loaded}); give it a chance in ScriptedPolicy.accuracy")
+        error = self._fail(prompt, self.calls)
+        if error is not None:
+            raise error
+
+    def _candidate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef, turn: int, index: int) -> Candidate:
+        call = (str(turn), str(index))
+        draw = ("greedy",) if sampling.temperature == 0 else (*call, str(sampling.seed))
+        chance = random.Random(stable_id(str(self._seed), prompt.id, str(ref), *draw))
+        text = self._text(prompt, ref, chance)
+        ids = self._tokenize(text)
+        cut = chance.random() < self._cut_ratio or len(ids) >= sampling.max_tokens
+        if cut:
+            text = text[: min(len(text) // 2, sampling.max_tokens)]
+        ids = self._tokenize(text)[: sampling.max_tokens] if cut else [*ids, STOP_ID]
+        return Candidate(
+            id=stable_id("scripted", str(self._seed), prompt.id, str(ref), *call),
+            start=ref,
+            end=ref,
+            context_ids=pack_ids(self._tokenize(prompt.messages[-1].content)),
+            completion_ids=pack_ids(ids),
+            text=text,
+            logprobs=pack_floats([-0.1] * len(ids)) if sampling.logprobs else b"",
+            finish="length" if cut else "stop",
+            render_id=self._render_id,
+        )
+
+    def _text(self, prompt: Prompt, ref: PolicyRef, chance: random.Random) -> str:
+        right = self._answer(prompt)
+        if chance.random() < self._unparsable_ratio:
+            return "I do not know."
+        if chance.random() < self.accuracy[ref.version]:
+            return _told(right, step=chance.randrange(3))
+        wrong = (int(right) if right.lstrip("-").isdecimal() else 0) + chance.randint(1, self._wrong_answers)
+        return _told(str(wrong), step=chance.randrange(3))
+
+
+def _told(answer: str, step: int = 0) -> str:
+    """Three ways to the same answer, so that there are distinct winners."""
+    return f"{answer}+{step}={answer}. The answer is {answer}." if step else f"The answer is {answer}."

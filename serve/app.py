@@ -1,0 +1,82 @@
+"""The policy service as Ray Serve applications: one deployment with LoRA, a serving and a shadow one with full weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray import serve as rayserve
+from ray.serve.config import HTTPOptions
+from ray.serve.handle import DeploymentHandle
+
+from core.config import Config, Full
+from core.messages import Pool
+from serve.deployment import PolicyReplica
+from serve.engine import environment
+
+APP = "policy"
+SHADOW_APP = "policy-shadow"
+
+
+@dataclass(frozen=True)
+class Service:
+    users: DeploymentHandle
+    learning: DeploymentHandle
+    """Where collectors and evaluator go: the same replicas with LoRA, the shadow ones with full weights."""
+
+
+def max_versions(config: Config) -> int:
+    """Adapters that one engine holds at once: serve, champion, one being unloaded, and every undecided candidate with
+    one more that is still being measured."""
+    return 3 + config.learning.max_lag + 2
+
+
+def gateway_environment(run_dir: Path) -> dict[str, str]:
+    """What must stand in the environment before Ray starts."""
+    return {
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+    }
+
+
+def deploy(config: Config, namespace: str) -> Service:
+    """Start the service and wait until every replica is healthy.
+
+    Raises: RuntimeError from Serve when a replica cannot start; its log says why."""
+    serve = config.serve
+    rayserve.start(http_options=HTTPOptions(host=serve.host, port=serve.port, request_timeout_s=None))
+    if not isinstance(config.model.weights, Full):
+        handle = _run(config, "any", namespace, APP, "/", serve.replicas)
+        return Service(users=handle, learning=handle)
+    users = _run(config, "serving", namespace, APP, "/", serve.replicas)
+    return Service(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1))
+
+
+def undeploy() -> None:
+    rayserve.shutdown()
+
+
+def _run(config: Config, pool: Pool, namespace: str, name: str, prefix: str | None, replicas: int) -> DeploymentHandle:
+    gpus = _gpus()
+    deployment = rayserve.deployment(
+        PolicyReplica,
+        name=name,
+        num_replicas=replicas,
+        max_ongoing_requests=10_000,
+        health_check_period_s=5,
+        graceful_shutdown_wait_loop_s=1,
+        graceful_shutdown_timeout_s=config.run.stop_timeout_s / 2,
+        ray_actor_options={
+            "num_cpus": 0.1,
+            "num_gpus": config.serve.engine.tensor_parallel if gpus else 0,
+            "runtime_env": {"env_vars": environment(config.model, config.serve.engine)},
+        },
+    )
+    app = deployment.bind(config, pool, namespace, max_versions(config))
+    return rayserve.run(app, name=name, route_prefix=prefix, _local_testing_mode=False)
+
+
+def _gpus() -> float:
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0)

@@ -1,0 +1,50 @@
+"""The model as the rest of the system sees it: `core.protocols.Policy` over a Serve handle."""
+
+import asyncio
+from collections import Counter
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from core.codec import decode_batch, encode
+from core.errors import Overdue, Unavailable, VersionError
+from core.messages import Candidate, PolicyRef, Prompt, Sampling
+
+
+class ServedPolicy:
+    """Generates and scores on whichever replica Serve picks. A replica that does not hold the version yet says so, and
+    another try goes out until `patience_s` is over."""
+
+    def __init__(self, handle: DeploymentHandle, patience_s: float = 60.0) -> None:
+        self._handle = handle
+        self._patience_s = patience_s
+        self.tokens: Counter[str] = Counter()
+        """Generated for this client, by purpose."""
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
+        reply = await self._call("generate", encode(prompt), encode(sampling), str(ref) if ref else None)
+        candidates = decode_batch(Candidate, reply)
+        self.tokens[sampling.purpose] += sum(len(c.completion_ids) // 4 for c in candidates)
+        return candidates
+
+    async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
+        return await self._call("logprobs", encode(prompt), text, str(ref) if ref else None)
+
+    async def _call(self, method: str, *arguments: object):  # noqa: ANN202  (bytes or floats, by method)
+        delay_s = 0.05
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while True:
+                    try:
+                        return await getattr(self._handle, method).remote(*arguments)
+                    except (VersionError, RayActorError, DeploymentUnavailableError, BackPressureError) as error:
+                        last = error
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(2 * delay_s, 2.0)
+        except TimeoutError:
+            raise Overdue(f"no replica answered {method} within {self._patience_s} s; last: {last}") from None
+        except asyncio.CancelledError:
+            raise
+        except OSError as error:
+            raise Unavailable(f"the policy service is out of reach: {error}") from None

@@ -1,0 +1,148 @@
+"""One replica of the policy: an engine, the reconciliation loop, and the HTTP face, inside a Ray Serve deployment.
+
+A replica is healthy, and gets its first request, only after it holds and has proven what the versions actor wants.
+Late joiners and restarts take the same path.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import ray
+from ray import serve as rayserve
+
+from core.clock import SystemClock
+from core.codec import decode, encode_batch
+from core.config import Config
+from core.errors import RatchetError, Unavailable
+from core.messages import Pool, PolicyRef, Prompt, Published, Sampling, Slots
+from core.metrics import Metrics
+from serve.engine import Engine
+from serve.reconcile import Prover, Reconciler
+from serve.routes import BACKGROUND_PRIORITY, Gateway
+from serve.seats import Seats
+from serve.telemetry import RaySink, scrape
+
+log = logging.getLogger("ratchet.replica")
+POLL_S = 2.0
+"""A replica is heard of at least this often."""
+
+
+@rayserve.ingress()  # late-bound: vLLM's app needs a running engine, see __serve_build_asgi_app__
+class PolicyReplica:
+    async def __init__(self, config: Config, pool: Pool, namespace: str, max_versions: int) -> None:
+        """Bring the engine up, prove what is wanted, and only then take requests."""
+        serve = config.serve
+        self._config = config
+        self._namespace = namespace
+        self._versions = ray.get_actor("versions", namespace)
+        self._meter = Metrics([RaySink()])
+        self._gateway: Gateway | None = None
+        self._swaps = 0
+        self._seats = Seats(serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock())
+        self._engine = Engine(
+            config.model,
+            serve.engine,
+            max_versions=max_versions,
+            seed=config.run.seed,
+            multiplex=pool == "shadow",
+            stat_loggers=True,
+        )
+        await self._engine.start()
+        prover = Prover(self._engine, decode(Published, await self._versions.base.remote(config.run.start_timeout_s)))
+        await prover.start()
+        self._reconciler = Reconciler(rayserve.get_replica_context().replica_tag, pool, self._engine, prover)
+        await self._reach(decode(Slots, await self._versions.desired.remote(-1, 0.0)))
+        self._following = asyncio.create_task(self._follow())
+
+    async def __serve_build_asgi_app__(self) -> Gateway:
+        slots = self._reconciler
+        self._gateway = Gateway(await self._engine.openai_app(), lambda: slots.slots, self._seats, self, self._meter)
+        return self._gateway
+
+    async def check_health(self) -> None:
+        if self._following.done():
+            raise Unavailable("the reconciliation loop of this replica ended; see its log")
+        await self._engine.healthy()
+
+    async def __del__(self) -> None:
+        self._following.cancel()
+        await self._engine.stop()
+
+    # --- by handle, for collectors and evaluator ---
+
+    async def generate(self, prompt: bytes, sampling: bytes, ref: str | None) -> bytes:
+        """Candidates of one prompt, within the seats that users leave. Purpose tells whom to charge."""
+        want = decode(Sampling, sampling)
+        version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
+        async with self._seats.background(want.n):
+            candidates = await self._engine.generate(
+                decode(Prompt, prompt).messages, want, version, priority=BACKGROUND_PRIORITY
+            )
+        self._meter.count("tokens_total", sum(len(c.completion_ids) // 4 for c in candidates), purpose=want.purpose)
+        self._meter.set("background_in_flight", self._seats.background_held)
+        return encode_batch(candidates)
+
+    async def logprobs(self, prompt: bytes, text: str, ref: str | None) -> list[float]:
+        """Log-probability of every token of `text` after the prompt, the stop token included (nats)."""
+        version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
+        context, completion = self._engine.render(decode(Prompt, prompt).messages, text)
+        async with self._seats.background(1):
+            rows = await self._engine.score([[*context, *completion]], version)
+        return rows[0][len(context) - 1 :]
+
+    async def render_id(self) -> str:
+        return self._engine.render_id
+
+    # --- what the routes ask (serve.routes.Control) ---
+
+    async def status(self) -> dict[str, Any]:
+        return await ray.get_actor("console", self._namespace).status.remote()
+
+    async def command(self, name: str, argument: str | None) -> dict[str, Any]:
+        return await ray.get_actor("console", self._namespace).command.remote(name, argument)
+
+    async def metrics(self) -> str:
+        return await scrape()
+
+    # --- reconciliation ---
+
+    def _gateway_tokens(self) -> int:
+        return self._gateway.tokens if self._gateway is not None else 0
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                slots = await self._versions.desired.remote(self._reconciler.slots.epoch, POLL_S)
+                await self._reach(decode(Slots, slots))
+            except ray.exceptions.RayActorError as error:
+                log.warning("the versions actor is away (%s); serving on, trying again", error)
+                await asyncio.sleep(1.0)
+                self._versions = ray.get_actor("versions", self._namespace)
+
+    async def _reach(self, slots: Slots) -> None:
+        """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""
+        started = time.monotonic()
+        before = self._reconciler.report()
+        async with asyncio.timeout(self._config.serve.swap_timeout_s):
+            report = await self._reconciler.apply(slots)
+        new = set(report.proven) - set(before.proven)
+        if new:
+            self._meter.observe("swap_seconds", time.monotonic() - started)
+        self._meter.count("swaps_total", len(new), result="ok")
+        self._meter.count("swaps_total", len(set(report.failed) - set(before.failed)), result="failed")
+        self._meter.set("served_version", report.serving.version)
+        self._meter.set("explore_version", slots.explore.version)
+        for name, why in report.failed.items():
+            log.error("%s", RatchetError(f"{name} was not proven: {why}"))
+        self._meter.set("users_in_flight", self._seats.users)
+        self._swaps += len(new)
+        counters = {
+            "tokens_user": self._gateway_tokens(),
+            "users": self._seats.users,
+            "background": self._seats.background_held,
+            "swaps": self._swaps,
+        }
+        report = report.model_copy(update={"counters": counters})
+        await self._versions.report.remote(report.model_dump_json())

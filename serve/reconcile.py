@@ -1,0 +1,112 @@
+"""How a replica reaches the desired state: pull, stage, prove, report. No Ray, no vLLM: the engine is a protocol.
+
+A version number is never raised before its proof. A version that cannot be proven is unloaded again and reported with
+the reason; what was served before goes on being served.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from core.artifacts import read_manifest
+from core.errors import ProofError, RatchetError
+from core.messages import BASE, PolicyRef, Pool, Published, ReplicaReport, Slots
+from core.proof import Proof, Vector, arrival, require_arrival, vector
+
+
+class Engine(Protocol):
+    """What reconciliation needs of an engine."""
+
+    def loaded(self) -> list[PolicyRef]: ...
+    async def stage(self, published: Published) -> None: ...
+    async def unload(self, ref: PolicyRef) -> None: ...
+    async def verify_weights(self, published: Published) -> list[str]: ...
+    async def score(self, sequences: Sequence[list[int]], ref: PolicyRef) -> list[list[float]]: ...
+
+
+class Prover:
+    """Shows that the weights in an engine are the ones that were published: every tensor's bytes, and the change of
+    the log-probabilities on the run's fixed sequences against the change that the trainer saw."""
+
+    def __init__(self, engine: Engine, base: Published) -> None:
+        self._engine = engine
+        self._base = Proof.read(read_manifest(Path(base.path)))
+        self._engine_base: Vector | None = None
+
+    async def start(self) -> None:
+        """Measure the base once, before any version is staged."""
+        self._engine_base = await self._score(BASE)
+
+    async def prove(self, published: Published) -> None:
+        """Raises: ProofError naming what did not arrive."""
+        mismatches = await self._engine.verify_weights(published)
+        if mismatches:
+            raise ProofError(f"{published.ref}: {len(mismatches)} tensors differ in the engine, first: {mismatches[0]}")
+        assert self._engine_base is not None, "start() was not awaited"
+        proof = Proof.read(read_manifest(Path(published.path)))
+        found = arrival(
+            engine_new=await self._score(published.ref),
+            engine_base=self._engine_base,
+            trainer_new=vector(proof.version),
+            trainer_parent=vector(proof.parent),
+            trainer_base=vector(self._base.version),
+        )
+        require_arrival(str(published.ref), found)
+
+    async def _score(self, ref: PolicyRef) -> Vector:
+        return np.concatenate(await self._engine.score(self._base.token_ids, ref)).astype(np.float64)
+
+
+class Reconciler:
+    """Moves one replica from what it holds to what is desired."""
+
+    def __init__(self, replica: str, pool: Pool, engine: Engine, prover: Prover) -> None:
+        self.replica = replica
+        self.pool: Pool = pool
+        self._engine = engine
+        self._prover = prover
+        self._proven: set[PolicyRef] = {BASE}
+        self._failed: dict[str, str] = {}
+        self.slots = Slots(epoch=-1)
+
+    @property
+    def serving(self) -> PolicyRef:
+        """What users are answered by: the desired version once it is proven here."""
+        return self.slots.serve
+
+    async def apply(self, desired: Slots) -> ReplicaReport:
+        """Stage and prove what is new, move the slots, unload what nobody needs."""
+        wanted = {p.ref: p for p in desired.loaded if self.pool != "serving" or p.ref == desired.serve}
+        self._failed = {name: why for name, why in self._failed.items() if PolicyRef.parse(name) in wanted}
+        for ref, published in wanted.items():
+            if ref not in self._proven and str(ref) not in self._failed:
+                await self._stage(published)
+        serve = desired.serve if desired.serve in self._proven else self.slots.serve
+        self.slots = desired.model_copy(update={"serve": serve})
+        for ref in [r for r in self._engine.loaded() if r != BASE and r not in wanted and r != serve]:
+            self._proven.discard(ref)
+            await self._engine.unload(ref)
+        return self.report()
+
+    def report(self) -> ReplicaReport:
+        return ReplicaReport(
+            replica=self.replica,
+            pool=self.pool,
+            serving=self.serving,
+            epoch=self.slots.epoch,
+            proven=tuple(sorted(self._proven, key=lambda ref: ref.version)),
+            failed=dict(self._failed),
+        )
+
+    async def _stage(self, published: Published) -> None:
+        try:
+            await self._engine.stage(published)
+            await self._prover.prove(published)
+        except (RatchetError, OSError, ValueError, RuntimeError) as error:
+            self._failed[str(published.ref)] = f"{type(error).__name__}: {error}"
+            if published.ref in self._engine.loaded():
+                await self._engine.unload(published.ref)
+        else:
+            self._proven.add(published.ref)

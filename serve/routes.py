@@ -1,0 +1,232 @@
+"""The HTTP face of a replica: vLLM's own OpenAI app behind an allow-list, with the model name pinned at admission.
+
+A client asks for `policy`; what vLLM sees is the version in the serve slot at that moment, `policy@v7`, so a request
+keeps the version that admitted it whatever is promoted meanwhile. The header `x-policy-version` names it.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.errors import RatchetError
+from core.messages import PolicyRef, Slots
+from core.metrics import Metrics
+from serve.seats import Seats
+
+ALIAS = "policy"
+GENERATES = ("/v1/chat/completions", "/v1/completions")
+ENGINE_PATHS = (*GENERATES, "/tokenize", "/detokenize", "/health", "/version")
+ENGINE_FIELDS = frozenset(
+    {
+        "priority",
+        "cache_salt",
+        "request_id",
+        "kv_transfer_params",
+        "vllm_xargs",
+        "chat_template",
+        "chat_template_kwargs",
+        "documents",
+        "mm_processor_kwargs",
+        "media_io_kwargs",
+    }
+)
+"""Fields that steer the engine or reach other clients' state: dropped from every request."""
+USER_PRIORITY = 0
+BACKGROUND_PRIORITY = 10
+MAX_BODY_BYTES = 4 * 2**20
+COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
+
+
+class Control(Protocol):
+    """What the routes ask of the running system."""
+
+    async def status(self) -> dict[str, Any]: ...
+    async def command(self, name: str, argument: str | None) -> dict[str, Any]: ...
+    async def metrics(self) -> str: ...
+
+
+class Refusal(Exception):
+    """A request that is answered with an error in OpenAI's shape."""
+
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind, self.param = status, message, kind, param
+
+    def response(self) -> Response:
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
+        return JSONResponse({"error": error}, self.status)
+
+
+class Gateway:
+    """ASGI app in front of vLLM's: allow-list, version pinning, seats, and Ratchet's own routes."""
+
+    def __init__(
+        self, engine_app: ASGIApp, slots: Callable[[], Slots], seats: Seats, control: Control, metrics: Metrics
+    ) -> None:
+        self._engine_app = engine_app
+        self._slots = slots
+        self._seats = seats
+        self._own = own_routes(slots, control)
+        self._metrics = metrics
+        self.tokens = 0
+        """Tokens that users got."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._own(scope, receive, send)
+        try:
+            await self._http(scope, receive, send)
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path in GENERATES:
+            ref, body = self._admit(await read_body(receive))
+            answer = Answer(send, ref)
+            with self._seats.user():
+                await self._forward({**scope, "policy_version": str(ref)}, body, receive, answer)
+            self.tokens += answer.tokens
+            self._metrics.count("tokens_total", answer.tokens, purpose="user")
+            self._metrics.count("user_requests_total", status=f"{max(answer.status, 200) // 100}xx")
+        elif path in ENGINE_PATHS:
+            body = await read_body(receive) if scope["method"] == "POST" else b""
+            await self._forward(scope, self._admit(body)[1] if body else body, receive, send)
+        else:
+            await self._own(scope, receive, send)
+
+    def _admit(self, body: bytes) -> tuple[PolicyRef, bytes]:
+        """Pin the version and drop what is not the client's to say. Raises: Refusal."""
+        fields = parse_object(body)
+        ref = resolve_model(fields.get("model"), self._slots())
+        kept = {name: value for name, value in fields.items() if name not in ENGINE_FIELDS}
+        return ref, json.dumps({**kept, "model": str(ref), "priority": USER_PRIORITY}).encode()
+
+    async def _forward(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        dropped = (b"content-length", b"x-request-id")
+        headers = [(k, v) for k, v in scope["headers"] if k not in dropped]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await self._engine_app({**scope, "headers": headers}, _replaying(body, receive), send)
+
+
+def resolve_model(name: Any, slots: Slots) -> PolicyRef:
+    """The version behind a model name. Raises: Refusal 404 with the names that would do."""
+    if name is None or name == ALIAS:
+        return slots.serve
+    for ref in slots.promoted:
+        if str(ref) == name:
+            return ref
+    names = ", ".join([ALIAS, *map(str, slots.promoted)])
+    raise Refusal(404, f"The model `{name}` does not exist; available: {names}.", "not_found_error", "model")
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Raises: Refusal 400 for anything but a JSON object."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise Refusal(400, f"the body is a JSON {type(fields).__name__}, expected an object")
+    return fields
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Raises: Refusal 413 above the limit."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "the client left before its request was whole")
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise Refusal(413, f"the body is over {MAX_BODY_BYTES} bytes; send a shorter request")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
+    async def models(_: Request) -> Response:
+        names = [ALIAS, *map(str, slots().promoted)]
+        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in names]
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def status(_: Request) -> Response:
+        return JSONResponse(await control.status())
+
+    async def metrics(_: Request) -> Response:
+        return PlainTextResponse(await control.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def command(request: Request) -> Response:
+        name = request.path_params["name"]
+        fields = parse_object(await request.body() or b"{}")
+        try:
+            return JSONResponse(await control.command(name, fields.get("argument")))
+        except RatchetError as error:
+            raise Refusal(400, str(error)) from None
+
+    async def refuse(_: Request, refusal: Exception) -> Response:
+        assert isinstance(refusal, Refusal)
+        return refusal.response()
+
+    async def unknown(request: Request, _: Exception) -> Response:
+        return Refusal(404, f"no route {request.method} {request.url.path}", "not_found_error").response()
+
+    return Starlette(
+        routes=[
+            Route("/v1/models", models),
+            Route("/status", status),
+            Route("/metrics", metrics),
+            Route("/admin/{name}", command, methods=["POST"]),
+        ],
+        exception_handlers={Refusal: refuse, 404: unknown, 405: unknown},
+    )
+
+
+class Answer:
+    """`send` for one answer to a user: names the version, and counts status and tokens as they go by."""
+
+    def __init__(self, send: Send, ref: PolicyRef) -> None:
+        self._send = send
+        self._ref = ref
+        self._streaming = False
+        self.status = 0
+        self.tokens = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message.get("headers", [])
+            self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
+            message = {**message, "headers": [*headers, (b"x-policy-version", str(self._ref.version).encode())]}
+        else:
+            self._count(message.get("body", b""))
+        await self._send(message)
+
+    def _count(self, body: bytes) -> None:
+        """A streamed event is about one token; a whole body says how many there were."""
+        if self._streaming:
+            self.tokens += body.count(b"data: {")
+        elif (found := COMPLETION_TOKENS.search(body)) is not None:
+            self.tokens = int(found[1])
+
+
+def _replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """`receive` that gives the rewritten body once and then whatever the client does next."""
+    given = False
+
+    async def receiving() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receiving

@@ -1,0 +1,108 @@
+"""Live before background: who may hold how many of the engine's seats.
+
+vLLM's priorities order only its waiting queue and evict nothing that runs, so room for users has to be kept free:
+`reserve` seats always, and all but `busy_share` of the seats while users are active. Pure asyncio.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from core.clock import Clock
+from core.errors import ConfigError
+
+
+class Seats:
+    """Laws: background never holds more than total - reserve seats; first come, first seated; whoever waits alone
+    with nothing held is seated, so that neither large groups nor busy users starve learning."""
+
+    def __init__(self, total: int, reserve: int, busy_share: float, active_s: float, clock: Clock) -> None:
+        if not 0 <= reserve < total:
+            raise ConfigError(f"reserve={reserve} of {total} seats leaves background none; keep it below {total}")
+        self._most = total - reserve
+        self._busy = min(math.floor(total * busy_share), self._most)
+        self._active_s = active_s
+        self._clock = clock
+        self._held = 0
+        self._users = 0
+        self._last_user = -math.inf
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def background_held(self) -> int:
+        return self._held
+
+    @property
+    def background_waiting(self) -> int:
+        """Seats asked for and not given yet."""
+        return sum(k for k, _ in self._waiting)
+
+    @property
+    def users(self) -> int:
+        """Requests of users that are being answered."""
+        return self._users
+
+    def limit(self) -> int:
+        """Seats that background work may hold now."""
+        return self._busy if self._users or self._calm_in_s() > 0 else self._most
+
+    @contextmanager
+    def user(self) -> Iterator[None]:
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._last_user = self._clock.monotonic()
+            self.admit()
+
+    @asynccontextmanager
+    async def background(self, k: int = 1) -> AsyncIterator[None]:
+        """Hold `k` seats at once. Raises: ConfigError when so many are never free."""
+        if not 1 <= k <= self._most:
+            raise ConfigError(f"{k} seats asked for, background may hold 1 to {self._most}; sample fewer at once")
+        await self._take(k)
+        try:
+            yield
+        finally:
+            self._held -= k
+            self.admit()
+
+    def admit(self) -> None:
+        """Seat who may sit down, in order. Called on every change and when users have been away for `active_s`."""
+        while self._waiting:
+            k, seated = self._waiting[0]
+            if self._held and self._held + k > self.limit():
+                break
+            self._waiting.popleft()
+            if not seated.done():
+                self._held += k
+                seated.set_result(None)
+        self._look_again()
+
+    async def _take(self, k: int) -> None:
+        seated: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((k, seated))
+        self.admit()
+        try:
+            await seated
+        except asyncio.CancelledError:
+            if (k, seated) in self._waiting:
+                self._waiting.remove((k, seated))
+            elif not seated.cancelled():
+                self._held -= k  # seated and cancelled in the same turn of the loop
+            self.admit()
+            raise
+
+    def _calm_in_s(self) -> float:
+        return self._last_user + self._active_s - self._clock.monotonic()
+
+    def _look_again(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting and not self._users and self._calm_in_s() > 0:
+            self._timer = asyncio.get_running_loop().call_later(self._calm_in_s(), self.admit)

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import Config, Full, Lora, NumberAnswer, PatternAnswer, dump, load
+from core.errors import ConfigError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_no_file_and_no_override_give_the_defaults() -> None:
+    assert load(None) == Config()
+
+
+def test_overrides_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    path = written(tmp_path, "method: {sampler: {n: 4, temperature: 1}}\nlearning: {lr: 1.0e-4}\n")
+    config = load(path, ["method.sampler.n=16", "gate.keys=null", "run.sinks=[wandb]", "learning.beta1=1e-1"])
+    assert (config.method.sampler.n, config.method.sampler.temperature) == (16, 1.0)
+    assert (config.learning.lr, config.learning.beta1) == (1e-4, 0.1)
+    assert config.run.sinks == ("wandb",)
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "# nothing yet\n")) == Config()
+
+
+@given(st.integers(1, 56), st.floats(0, 5, allow_nan=False), st.sampled_from([Lora(rank=3), Full()]), st.text())
+def test_the_resolved_config_loads_as_itself(n: int, temperature: float, weights: Lora | Full, column: str) -> None:
+    import tempfile
+
+    config = Config.model_validate(
+        {
+            "method": {"sampler": {"n": n, "temperature": temperature}, "answer": NumberAnswer().model_dump()},
+            "model": {"weights": weights.model_dump()},
+            "prompts": {"column": column},
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        assert load(written(Path(folder), dump(config))) == config
+
+
+def test_an_override_of_a_choice_keeps_its_default_kind() -> None:
+    assert load(None, ["model.weights.rank=4"]).model.weights == Lora(rank=4)
+    assert load(None, ["method.answer.pattern=(.)"]).method.answer == PatternAnswer(pattern="(.)")
+    assert load(None, ["method.answer.kind=number"]).method.answer == NumberAnswer()
+
+
+def test_an_override_opens_a_part_that_is_null(tmp_path: Path) -> None:
+    config = load(written(tmp_path, "prompts: {split: null}\n"), ["prompts.split.allowed=[3]"])
+    assert config.prompts.split is not None and config.prompts.split.allowed == (3,)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lerning.lr=1", "unknown setting lerning; did you mean learning?"),
+        ("model.weights.rnk=1", "unknown setting model.weights.rnk; did you mean model.weights.rank?"),
+        ("model.weights.rank=0", "model.weights.rank: Input should be greater than or equal to 1 (got 0)"),
+        ("method.answer.patern=x", "unknown setting method.answer.patern; did you mean method.answer.pattern?"),
+        ("learning.lr=.inf", "learning.lr: Input should be a finite number (got inf)"),
+        ("learning.lr=.nan", "learning.lr: Input should be a finite number (got nan)"),
+        ("prompts.split.allowed=[20]", "bucket 20 is none of the 20 buckets 0 to 19"),
+        ("prompts.split.allowed=[]", "prompts.split.allowed: Tuple should have at least 1 item"),
+        ("run.sinks=[smoke]", "run.sinks.0: Input should be 'tensorboard' or 'wandb' (got 'smoke')"),
+        ("method.sampler.n=60", "does not fit the 56 seats"),
+        ("method.sampler.max_tokens=512", "leaves no room for a prompt"),
+        ("serve.reserve_seats=64", "leaves no seat for learning"),
+        ("method.recipe.x=1", "method.recipe: Input should be a valid string"),
+        ("x", "'x' is no override; expected the form"),
+        ("=1", "'=1' is no override; expected the form"),
+        ("learning.lr=[", "is not YAML"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, [override])
+    assert message in str(caught.value)
+
+
+def test_an_override_through_a_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="goes through 'recipe', which is a value"):
+        load(written(tmp_path, "method: {recipe: lmsi}\n"), ["method.recipe.x=1"])
+
+
+def test_every_wrong_field_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, "learning: {lr: -1, epochs: 0}\ngate: {alpha: 2}\n"))
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "learning.lr",
+        "learning.epochs",
+        "gate.alpha",
+    ]
+
+
+def test_a_file_that_is_no_config_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:
+    for text, message in (("[]", "holds list"), ("0", "holds int"), ("a: b: c", "is not YAML")):
+        with pytest.raises(ConfigError, match=message):
+            load(written(tmp_path, text))
+    (tmp_path / "latin").write_bytes(b"a: \xe9\n")
+    for path, message in (
+        (tmp_path, "cannot be read"),
+        (tmp_path / "latin", "not YAML"),
+        (tmp_path / "no", "no config"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load(path)

@@ -1,0 +1,175 @@
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from core.codec import (
+    decode,
+    decode_batch,
+    encode,
+    encode_batch,
+    pack_floats,
+    pack_ids,
+    stable_id,
+    unpack_floats,
+    unpack_ids,
+)
+from core.errors import ArtifactError
+from core.messages import (
+    BASE,
+    KINDS,
+    Candidate,
+    ChatMessage,
+    Event,
+    Example,
+    Group,
+    Imitate,
+    Outcome,
+    PolicyRef,
+    Prompt,
+    Scored,
+    Verdict,
+    Vote,
+)
+
+
+def candidate(name: str = "c", version: int = 0, ids: tuple[int, ...] = (1, 2, 0)) -> Candidate:
+    ref = PolicyRef(version=version)
+    packed = pack_ids(ids)
+    return Candidate(
+        id=name, start=ref, end=ref, context_ids=b"", completion_ids=packed, text="t", finish="stop", render_id="r"
+    )
+
+
+def group(*candidates: Candidate) -> Group:
+    prompt = Prompt(id="p", messages=(ChatMessage(role="user", content="q" * 400),))
+    return Group(id="g", prompt=prompt, candidates=candidates)
+
+
+def outcome() -> Outcome:
+    verdict = Verdict(scores=(1.0,), answers=("5",), winner="5", share=0.5, margin=0.25)
+    example = Imitate(
+        id="e", group_id="g", policy=BASE, method="m", render_id="r", context_ids=b"", completion_ids=b"\x01\0\0\0"
+    )
+    return Outcome(
+        lease_id="l",
+        place=3,
+        prompt_id="p",
+        scored=(Scored(group=group(candidate()), verdict=verdict),),
+        votes=(Vote(id="v", prompt_id="p", answer="5"),),
+        imitate=(example,),
+        drops={"low_share": 1},
+    )
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1)))
+def test_token_ids_come_back_as_they_were_in_four_bytes_each(ids: list[int]) -> None:
+    assert unpack_ids(pack_ids(ids)) == ids and len(pack_ids(ids)) == 4 * len(ids)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False)))
+def test_log_probabilities_come_back_as_float32(values: list[float]) -> None:
+    assert unpack_floats(pack_floats(values)) == values
+
+
+def test_packed_bytes_are_little_endian() -> None:
+    assert pack_ids([1]) == b"\1\0\0\0" and pack_floats([1.0]) == np.float32(1).astype("<f4").tobytes()
+
+
+def test_a_message_and_a_batch_come_back_as_they_were() -> None:
+    whole = outcome()
+    assert decode(Outcome, encode(whole)) == whole
+    assert decode_batch(Outcome, encode_batch([whole, whole])) == [whole, whole]
+    assert decode_batch(Outcome, encode_batch([])) == []
+    assert Outcome.model_validate_json(whole.model_dump_json()) == whole
+
+
+def test_an_example_comes_back_as_the_kind_it_was() -> None:
+    example = outcome().imitate[0]
+    assert isinstance(decode(Example, encode(example)), Imitate)
+    with pytest.raises(ArtifactError, match="expected a Vote, found a Imitate"):
+        decode(Vote, encode(example))
+
+
+def test_a_long_message_is_compressed() -> None:
+    assert encode(group())[:1] == b"z" and encode(BASE)[:1] == b"p"
+    assert len(encode(group())) < 300
+
+
+BODY = {"adapter": "policy", "version": 1}
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"kind": "PolicyRef", "schema": 99, "body": BODY}, "schema 99 is newer"),
+        ({"kind": "Nonsense", "schema": 1, "body": BODY}, "found 'Nonsense'"),
+        ({"kind": ["PolicyRef"], "schema": 1, "body": BODY}, "expected a PolicyRef"),
+        ({"kind": "PolicyRef", "body": BODY}, "expected a PolicyRef"),
+        ({"kind": "PolicyRef", "schema": "1", "body": BODY}, "expected a PolicyRef"),
+        ({"kind": "PolicyRef", "schema": 1}, "expected a PolicyRef"),
+        ({"kind": "PolicyRef", "schema": 1, "body": 5}, "expected a PolicyRef"),
+        ({"kind": "PolicyRef", "schema": 1, "body": {"version": -1}}, "not a valid PolicyRef"),
+        ({"kind": "PolicyRef", "schema": 1, "body": {**BODY, "more": 1}}, "not a valid PolicyRef"),
+        (7, "found 'int'"),
+    ],
+)
+def test_a_record_that_is_no_such_message_is_refused(tree: object, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        decode(PolicyRef, b"p" + msgpack.packb(tree))
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_at_all_are_a_message_or_an_artifact_error(noise: bytes) -> None:
+    for data in (noise, b"p" + noise, b"z" + noise):
+        with pytest.raises(ArtifactError):
+            decode(Outcome, data)
+
+
+@given(st.data())
+def test_a_record_cut_short_is_refused(data: st.DataObject) -> None:
+    whole = encode(outcome())
+    with pytest.raises(ArtifactError):
+        decode(Outcome, whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+def test_messages_are_frozen_and_refuse_unknown_fields() -> None:
+    with pytest.raises(ValidationError):
+        BASE.version = 2
+    with pytest.raises(ValidationError):
+        Prompt.model_validate({"id": "p", "messages": [{"role": "user", "content": "q"}], "answer": "5"})
+    assert "answer" not in Prompt.model_fields
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "nan"])
+def test_a_vote_that_would_poison_the_ballot_is_refused(weight: object) -> None:
+    with pytest.raises(ValidationError):
+        Vote.model_validate({"id": "v", "prompt_id": "p", "weight": weight})
+
+
+@given(st.text(min_size=1), st.integers(0))
+def test_the_name_of_a_version_says_which_it_is(adapter: str, version: int) -> None:
+    ref = PolicyRef(adapter=adapter, version=version)
+    assert PolicyRef.parse(str(ref)) == ref
+
+
+@pytest.mark.parametrize("name", ["", "policy", "@v1", "policy@v", "policy@v-1", "policy@v1.5", "policy@v\u0663"])
+def test_what_names_no_version_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="expected the form policy@v7"):
+        PolicyRef.parse(name)
+
+
+def test_a_group_is_as_old_as_its_oldest_candidate() -> None:
+    assert group(candidate("a", 3), candidate("b", 2)).policy == PolicyRef(version=2)
+    assert group().policy == BASE
+
+
+def test_every_kind_of_message_can_be_found_by_its_name() -> None:
+    assert KINDS["Imitate"] is Imitate and KINDS["Event"] is Event and "Message" not in KINDS
+
+
+def test_a_stable_id_tells_its_parts_apart() -> None:
+    assert stable_id("a", "bc") == stable_id("a", "bc") != stable_id("ab", "c")
+    assert len({stable_id(), stable_id(""), stable_id("", "")}) == 3

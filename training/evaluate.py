@@ -1,0 +1,132 @@
+"""Weighs a candidate: asks it and the champion the same questions, greedily, until the gate decides. No torch, no Ray."""
+
+import asyncio
+import math
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from core.messages import Decision, Evidence, PolicyRef, Prompt, Sampling
+from core.protocols import Extract, Policy
+from training.gate import Gate
+
+Z95 = 1.959964
+Z95_ONE_SIDED = 1.644854
+
+Hits = MutableMapping[tuple[PolicyRef, str], bool]
+"""Greedy outcomes already known, by version and prompt id: a version's answer to a question never changes."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with the answer that counts as a hit: a key, or an anchor (the base's frozen majority answer)."""
+
+    prompt: Prompt
+    answer: str
+
+
+async def greedy_hits(
+    policy: Policy,
+    questions: Sequence[Question],
+    ref: PolicyRef,
+    extract: Extract,
+    max_tokens: int,
+    purpose: Literal["gate", "report"] = "gate",
+    concurrency: int = 64,
+) -> list[bool]:
+    """Whether that version's greedy answer to each question is the expected one; an answer cut off or without an
+    extractable value is a miss. Raises whatever the policy raises, after cancelling the rest: there is no partial
+    result."""
+    sampling = Sampling(n=1, temperature=0.0, max_tokens=max_tokens, purpose=purpose)
+    seats = asyncio.Semaphore(concurrency)
+
+    async def ask(question: Question) -> bool:
+        async with seats:
+            (candidate,) = await policy.generate(question.prompt, sampling, ref)
+        return candidate.finish == "stop" and extract(candidate.text) == question.answer
+
+    tasks = [asyncio.ensure_future(ask(question)) for question in questions]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def weigh(
+    policy: Policy,
+    gate: Gate,
+    probes: Sequence[Question],
+    rng: Random,
+    candidate: PolicyRef,
+    champion: PolicyRef,
+    extract: Extract,
+    max_tokens: int,
+    certified: bool,
+    cache: Hits | None = None,
+) -> tuple[Decision, Evidence]:
+    """Draws probes in a random order, gate.config.batch at a time, until the gate decides or they are used up.
+
+    `rng` must be new for each candidate and known to nobody who trains. `cache` saves the champion's answers, which
+    every later candidate is compared with. Probe ids must be unique. Raises: VersionError for another champion."""
+    cache = {} if cache is None else cache
+    order = list(probes)
+    rng.shuffle(order)
+    order = order[: gate.config.max_probes]
+    evidence = Evidence(
+        candidate=candidate, champion=champion, candidate_hits=(), champion_hits=(), certified=certified
+    )
+    while True:
+        asked = len(evidence.candidate_hits)
+        decision = gate.decide(evidence, exhausted=asked >= len(order))
+        if decision is not None:
+            return decision, evidence
+        batch = order[asked : asked + gate.config.batch]
+        await _learn(policy, batch, candidate, extract, max_tokens, cache)
+        await _learn(policy, batch, champion, extract, max_tokens, cache)
+        evidence = evidence.model_copy(
+            update={
+                "candidate_hits": evidence.candidate_hits + _known(cache, candidate, batch),
+                "champion_hits": evidence.champion_hits + _known(cache, champion, batch),
+            }
+        )
+
+
+async def _learn(
+    policy: Policy, batch: Sequence[Question], ref: PolicyRef, extract: Extract, max_tokens: int, cache: Hits
+) -> None:
+    unknown = [question for question in batch if (ref, question.prompt.id) not in cache]
+    hits = await greedy_hits(policy, unknown, ref, extract, max_tokens)
+    cache.update({(ref, question.prompt.id): hit for question, hit in zip(unknown, hits, strict=True)})
+
+
+def _known(cache: Mapping[tuple[PolicyRef, str], bool], ref: PolicyRef, batch: Sequence[Question]) -> tuple[bool, ...]:
+    return tuple(cache[ref, question.prompt.id] for question in batch)
+
+
+def accuracy(hits: Sequence[bool]) -> tuple[float, float, float]:
+    """Rate with its 95% interval (low, high). Source: Wilson 1927. Without outcomes: (0, 0, 1)."""
+    n = len(hits)
+    if n == 0:
+        return 0.0, 0.0, 1.0
+    rate = sum(hits) / n
+    centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n * n))
+    return rate, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float]:
+    """Mean of a less b on the same questions, and its one-sided 95% lower bound (normal; for 30 questions or more).
+
+    Pairing counts: questions on which both agree add nothing to the variance. Raises: ValueError when unpaired."""
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} outcomes are no pairs; ask both the same questions")
+    n = len(a)
+    if n < 2:
+        return (float(a[0]) - float(b[0]) if n else 0.0), -1.0
+    d = [int(x) - int(y) for x, y in zip(a, b, strict=True)]
+    mean = sum(d) / n
+    variance = sum((x - mean) ** 2 for x in d) / (n - 1)
+    return mean, max(-1.0, mean - Z95_ONE_SIDED * math.sqrt(variance / n))

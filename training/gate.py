@@ -1,0 +1,159 @@
+"""Whether a candidate may answer users: non-inferiority to the champion, tested by betting.
+
+Per probe D in {-1, 0, 1} is the candidate's hit less the champion's. A bettor who doubts "the candidate is more than
+delta worse" stakes a part lambda of its wealth on every probe; by Ville's inequality its wealth ever reaches 1/alpha with
+chance at most alpha when the doubt is unfounded, however often one looks.
+
+    E_n = mean over lambda of prod_i (1 + lambda (D_i + delta) / (1 + delta))
+
+Source: Waudby-Smith and Ramdas, arXiv:2010.09686 (capital processes); Ramdas et al., arXiv:2210.01948 (e-processes).
+The probes are finitely many and drawn without replacement in random order. The process is the one for independent
+draws; without replacement it is conservative: in the Brownian limit a bridge crosses a line a + bt with chance
+exp(-2a(a + b)), a free path with exp(-2ab). gate_simulation measures it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from core.config import GateConfig
+from core.errors import VersionError
+from core.messages import BASE, Decision, Evidence, Message, PolicyRef
+
+STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+
+Floats = npt.NDArray[np.float64]
+
+
+class GateLedger(Message):
+    """What the gate must remember over restarts, for its promise to span the whole run."""
+
+    weighed: int = 0
+    """Candidates ever weighed, the open one included: j of its alpha."""
+    superiority_spent: float = 0.0
+    """Sum of the alphas that the delta = 0 process has been given, of a budget of its own as large as alpha."""
+    champion: PolicyRef = BASE
+    open: PolicyRef | None = None
+    """The candidate that is being weighed. One found open after a crash is weighed anew, and counted anew."""
+
+
+def log_wealth(d: npt.ArrayLike, delta: float) -> Floats:
+    """Running log of E_n against "E[D] <= -delta", nats. d: [..., n] in [-1, 1]; returns [..., n], log E_1 to log E_n.
+
+    Requires 0 <= delta < 1. delta = 0 doubts "not better"; the mirror, for "not worse", is `log_wealth(-d, 0)`."""
+    gains = (np.asarray(d, dtype=np.float64) + delta) / (1 + delta)
+    paths = np.stack([np.cumsum(np.log1p(stake * gains), axis=-1) for stake in STAKES])
+    peak = paths.max(axis=0)
+    return peak + np.log(np.exp(paths - peak).mean(axis=0))
+
+
+def e_value(d: Sequence[int], delta: float) -> float:
+    """E_n after all of d; 1 before the first probe. Huge values are infinite, never an error."""
+    if len(d) == 0:
+        return 1.0
+    return float(np.exp(np.minimum(log_wealth(d, delta)[-1], 709.0)))
+
+
+def alpha_of(j: int, alpha: float) -> float:
+    """The error allowed to the j-th candidate (from 1): alpha * 6 / (pi^2 j^2), which sums to alpha over all j."""
+    return alpha * 6 / (math.pi**2 * j**2)
+
+
+def first_crossing(path: Floats, level: float) -> int | None:
+    """Probes seen when `path` [n] first reached log(level); None if it never did."""
+    reached = np.flatnonzero(path >= math.log(level))
+    return int(reached[0]) + 1 if len(reached) else None
+
+
+class Gate:
+    """Weighs one candidate at a time against the champion. Keep `ledger` durably after every call of `decide`.
+
+    A promoted version is more than delta worse than the champion with chance at most alpha over the whole run, and the
+    champion ever moves to a version that is not better with chance at most alpha, on the distribution of the probes."""
+
+    def __init__(self, config: GateConfig, ledger: GateLedger | None = None) -> None:
+        self.config = config
+        self.ledger = (ledger or GateLedger()).model_copy(update={"open": None})
+
+    def decide(self, evidence: Evidence, exhausted: bool = False) -> Decision | None:
+        """The verdict, or None: look again with more probes. Evidence holds all probes of this candidate so far.
+
+        `exhausted` says that there are no more probes; then, as at config.max_probes, an open question is a Hold.
+        Raises: VersionError when the evidence is against another champion; ValueError when it is not paired."""
+        self._check(evidence)
+        if not self.config.enabled:
+            return _decision(evidence, "promote", "the gate is off: promoted without being weighed")
+        self._open(evidence.candidate)
+        d = differences(evidence)
+        decision = self._weigh(evidence, d) if len(d) else None
+        if decision is None and (exhausted or len(d) >= self.config.max_probes):
+            reason = "there is nothing to weigh with" if len(d) == 0 else f"undecided after all {len(d)} probes"
+            decision = _decision(evidence, "hold", reason)
+        if decision is not None:
+            self._close(decision)
+        return decision
+
+    def _weigh(self, evidence: Evidence, d: npt.NDArray[np.int8]) -> Decision | None:
+        """Whichever comes first on the path decides, so that the verdict does not depend on how often one looks."""
+        alpha = alpha_of(self.ledger.weighed, self.config.alpha)
+        fit = first_crossing(log_wealth(d, self.config.delta), 1 / alpha)
+        worse = first_crossing(log_wealth(-d, 0.0), self.config.reject_at)
+        if worse is not None and (fit is None or worse < fit):
+            reason = f"worse than the champion after {worse} probes (evidence {self.config.reject_at:g} to 1)"
+            return _decision(evidence, "reject", reason)
+        if fit is None:
+            return None
+        better = first_crossing(log_wealth(d, 0.0), 1 / alpha) is not None
+        gain = "and better: the new champion" if better else "not shown to be better: the champion stays"
+        reason = f"at most {self.config.delta:g} worse after {fit} probes (chance of error {alpha:.2g}), {gain}"
+        return _decision(evidence, "promote", reason, new_champion=better)
+
+    def _check(self, evidence: Evidence) -> None:
+        if evidence.champion != self.ledger.champion:
+            raise VersionError(
+                f"the evidence is against {evidence.champion}, the champion is {self.ledger.champion}; weigh it anew"
+            )
+        if len(evidence.candidate_hits) != len(evidence.champion_hits):
+            raise ValueError(
+                f"{len(evidence.candidate_hits)} outcomes of the candidate and {len(evidence.champion_hits)} of the "
+                "champion are no pairs; ask both the same probes"
+            )
+
+    def _open(self, candidate: PolicyRef) -> None:
+        if self.ledger.open == candidate:
+            return
+        weighed = self.ledger.weighed + 1
+        spent = self.ledger.superiority_spent + alpha_of(weighed, self.config.alpha)
+        self.ledger = self.ledger.model_copy(update={"weighed": weighed, "superiority_spent": spent, "open": candidate})
+
+    def _close(self, decision: Decision) -> None:
+        champion = decision.candidate if decision.new_champion else self.ledger.champion
+        self.ledger = self.ledger.model_copy(update={"champion": champion, "open": None})
+
+
+def differences(evidence: Evidence) -> npt.NDArray[np.int8]:
+    """D [n] in {-1, 0, 1}: the candidate's hit less the champion's, in the order drawn."""
+    candidate = np.array(evidence.candidate_hits, dtype=np.int8)
+    return candidate - np.array(evidence.champion_hits, dtype=np.int8)
+
+
+def _decision(evidence: Evidence, verdict: str, reason: str, new_champion: bool = False) -> Decision:
+    return Decision.model_validate(
+        {
+            "verdict": verdict,
+            "candidate": evidence.candidate,
+            "champion": evidence.champion,
+            "reason": reason,
+            "probes": len(evidence.candidate_hits),
+            "certified": evidence.certified,
+            "new_champion": new_champion,
+            "candidate_rate": _rate(evidence.candidate_hits),
+            "champion_rate": _rate(evidence.champion_hits),
+        }
+    )
+
+
+def _rate(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits) if hits else 0.0

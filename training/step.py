@@ -1,0 +1,272 @@
+# pyright: basic
+"""The learner: one model, trained on one window at a time. transformers and peft on whatever device there is."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from core.config import LearningConfig, Lora, ModelConfig
+from core.errors import ArtifactError, ObjectiveError, RatchetError
+from core.messages import Imitate, Window
+from training.collate import collate, length, micro_batches, pack_batches
+from training.objectives import objective
+
+SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""Config fields of models that do something to the logits after the head: those take the slow, whole forward."""
+
+
+class Diverged(RatchetError, ArithmeticError):
+    """A loss or gradient that is no number; the weights are as they were before the window."""
+
+
+class Learner:
+    """Keeps the weights between windows and nothing else: the optimiser is fresh each window (LEARNING.md), so weights
+    and the window's number are the whole state. `render_id`: examples rendered otherwise are refused; None: no check.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        learning: LearningConfig,
+        seed: int = 0,
+        render_id: str | None = None,
+        objective_name: str = "sft",
+    ) -> None:
+        self.model_config = model
+        self.learning = learning
+        self.seed = seed
+        self.render_id = render_id
+        self.objective = objective(objective_name)
+        self.device = torch.device(_device(learning.device))
+        self._model: Any = None
+        self._base: dict[str, torch.Tensor] = {}
+
+    @property
+    def lora(self) -> Lora | None:
+        return self.model_config.weights if isinstance(self.model_config.weights, Lora) else None
+
+    @property
+    def model(self) -> Any:
+        """The model that transformers or peft knows how to save. Raises: RuntimeError before `load`."""
+        if self._model is None:
+            raise RuntimeError("the learner has no model yet; call load() first")
+        return self._model
+
+    def load(self) -> None:
+        """Read the base model; with LoRA, put adapters on it that change nothing yet. Heavy. Sets this process's
+        number of torch threads. Raises: ArtifactError when there is no such model."""
+        torch.set_num_threads(self.learning.threads)
+        dtype = getattr(torch, self.model_config.trainer_dtype)
+        with torch.random.fork_rng(devices=[]):
+            try:
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    self.model_config.path, dtype=dtype, attn_implementation="sdpa"
+                )
+            except (OSError, ValueError) as error:
+                raise ArtifactError(f"model.path={self.model_config.path!r} cannot be loaded: {error}") from None
+            model.config.use_cache = False
+            if self.lora is not None:
+                model = self._adapted(model, self.lora)
+        self._model = model.to(self.device).eval()
+        if self.lora is not None:
+            self._base = {name: tensor.clone() for name, tensor in self.weights().items()}
+
+    def _adapted(self, model: Any, lora: Lora) -> Any:
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # a float works: the scale is alpha / rank
+            target_modules=list(lora.targets),
+            lora_dropout=0.0,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+        generator = torch.Generator().manual_seed(self.seed)
+        for name, parameter in sorted(adapted.named_parameters()):
+            if "lora_A" in name:
+                torch.nn.init.kaiming_uniform_(parameter.data, a=math.sqrt(5), generator=generator)
+        return adapted
+
+    # --- learning ---
+
+    def train(self, window: Window, should_yield: Callable[[], None] | None = None) -> dict[str, float]:
+        """One window: fresh AdamW, warm-up then linear to 0, clipped gradients. Deterministic from seed and window.
+
+        `should_yield` is called between steps and may wait. Returns loss (mean nats a token, over the window), steps,
+        examples, tokens, target_tokens, seconds, cpu_s, grad_norm (mean, before clipping).
+        Raises: ObjectiveError for examples it cannot eat; Diverged."""
+        examples = self._eaten(window)
+        rng = Random(f"{self.seed}:{window.number}")
+        batches = [
+            batch
+            for _ in range(self.learning.epochs)
+            for batch in pack_batches(examples, self.learning.batch_tokens, rng)
+        ]
+        parameters = list(self._trainable().values())
+        before = [parameter.detach().clone() for parameter in parameters]
+        optimiser = self._optimiser(parameters)
+        started, started_cpu = time.monotonic(), time.process_time()
+        losses, norms = [0.0], [0.0]
+        try:
+            for step, batch in enumerate(batches):
+                optimiser.param_groups[0]["lr"] = self.rate(step, len(batches))
+                loss, norm = self._step(batch, parameters, optimiser)
+                losses.append(loss)
+                norms.append(norm)
+                if should_yield is not None:
+                    should_yield()
+        except BaseException:
+            with torch.no_grad():
+                for parameter, old in zip(parameters, before, strict=True):
+                    parameter.copy_(old)
+            raise
+        finally:
+            optimiser.zero_grad(set_to_none=True)
+        steps = max(1, len(batches))
+        return {
+            "loss": sum(losses) / steps,
+            "grad_norm": sum(norms) / steps,
+            "steps": float(len(batches)),
+            "examples": float(len(examples)),
+            "tokens": float(sum(length(example) for example in examples) * self.learning.epochs),
+            "target_tokens": float(sum(len(e.completion_ids) // 4 for e in examples) * self.learning.epochs),
+            "seconds": time.monotonic() - started,
+            "cpu_s": time.process_time() - started_cpu,
+        }
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of one of `steps` steps, from 0: up over the warm-up, and linearly down to 0 all the while."""
+        warmup = min(1.0, (step + 1) / (self.learning.warmup_ratio * steps + 1))
+        return self.learning.lr * warmup * (1 - step / steps)
+
+    def _step(
+        self, batch: list[Imitate], parameters: list[torch.nn.Parameter], optimiser: torch.optim.Optimizer
+    ) -> tuple[float, float]:
+        total = sum(example.weight * (len(example.completion_ids) // 4) for example in batch)
+        if total == 0:
+            return 0.0, 0.0
+        optimiser.zero_grad(set_to_none=True)
+        loss = 0.0
+        for micro in micro_batches(batch, self.learning.micro_batch_tokens):
+            part = self.loss(micro) / total
+            loss += part.item()
+            part.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.learning.clip_norm).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(
+                f"loss {loss}, gradient norm {norm} (learning.lr {self.learning.lr}); the weights are as they were "
+                "before the window; lower learning.lr or check the examples"
+            )
+        optimiser.step()
+        return loss, norm
+
+    def loss(self, batch: Sequence[Imitate]) -> torch.Tensor:
+        """The objective's weighted sum over the completion tokens of a batch (nats), with gradients."""
+        ids_BT, mask_BT, weight_B = (tensor.to(self.device) for tensor in collate(batch))
+        predicts_BT = mask_BT[:, 1:]
+        logits_NV = self._logits_at(ids_BT[:, :-1], predicts_BT)
+        weight_N = weight_B[:, None].expand_as(predicts_BT)[predicts_BT]
+        return self.objective.function(logits_NV, ids_BT[:, 1:][predicts_BT], weight_N)
+
+    @torch.inference_mode()
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+        """Log-probabilities of tokens 1..T-1 of each sequence (float32[T-1], nats), at temperature 1."""
+        scores: list[npt.NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(sequences)
+        order = sorted((i for i, s in enumerate(sequences) if len(s) > 1), key=lambda i: len(sequences[i]))
+        while order:
+            rows = max(1, self.learning.batch_tokens // len(sequences[order[-1]]))
+            batch, order = order[-rows:], order[:-rows]
+            ids_BT = torch.zeros(len(batch), len(sequences[batch[-1]]), dtype=torch.long)
+            keep_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+            for row, i in enumerate(batch):
+                ids_BT[row, : len(sequences[i])] = torch.tensor(list(sequences[i]))
+                keep_BT[row, 1 : len(sequences[i])] = True
+            ids_BT, keep_BT = ids_BT.to(self.device), keep_BT.to(self.device)[:, 1:]
+            logits_NV = self._logits_at(ids_BT[:, :-1], keep_BT).float()
+            logprobs_NV = torch.log_softmax(logits_NV, dim=-1)
+            logprobs_N = logprobs_NV.gather(-1, ids_BT[:, 1:][keep_BT][:, None])[:, 0].cpu().numpy()
+            ends = np.cumsum([len(sequences[i]) - 1 for i in batch])
+            for i, part in zip(batch, np.split(logprobs_N, ends[:-1]), strict=True):
+                scores[i] = part
+        return scores
+
+    def _logits_at(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
+        """Logits [N, V] at the kept positions, row by row. Right-padded and causal: no attention mask is needed."""
+        model: Any = self.model.get_base_model() if self.lora is not None else self.model
+        if any(getattr(model.config, name, None) not in (None, 1.0) for name in SCALED_HEADS):
+            return model(input_ids=ids_BT, use_cache=False).logits[keep_BT]
+        hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        return model.get_output_embeddings()(hidden_BTD[keep_BT])
+
+    def _optimiser(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        cfg = self.learning
+        return torch.optim.AdamW(
+            parameters, lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), weight_decay=cfg.weight_decay, fused=True
+        )
+
+    def _eaten(self, window: Window) -> list[Imitate]:
+        for example in window.examples:
+            if not isinstance(example, self.objective.eats):
+                raise ObjectiveError(
+                    f"window {window.number} holds a {type(example).__name__} ({example.id}); objective "
+                    f"{self.objective.name!r} eats {self.objective.eats.__name__}"
+                )
+            if self.render_id is not None and example.render_id != self.render_id:
+                raise ObjectiveError(
+                    f"example {example.id} was rendered as {example.render_id!r}, this trainer renders as "
+                    f"{self.render_id!r}: its tokenizer or chat template differs; train with the one that sampled"
+                )
+        return list(window.imitate)
+
+    # --- weights ---
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What a version consists of, by the name in its file, detached and not copied: the adapter's tensors (PEFT's
+        names), or all of the model's."""
+        return {name: parameter.detach() for name, parameter in self._trainable().items()}
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Raises: ArtifactError naming missing and unknown tensors, or one of another shape; then nothing changed."""
+        mine = self._trainable()
+        if weights.keys() != mine.keys():
+            missing, unknown = sorted(mine.keys() - weights.keys()), sorted(weights.keys() - mine.keys())
+            raise ArtifactError(f"the weights lack {missing[:4]} and hold unknown {unknown[:4]}; wrong model or rank?")
+        for name, tensor in weights.items():
+            if tensor.shape != mine[name].shape:
+                raise ArtifactError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(mine[name].shape)}")
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                mine[name].copy_(tensor)
+
+    def load_base(self) -> None:
+        """Back to version 0."""
+        if self.lora is None:
+            self.load()
+        else:
+            self.load_weights(self._base)
+
+    def _trainable(self) -> dict[str, torch.nn.Parameter]:
+        parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if self.lora is None:
+            return parameters
+        return {name.replace(".default.", "."): parameter for name, parameter in parameters.items()}
+
+    def base_path(self) -> Path | str:
+        """The base model's folder, absolute, or its hub name where it is none."""
+        folder = Path(self.model_config.path)
+        return folder.resolve() if folder.is_dir() else self.model_config.path
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
