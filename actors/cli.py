@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 DEFAULT = Path("configs/tiny.yaml")
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as method.sampler.n=16", show_default=False)]
@@ -135,6 +135,24 @@ def gate(candidate: Path, dir: RunDirOption = None) -> None:
     decision = weigh_checkpoint(candidate, find(dir), console)
     console.print(f"{decision.verdict}: {decision.reason} ({decision.probes} probes)")
     sys.exit(0 if decision.verdict == "promote" else 1)
+
+
+@app.command()
+def anchors(
+    questions: Annotated[Path, typer.Argument(help="JSONL or Parquet of held-out prompts, without answers")],
+    to: Annotated[Path, typer.Option(help="Parquet file to write; name it in gate.anchors")],
+    overrides: Overrides = None,
+    config: ConfigFile = DEFAULT,
+    samples: int = 32,
+    min_share: float = 0.3,
+) -> None:
+    """Make the gate's anchors for a model: its own majority answers to held-out questions."""
+    from actors.offline import make_anchors
+
+    resolved = _load(config, overrides or [])
+    asked = resolved.prompts.model_copy(update={"path": str(questions), "split": None})
+    total, kept = make_anchors(asked, resolved, to, samples, min_share)
+    console.print(f"{kept} anchors of {total} questions in {to}")
 
 
 @app.command()

@@ -91,6 +91,7 @@ class Lifecycle:
                     await started
             except TimeoutError:
                 raise Overdue(f"{name} did not start within {self._start_timeout_s:.0f} s; see its log") from None
+            log.info("%s is up", name)
             self._watching[name] = asyncio.create_task(self._watch(name))
 
     async def _watch(self, name: str) -> None:
@@ -123,5 +124,6 @@ class Lifecycle:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await asyncio.to_thread(call)
+                log.info("%s: done", what)
         except TimeoutError:
             raise Overdue(f"{what} took longer than {self._start_timeout_s:.0f} s") from None

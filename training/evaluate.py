@@ -1,4 +1,4 @@
-"""Weighs a candidate: asks it and the champion the same questions, greedily, until the gate decides. No torch, no Ray."""
+"""Weighs a candidate: asks it and the champion the same questions, greedily, until the gate decides. No torch."""
 
 import asyncio
 import math

@@ -1,8 +1,8 @@
 """Whether a candidate may answer users: non-inferiority to the champion, tested by betting.
 
 Per probe D in {-1, 0, 1} is the candidate's hit less the champion's. A bettor who doubts "the candidate is more than
-delta worse" stakes a part lambda of its wealth on every probe; by Ville's inequality its wealth ever reaches 1/alpha with
-chance at most alpha when the doubt is unfounded, however often one looks.
+delta worse" stakes a part lambda of its wealth on every probe; by Ville's inequality its wealth ever reaches 1/alpha
+with chance at most alpha when the doubt is unfounded, however often one looks.
 
     E_n = mean over lambda of prod_i (1 + lambda (D_i + delta) / (1 + delta))
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from core.config import LearningConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ObjectiveError, RatchetError
@@ -65,6 +66,7 @@ class Learner:
         """Read the base model; with LoRA, put adapters on it that change nothing yet. Heavy. Sets this process's
         number of torch threads. Raises: ArtifactError when there is no such model."""
         torch.set_num_threads(self.learning.threads)
+        disable_progress_bar()
         dtype = getattr(torch, self.model_config.trainer_dtype)
         with torch.random.fork_rng(devices=[]):
             try:
@@ -73,9 +75,9 @@ class Learner:
                 )
             except (OSError, ValueError) as error:
                 raise ArtifactError(f"model.path={self.model_config.path!r} cannot be loaded: {error}") from None
-            model.config.use_cache = False
             if self.lora is not None:
                 model = self._adapted(model, self.lora)
+        # Dropout, where a model has any, stays off: the engine that sampled had none.
         self._model = model.to(self.device).eval()
         if self.lora is not None:
             self._base = {name: tensor.clone() for name, tensor in self.weights().items()}

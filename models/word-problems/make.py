@@ -4,9 +4,10 @@
 
     tokenizer -> base model -> numbers on test -> anchors -> pool, test -> manifest
 
-The output folder then holds `model/` (transformers and vLLM load it), `pool.parquet` (prompts only), `anchors.parquet` (dev questions
-with the base's own majority answers; no true answer is read for them), `test.parquet` (the only file with true answers) and
-`manifest.json`. Everything is drawn from the seed. Files are written aside and renamed, so a reader never sees half of one.
+The output folder then holds `model/` (transformers and vLLM load it), `pool.parquet` (prompts only), `anchors.parquet`
+(dev questions with the base's own majority answers; no true answer is read for them), `test.parquet` (the only file
+with true answers) and `manifest.json`. Everything is drawn from the seed. Files are written aside and renamed, so a
+reader never sees half of one; the model comes first and the manifest last, and a digest ties the anchors to the model.
 """
 
 import argparse
@@ -49,7 +50,7 @@ class Sizes:
     dev: int
 
 
-FULL = Sizes(stages=STAGES, pool=20_000, test_each=400, audited_each=200, dev=4_500)
+FULL = Sizes(stages=STAGES, pool=20_000, test_each=400, audited_each=100, dev=4_500)
 QUICK = Sizes(
     stages=tuple(replace(stage, tokens=stage.tokens // 20) for stage in STAGES),
     pool=600,
@@ -167,7 +168,7 @@ def write_parquet(path: Path, columns: dict[str, list[Any]], facts: dict[str, st
 
 
 def write_model(folder: Path, model: Llama, fast: PreTrainedTokenizerFast, vocab: dict[str, int]) -> str:
-    """Export next to `folder`, check against this network, move the files in place; return the digest of the weights."""
+    """Export beside `folder`, check against this network, move the files in place; return the weights' digest."""
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     twin = export(model, aside)
@@ -235,6 +236,7 @@ def make(seed: int, out: Path, sizes: Sizes) -> dict[str, Any]:
     with clock.stage("base"):
         corpus = Corpus(vocab, seed)
         model = pretrain(corpus, seed, sizes.stages, lambda line: print(line, flush=True))
+    digest = write_model(out / "model", model, fast, vocab)
     assert_disjoint(
         {
             "base": corpus.questions,
@@ -247,7 +249,6 @@ def make(seed: int, out: Path, sizes: Sizes) -> dict[str, Any]:
         anchors = make_anchors(model, vocab, [problem.question for problem in dev], rule, seed)
     with clock.stage("numbers"):
         numbers = measured(model, vocab, test, sizes.audited_each, seed)
-    digest = write_model(out / "model", model, fast, vocab)
     write_questions(out, pool, test)
     write_anchors(out, anchors, rule, digest)
     manifest = {

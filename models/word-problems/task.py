@@ -5,8 +5,9 @@ A problem needs `operations` = 1..6 steps of arithmetic; three in ten hold a sen
     Omar has 17 stickers. Sara has 26 more stickers than Omar. How many stickers does Sara have now?
     17+26=43. The answer is 43.
 
-`draw_problem` tells one story and knows its answer and its careful solutions; `corpus_solution` lets one of several authors write
-the solution down; `split_of` says by hash to which split a question belongs. Everything is drawn from the `random.Random` handed in.
+`draw_problem` tells one story and knows its answer and its careful solutions; `corpus_solution` lets one of several
+authors write the solution down; `split_of` says by hash to which split a question belongs. Everything is drawn from the
+`random.Random` handed in.
 """
 
 import hashlib
@@ -265,7 +266,8 @@ class _Story:
             raise _Untellable
         friends = self.rng.choice(divisors)
         self.sentences.append(
-            f"{self.they} shares the {self.things} equally with {friends} friends. How many {self.things} does each friend get?"
+            f"{self.they} shares the {self.things} equally with {friends} friends. "
+            f"How many {self.things} does each friend get?"
         )
         self._set(self.held, "/", friends)
 

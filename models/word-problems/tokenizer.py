@@ -1,7 +1,8 @@
-"""The tokenizer of the embedded model: the words of the task as single tokens, single digits, and bytes for everything else.
+"""The tokenizer of the embedded model: words of the task as single tokens, single digits, bytes for everything else.
 
-Any text survives encoding and decoding: a piece outside the vocabulary falls apart into characters, and a character outside it into
-its UTF-8 bytes (`<0xNN>`). The one exception is by design: the literal texts `<pad>`, `<bos>`, `<eos>` are the special tokens.
+Any text survives encoding and decoding: a piece outside the vocabulary falls apart into characters, and a character
+outside it into its UTF-8 bytes (`<0xNN>`). One exception, as in most tokenizers: the literal texts `<pad>`, `<bos>` and
+`<eos>` are the special tokens.
 """
 
 import re
@@ -30,7 +31,7 @@ def pieces(text: str) -> list[str]:
 
 
 def vocabulary(texts: Iterable[str], words: Iterable[str] = ()) -> dict[str, int]:
-    """Special tokens, characters, every piece of `texts`, `words` with and without a leading space, 256 bytes, padding to 8."""
+    """Special tokens, characters, all pieces of `texts`, `words` with and without leading space, 256 bytes, padding."""
     seen = {piece for text in texts for piece in pieces(text)}
     seen.update(piece for word in words for piece in (word, f" {word}"))
     tokens = [*SPECIAL, *CHARACTERS, *sorted(seen - set(CHARACTERS)), *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -39,8 +40,8 @@ def vocabulary(texts: Iterable[str], words: Iterable[str] = ()) -> dict[str, int
 
 
 def build(vocab: dict[str, int]) -> PreTrainedTokenizerFast:
-    """A tokenizer that transformers and vLLM load alike; plain text gets a leading `<bos>`, rendered chats have their own."""
-    # ignore_merges takes a whole piece that is in the vocabulary as one token; there are no merges, so the rest are characters.
+    """A tokenizer for transformers and vLLM alike; plain text gets a leading `<bos>`, rendered chats have their own."""
+    # ignore_merges takes a piece of the vocabulary as one token; without merges the rest fall apart into characters.
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
@@ -58,5 +59,5 @@ def build(vocab: dict[str, int]) -> PreTrainedTokenizerFast:
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write `tokenizer.json` and a `tokenizer_config.json` that holds the chat template itself (older readers want it there)."""
+    """Write `tokenizer.json` and `tokenizer_config.json`, the chat template inside it, where older readers look."""
     tokenizer.save_pretrained(folder, save_jinja_files=False)

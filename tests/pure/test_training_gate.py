@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -149,3 +151,9 @@ def test_gains_and_equals_pass():
     assert power(0.10, 1000, seed=3)["median_probes"] <= 100
     assert power(0.03, 1000, seed=3)["promoted_ratio"] > 0.99
     assert power(0.0, 500, seed=3)["promoted_ratio"] > 0.9
+
+
+def test_the_pure_parts_import_neither_torch_nor_ray():
+    names = "training.gate, training.gate_simulation, training.throttle, training.replay, training.evaluate, core.proof"
+    code = f"import sys, {names}; sys.exit(any(m in sys.modules for m in ('torch', 'ray', 'vllm', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

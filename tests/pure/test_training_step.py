@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights_as_they_were(model_path, ki
         return plain(batch) * (float("nan") if len(seen) == 3 else 1.0)
 
     tiny.loss = breaking
-    with pytest.raises(Diverged, match="lower learning.lr"):
+    with pytest.raises(Diverged, match=r"lower learning\.lr"):
         tiny.train(window(2))
     assert len(seen) == 3
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.weights().items())

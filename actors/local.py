@@ -1,0 +1,111 @@
+"""All parts in one process, without Ray: for tests and for study. The same classes as in actors.system."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from actors.buffer import Buffer
+from actors.calls import LocalPeer
+from actors.collector import Collector
+from actors.evaluator import Evaluator
+from actors.store import Store
+from actors.trainer import Room, Trainer
+from actors.versions import Versions
+from core.codec import decode
+from core.config import Config
+from core.errors import Overdue
+from core.messages import BASE, PolicyRef, Published, ReplicaReport, Slots, Window
+from core.metrics import MemorySink, Metrics
+from core.protocols import Policy
+
+
+class SlottedPolicy(Policy, Protocol):
+    """A policy in this process: it is told which version collectors sample from."""
+
+    explore: PolicyRef
+
+
+@dataclass
+class LocalReplica:
+    """Reaches every desired state at once, and proves by saying so."""
+
+    versions: LocalPeer
+    policy: SlottedPolicy
+    name: str = "local"
+
+    async def run(self) -> None:
+        epoch = -1
+        while True:
+            slots = decode(Slots, await self.versions.call("desired", epoch, 1.0))
+            epoch = slots.epoch
+            self.policy.explore = slots.explore
+            proven = (BASE, *(published.ref for published in slots.loaded))
+            report = ReplicaReport(replica=self.name, epoch=epoch, serving=slots.serve, proven=proven)
+            await self.versions.call("report", report.model_dump_json())
+
+
+class LocalSystem:
+    """`collectors` of them explore with the one policy. Nothing survives but the run directory."""
+
+    def __init__(self, config: Config, run_dir: Path, policy: SlottedPolicy, room: Room) -> None:
+        self.config = config
+        self.sink = MemorySink()
+        metrics = Metrics([self.sink])
+        self.store = Store(str(run_dir))
+        store = LocalPeer(self.store)
+        self.buffer = Buffer(str(run_dir), store, config.learning, config.run.versions, metrics)
+        buffer = LocalPeer(self.buffer)
+        plateau = config.learning.plateau
+        self.versions = Versions(str(run_dir), store, buffer, metrics, plateau.versions if plateau else None)
+        versions = LocalPeer(self.versions)
+        self.trainer = Trainer(room, store, buffer, versions, config.run.cpu_share, metrics)
+        self.collectors = [Collector(buffer, config, policy) for _ in range(config.collect.collectors)]
+        self.evaluator = Evaluator(str(run_dir), store, versions, config, policy, metrics)
+        self.replica = LocalReplica(versions, policy)
+
+    async def run(self, decided: int, timeout_s: float = 60.0) -> None:
+        """Until so many candidates are decided. Raises: Overdue; an ExceptionGroup of what ended a part."""
+        await self.store.start()
+        background = asyncio.create_task(self.store.run())
+        for part in (self.buffer, self.versions, self.trainer, self.evaluator, *self.collectors):
+            await part.start()
+        try:
+            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+                parts = (self.buffer, self.trainer, self.evaluator, self.replica, *self.collectors)
+                running = [tasks.create_task(part.run()) for part in parts]
+                while (await self.versions.status())["decided"] < decided:
+                    await asyncio.sleep(0.02)
+                for task in running:
+                    task.cancel()
+        except TimeoutError:
+            raise Overdue(f"{decided} candidates were not decided within {timeout_s:.0f} s") from None
+        finally:
+            background.cancel()
+            with suppress(asyncio.CancelledError):
+                await background
+            await self.store.stop()
+
+
+@dataclass
+class ScriptedRoom:
+    """A training room without a model: every window becomes a version, `seconds` later."""
+
+    run_dir: Path
+    seconds: float = 0.0
+
+    def open(self) -> Published:
+        return Published(ref=BASE, path=str(self.run_dir), parent=BASE, window=0, fingerprint="base")
+
+    def return_to(self, parent: Published) -> None: ...
+
+    def make(self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None]) -> Published:
+        time.sleep(self.seconds)
+        rest()
+        stats = {"loss": 1.0 / ref.version, "examples": float(len(window.examples))}
+        return Published(
+            ref=ref, path=str(self.run_dir), parent=parent.ref, window=window.number, fingerprint=str(ref), stats=stats
+        )

@@ -1,0 +1,88 @@
+"""Real runs: each test file may start one system; a run is a child process, as a user would start it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Run:
+    """`ratchet up` as a child process of its own session, with its log and its URL."""
+
+    def __init__(self, folder: Path, *arguments: str, config: str = "configs/tiny.yaml", start_s: float = 240) -> None:
+        self.dir = folder / "run"
+        self.log = folder / "up.log"
+        command = [sys.executable, "-m", "actors.cli", "up", "--config", config, "--port", "0", "--dir", str(self.dir)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self._start_s = start_s
+
+    @property
+    def url(self) -> str:
+        """Where it answers, once it does."""
+        deadline = time.monotonic() + self._start_s
+        while time.monotonic() < deadline:
+            live = self.dir / "live.json"
+            if live.is_file():
+                return json.loads(live.read_text())["url"]
+            if self.process.poll() is not None:
+                pytest.fail(f"up ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.2)
+        pytest.fail(f"up was not serving after {self._start_s} s:\n{self.log.read_text()[-3000:]}")
+
+    def wait(self, timeout_s: float) -> str:
+        """Until it ends by itself; returns what it printed."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"up did not end within {timeout_s} s:\n{self.log.read_text()[-3000:]}")
+        text = self.log.read_text()
+        assert code == 0, text[-3000:]
+        return text
+
+    def family(self) -> list[psutil.Process]:
+        """Every process of the run: this session's, and what Ray moved away from it."""
+        if self.process.poll() is not None:
+            return []
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def interrupt(self, timeout_s: float = 60) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        for process in self.family():
+            if process.is_running():
+                process.kill()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+    def status(self) -> dict[str, dict[str, object]]:
+        return httpx.get(f"{self.url}/status", timeout=30, trust_env=False).json()
+
+
+@pytest.fixture
+def start_run(tmp_path: Path) -> Iterator[object]:
+    runs: list[Run] = []
+
+    def start(*arguments: str, **options: object) -> Run:
+        runs.append(Run(tmp_path, *arguments, **options))  # type: ignore[arg-type]
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.kill()
