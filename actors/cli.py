@@ -37,7 +37,7 @@ def up(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random")] = None,
     port: Annotated[int | None, typer.Option(help="Port to serve on; 0 takes a free one")] = None,
     dir: Annotated[str | None, typer.Option(help="Run directory; an existing one is resumed")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; a new local one if not given")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; else a local one")] = None,
 ) -> None:
     """Start everything: serve the model, and make it better while it serves."""
     from actors.up import up as run_up

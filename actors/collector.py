@@ -44,7 +44,9 @@ class Collector:
                 async with self._room:
                     await self._room.wait_for(lambda: self._free > 0)
                 lease = await self._lease(self._free)
-                for place in lease.places if lease is not None else ():
+                if lease is None:
+                    continue
+                for place in lease.places:
                     self._in_flight += 1
                     tasks.create_task(self._explore(lease, place))
 

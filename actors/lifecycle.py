@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from core.errors import Overdue, RatchetError
 
@@ -39,23 +37,19 @@ class Lifecycle:
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] | None = None
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Lifecycle"]:
-        """Users can ask when the block is entered; nothing is left when it is over."""
-        try:
-            await self.start()
-            yield self
-        finally:
-            await self.stop()
+    async def connect(self) -> None:
+        """Join or start Ray. It sets signal handlers of its own, so set yours after this."""
+        await self._in_thread("connecting to Ray", self._system.connect, time.monotonic() + self._start_timeout_s)
 
     async def start(self) -> None:
-        """Raises: Overdue naming what did not come up in time; whatever a part's `start` raises."""
+        """Returns when users can ask. Raises: Overdue naming what did not come up in time; whatever a part's `start`
+        raises."""
         deadline = time.monotonic() + self._start_timeout_s
-        await self._in_thread("connecting to Ray", self._system.connect, deadline)
-        await self._in_thread("making the actors", self._system.make_core, deadline)
-        await self._bring_up(["store"], deadline)  # everybody else writes to it
+        # the engine takes longest and asks the other parts for nothing until it is up
         serving = asyncio.create_task(self._in_thread("the policy service", self._system.serve, deadline))
         try:
+            await self._in_thread("making the actors", self._system.make_core, deadline)
+            await self._bring_up(["store"], deadline)  # everybody else writes to it
             await self._bring_up(["buffer", "versions", "console", "trainer"], deadline)
             await serving
         finally:
@@ -117,7 +111,7 @@ class Lifecycle:
         if self._failure is None:
             self._failure = asyncio.get_running_loop().create_future()
         if not self._failure.done():
-            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+            cause = error.cause if isinstance(error, RayTaskError) else error
             self._failure.set_exception(RatchetError(f"{name}: {type(cause).__name__}: {cause}"))
 
     async def _in_thread(self, what: str, call: Any, deadline: float) -> None:

@@ -107,7 +107,7 @@ def make_anchors(questions: PromptsConfig, config: Config, to: Path, samples: in
 
     anchors = asyncio.run(run())
     if not anchors:
-        raise ConfigError(f"the base reaches a share of {min_share} on none of {len(pool)} questions; lower --min-share")
+        raise ConfigError(f"the base reaches a share of {min_share} on none of {len(pool)} prompts; lower --min-share")
     asked, answers, shares = zip(*anchors, strict=True)
     pq.write_table(pa.table({"prompt": asked, "answer": answers, "share": shares}), to)
     return len(pool), len(anchors)

@@ -104,7 +104,7 @@ def _check_model(config: Config) -> None:
     looks_local = folder.is_absolute() or config.model.path.startswith((".", "models/"))
     if not folder.is_dir():
         if looks_local:
-            raise ConfigError(f"model.path={config.model.path!r} is no folder; give one with config.json and safetensors")
+            raise ConfigError(f"model.path={config.model.path!r} is no folder; it takes config.json and safetensors")
         return
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
@@ -135,7 +135,8 @@ def _check_memory(config: Config) -> None:
         raise ConfigError(
             f"this run needs about {need.total / GIB:.1f} GiB ({parts}), {have / GIB:.1f} GiB are free; lower "
             f"serve.engine.kv_cache_bytes (now {config.serve.engine.kv_cache_bytes}), serve.replicas (now "
-            f"{config.serve.replicas}) or learning.batch_tokens (now {config.learning.batch_tokens}), or use a smaller model"
+            f"{config.serve.replicas}) or learning.batch_tokens (now {config.learning.batch_tokens}), or "
+            "take a smaller model"
         )
 
 

@@ -132,14 +132,14 @@ def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
 
 def _plot(path: Path, rows: Sequence[VersionRow]) -> None:
     colours = {"promote": "tab:green", "reject": "tab:red", "hold": "tab:orange", "base": "tab:blue"}
-    known = [row for row in rows if row.accuracy is not None and row.low is not None and row.high is not None]
+    known = [row for row in rows if row.accuracy is not None]
     figure, (by_version, by_tokens) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for axes, at in ((by_version, lambda r: r.version), (by_tokens, lambda r: r.tokens / 1000)):
         axes.plot([at(r) for r in known], [r.accuracy for r in known], color="lightgrey", zorder=1)
         for row in known:
             colour = colours.get(row.verdict, "tab:grey")
-            error = [[row.accuracy - row.low], [row.high - row.accuracy]]
-            axes.errorbar([at(row)], [row.accuracy], yerr=error, fmt="o", color=colour, capsize=2)
+            rate, low, high = row.accuracy or 0.0, row.low or 0.0, row.high or 0.0
+            axes.errorbar([at(row)], [rate], yerr=[[rate - low], [high - rate]], fmt="o", color=colour, capsize=2)
         axes.grid(alpha=0.3)
         axes.set_ylim(0, 1)
     by_version.set_xlabel("version")

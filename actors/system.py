@@ -19,12 +19,12 @@ from actors.versions import Versions
 from core.config import Config
 from core.metrics import Metrics
 from methods import prompts, recipes
-from serve.app import Service, deploy, gateway_environment, undeploy
+from serve.app import Service, deploy, undeploy
 from serve.client import ServedPolicy
 from serve.telemetry import RaySink
 from training.room import Room
 
-PROOF_PROMPTS = 8
+PROOF_PROMPTS = 24
 ASKED = ("store", "versions", "buffer", "trainer", "evaluator")
 
 
@@ -41,7 +41,7 @@ class RaySystem:
 
     def connect(self) -> None:
         """Join the cluster at `address`, or start one that lives as long as this process."""
-        os.environ.update(gateway_environment(self.run_dir))
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": "error"}
         if self._address is not None:

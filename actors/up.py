@@ -1,7 +1,6 @@
 """`ratchet up`: the whole system, self-improving while it serves, until it is stopped or has done what was asked."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
@@ -40,20 +39,23 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     _log_to(run.path / "logs" / "driver.log")
     try:
         asyncio.run(_run(config, run, console, address))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     finally:
         run.close()
     return run.path
 
 
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
-    _stop_on_sigterm()
     console.print(f"run directory {run.path}")
     system = RaySystem(config, run.path, address)
     lifecycle = Lifecycle(system, config.run.start_timeout_s, config.run.stop_timeout_s)
     url = f"http://{config.serve.host}:{config.serve.port}"
-    with console.status("starting Ray, the engine and the trainer"):
-        await lifecycle.start()
     try:
+        with console.status("starting Ray, the engine and the trainer"):
+            await lifecycle.connect()
+            _stop_on_signals()
+            await lifecycle.start()
         first_answer_s = await _first_answer(url, config, console)
         run.announce(url=url, namespace=system.namespace)
         await lifecycle.learn()
@@ -121,7 +123,7 @@ async def _finish(
         with console.status(f"asking base and served version {config.report.final} report questions"):
             served = status["versions"]["slots"]["serve"]
             start, end = await asyncio.gather(
-                evaluator.call("measure", 0, config.report.final), evaluator.call("measure", served, config.report.final)
+                *(evaluator.call("measure", version, config.report.final) for version in (0, served))
             )
             await store.call("append", [fact(f"{report.FINAL}start", start), fact(f"{report.FINAL}end", end)])
     await store.call("append", [event(time.time(), "driver", "finished", decided=status["versions"]["decided"])])
@@ -132,8 +134,8 @@ async def _finish(
     reader.close()
     if body["accuracy_start"] is not None:
         console.print(
-            f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% on {body['accuracy_n']} "
-            f"questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
+            f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% "
+            f"on {body['accuracy_n']} questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
         )
 
 
@@ -180,10 +182,9 @@ def _log_to(file: Path) -> None:
     logging.getLogger("ratchet").setLevel(logging.INFO)
 
 
-def _stop_on_sigterm() -> None:
+def _stop_on_signals() -> None:
+    """SIGINT and SIGTERM cancel the run, which then stops everything in order."""
     task = asyncio.current_task()
     assert task is not None
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -72,7 +72,7 @@ class Versions:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait_for(lambda: self._lineage.base is not None)
             except TimeoutError:
-                raise Overdue(f"the trainer did not describe the base model within {wait_s:.0f} s; see its log") from None
+                raise Overdue(f"the trainer did not describe the base within {wait_s:.0f} s; see its log") from None
         assert self._lineage.base is not None
         return encode(self._lineage.base)
 
@@ -129,7 +129,9 @@ class Versions:
         self._metrics.count("versions_published_total")
         records = [
             message("versions", str(body.ref), str(body.parent), body),
-            event(self._clock.now(), "trainer", "published", version=body.ref.version, window=body.window, **body.stats),
+            event(
+                self._clock.now(), "trainer", "published", version=body.ref.version, window=body.window, **body.stats
+            ),
         ]
         await self._settle(settled, records)
 

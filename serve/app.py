@@ -1,8 +1,8 @@
-"""The policy service as Ray Serve applications: one deployment with LoRA, a serving and a shadow one with full weights."""
+"""The policy service as Ray Serve applications: one with LoRA; a serving and a shadow one with full weights."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
+import ray
 from ray import serve as rayserve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
@@ -29,16 +29,6 @@ def max_versions(config: Config) -> int:
     return 3 + config.learning.max_lag + 2
 
 
-def gateway_environment(run_dir: Path) -> dict[str, str]:
-    """What must stand in the environment before Ray starts."""
-    return {
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DEDUP_LOGS": "0",
-        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
-    }
-
-
 def deploy(config: Config, namespace: str) -> Service:
     """Start the service and wait until every replica is healthy.
 
@@ -53,11 +43,14 @@ def deploy(config: Config, namespace: str) -> Service:
 
 
 def undeploy() -> None:
-    rayserve.shutdown()
+    """Drain and stop our applications; what else the cluster serves stays."""
+    ours = [name for name in rayserve.status().applications if name in (APP, SHADOW_APP)]
+    for name in ours:
+        rayserve.delete(name)
 
 
 def _run(config: Config, pool: Pool, namespace: str, name: str, prefix: str | None, replicas: int) -> DeploymentHandle:
-    gpus = _gpus()
+    gpus = ray.cluster_resources().get("GPU", 0)
     deployment = rayserve.deployment(
         PolicyReplica,
         name=name,
@@ -73,10 +66,4 @@ def _run(config: Config, pool: Pool, namespace: str, name: str, prefix: str | No
         },
     )
     app = deployment.bind(config, pool, namespace, max_versions(config))
-    return rayserve.run(app, name=name, route_prefix=prefix, _local_testing_mode=False)
-
-
-def _gpus() -> float:
-    import ray
-
-    return ray.cluster_resources().get("GPU", 0)
+    return rayserve.run(app, name=name, route_prefix=prefix)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -31,7 +32,7 @@ class ServedPolicy:
     async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
         return await self._call("logprobs", encode(prompt), text, str(ref) if ref else None)
 
-    async def _call(self, method: str, *arguments: object):  # noqa: ANN202  (bytes or floats, by method)
+    async def _call(self, method: str, *arguments: object) -> Any:
         delay_s = 0.05
         try:
             async with asyncio.timeout(self._patience_s):

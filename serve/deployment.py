@@ -11,12 +11,13 @@ from typing import Any
 
 import ray
 from ray import serve as rayserve
+from ray.exceptions import RayActorError
 
 from core.clock import SystemClock
 from core.codec import decode, encode_batch
 from core.config import Config
-from core.errors import RatchetError, Unavailable
-from core.messages import Pool, PolicyRef, Prompt, Published, Sampling, Slots
+from core.errors import Overdue, RatchetError, Unavailable
+from core.messages import PolicyRef, Pool, Prompt, Published, Sampling, Slots
 from core.metrics import Metrics
 from serve.engine import Engine
 from serve.reconcile import Prover, Reconciler
@@ -36,7 +37,6 @@ class PolicyReplica:
         serve = config.serve
         self._config = config
         self._namespace = namespace
-        self._versions = ray.get_actor("versions", namespace)
         self._meter = Metrics([RaySink()])
         self._gateway: Gateway | None = None
         self._swaps = 0
@@ -50,6 +50,7 @@ class PolicyReplica:
             stat_loggers=True,
         )
         await self._engine.start()
+        self._versions = await self._find_versions(config.run.start_timeout_s)
         prover = Prover(self._engine, decode(Published, await self._versions.base.remote(config.run.start_timeout_s)))
         await prover.start()
         self._reconciler = Reconciler(rayserve.get_replica_context().replica_tag, pool, self._engine, prover)
@@ -98,10 +99,12 @@ class PolicyReplica:
     # --- what the routes ask (serve.routes.Control) ---
 
     async def status(self) -> dict[str, Any]:
-        return await ray.get_actor("console", self._namespace).status.remote()
+        console: Any = ray.get_actor("console", self._namespace)
+        return await console.status.remote()
 
     async def command(self, name: str, argument: str | None) -> dict[str, Any]:
-        return await ray.get_actor("console", self._namespace).command.remote(name, argument)
+        console: Any = ray.get_actor("console", self._namespace)
+        return await console.command.remote(name, argument)
 
     async def metrics(self) -> str:
         return await scrape()
@@ -111,15 +114,25 @@ class PolicyReplica:
     def _gateway_tokens(self) -> int:
         return self._gateway.tokens if self._gateway is not None else 0
 
+    async def _find_versions(self, patience_s: float) -> Any:
+        """The versions actor, which may still be on its way up. Raises: Overdue."""
+        stop_at = time.monotonic() + patience_s
+        while True:
+            try:
+                return ray.get_actor("versions", self._namespace)
+            except ValueError:
+                if time.monotonic() > stop_at:
+                    raise Overdue(f"no versions actor in {self._namespace} within {patience_s:.0f} s") from None
+            await asyncio.sleep(0.2)
+
     async def _follow(self) -> None:
         while True:
             try:
                 slots = await self._versions.desired.remote(self._reconciler.slots.epoch, POLL_S)
                 await self._reach(decode(Slots, slots))
-            except ray.exceptions.RayActorError as error:
+            except RayActorError as error:
                 log.warning("the versions actor is away (%s); serving on, trying again", error)
-                await asyncio.sleep(1.0)
-                self._versions = ray.get_actor("versions", self._namespace)
+                self._versions = await self._find_versions(self._config.run.start_timeout_s)
 
     async def _reach(self, slots: Slots) -> None:
         """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""

@@ -33,7 +33,7 @@ from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sa
 from serve.residency import Residency
 
 ALLOWED = frozenset(
-    "/v1/models /v1/chat/completions /v1/completions /tokenize /detokenize /health /version".split()
+    ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/health", "/version"]
 )
 """The routes of vLLM's app that may be reached; by default it also mounts /scale_elastic_ep, /invocations, /load ..."""
 
@@ -90,7 +90,7 @@ class Engine:
         multiplex: bool = False,
         stat_loggers: bool = False,
     ) -> None:
-        """`max_versions`: adapters held at once beside the base. `stat_loggers`: count vLLM's own metrics through Ray."""
+        """`max_versions`: adapters held beside the base. `stat_loggers`: count vLLM's own metrics through Ray."""
         self._model = model
         self._config = engine
         self._lora = isinstance(model.weights, Lora)
@@ -105,6 +105,7 @@ class Engine:
         self._swapping = asyncio.Lock()
         self._broken: str | None = None
         self._inside = Presence()
+        self._residency = Residency(self._switch, BASE, quantum_s=QUANTUM_S, clock=SystemClock())
         self._llm: Any = None
         self._front: AsgiApp | None = None
         self._routes: list[str] = []
@@ -124,18 +125,21 @@ class Engine:
         self._SamplingParams, self._final_only = SamplingParams, RequestOutputKind.FINAL_ONLY
         self._vllm_arguments = AsyncEngineArgs(**arguments)
         config = await asyncio.to_thread(self._vllm_arguments.create_engine_config)
-        loggers = None
+        loggers: list[Any] | None = None
         if self._stat_loggers:
             from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
             loggers = [RayPrometheusStatLogger]
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
-        if not self._lora:
-            from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+        try:
+            if not self._lora:
+                from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
-            await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({}))
-        self._residency = Residency(self._switch, BASE, quantum_s=QUANTUM_S, clock=SystemClock())
-        self._front = await self._build_app()
+                await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({}))
+            self._front = await self._build_app()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Refuse what waits and end the engine's process; idempotent, done in about STOP_S."""
@@ -307,10 +311,8 @@ class Engine:
     # --- the inside: requests ---
 
     def _context_ids(self, context: Sequence[ChatMessage] | Sequence[int]) -> list[int]:
-        if context and isinstance(context[0], ChatMessage):
-            ids = self.render(context)[0]  # type: ignore[arg-type]
-        else:
-            ids = list(context)  # type: ignore[arg-type]
+        messages = [part for part in context if isinstance(part, ChatMessage)]
+        ids = self.render(messages)[0] if messages else [part for part in context if isinstance(part, int)]
         if not 0 < len(ids) < self._limit:
             raise PromptError(
                 f"the context has {len(ids)} tokens; an engine of {self._limit} takes 1 to {self._limit - 1}: "
@@ -336,20 +338,17 @@ class Engine:
         llm = self._llm
         if llm is None:
             raise Unavailable("the engine is not running; ask another replica")
-        output = None
         prompt = {"type": "token", "prompt_token_ids": ids}
+        options = {"request_id": uuid.uuid4().hex, "lora_request": lora, "priority": priority}
         try:
-            async for output in llm.generate(
-                prompt, params, request_id=uuid.uuid4().hex, lora_request=lora, priority=priority
-            ):
-                pass
+            outputs = [output async for output in llm.generate(prompt, params, **options)]  # one, the final
         except ValueError as error:
             raise PromptError(str(error)) from None
         except Exception as error:
             raise Unavailable(f"the engine failed ({type(error).__name__}: {error}); ask another replica") from None
-        if output is None or any(choice.finish_reason not in ("stop", "length") for choice in output.outputs):
+        if not outputs or any(choice.finish_reason not in ("stop", "length") for choice in outputs[-1].outputs):
             raise Unavailable("the engine gave this request up; ask again")
-        return output
+        return outputs[-1]
 
     def _candidate(
         self, choice: Any, context: bytes, start: PolicyRef, end: PolicyRef, sampling: Sampling
@@ -403,7 +402,7 @@ class Engine:
         if held >= self._max_versions:  # vLLM would silently evict the one that was used least recently
             names = ", ".join(map(str, [*self._staged, *self._leaving]))
             raise VersionError(
-                f"no place for {published.ref}: {names} take all {self._max_versions}; unload one, or raise max_versions"
+                f"no place for {published.ref}: {names} take all {self._max_versions}; unload one or raise max_versions"
             )
         self._adapters += 1
         lora = LoRARequest(str(published.ref), self._adapters, str(Path(published.path).absolute()))
@@ -413,7 +412,7 @@ class Engine:
         except Exception as error:
             raise ArtifactError(f"{published.path} is no adapter of this model: {error}") from None
         finally:
-            del self._leaving[published.ref]
+            self._leaving.pop(published.ref, None)
         self._staged[published.ref] = staged
         self._app_models.lora_requests[lora.lora_name] = lora
 
@@ -466,7 +465,9 @@ class Engine:
         try:
             await self._load(before, self._folder(before), check=True)
         except Exception as again:
-            self._broken = f"a swap failed ({error}) and {before} could not be loaded again ({again}); replace the replica"
+            self._broken = (
+                f"a swap failed ({error}) and {before} could not be loaded again ({again}); replace the replica"
+            )
 
     def _answer_as(self, ref: PolicyRef) -> None:
         self._previous, self._resident = self._resident, ref
@@ -502,7 +503,9 @@ class Engine:
         """What vLLM is told."""
         from transformers import AutoConfig
 
-        positions = getattr(AutoConfig.from_pretrained(self._model.path).get_text_config(), "max_position_embeddings", 0)
+        positions = getattr(
+            AutoConfig.from_pretrained(self._model.path).get_text_config(), "max_position_embeddings", 0
+        )
         if positions and self._limit > positions:
             raise ConfigError(f"serve.engine.max_tokens={self._limit} is over the {positions} positions of the model")
         for name, value in environment(self._model, self._config, gpu=_has_gpu()).items():
@@ -533,6 +536,8 @@ class Engine:
             from vllm.config.weight_transfer import WeightTransferConfig
 
             return {"weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
+        if not _has_gpu() and (wrong := {"embed_tokens", "lm_head"} & set(weights.targets)):
+            raise ConfigError(f"model.weights.targets has {sorted(wrong)}: on a CPU adapters are of linear layers only")
         return {
             "enable_lora": True,
             "max_loras": self._max_versions,
@@ -566,7 +571,7 @@ class Engine:
         app.state._state.update(state._state)
         app.state.server = SimpleNamespace()  # its error handler would end this server when the engine died
         self._app_models = state.openai_serving_models
-        self._routes = sorted({route.path for route in app.routes if hasattr(route, "path")})
+        self._routes = sorted({getattr(route, "path", "") for route in app.routes})
         return Front(app, self._inside)
 
     def _app_path(self, name: str) -> Any:
@@ -576,7 +581,7 @@ class Engine:
 
 
 class Front:
-    """ASGI: lets ALLOWED routes through to vLLM's app, and counts who is inside, so that an unload can wait for them."""
+    """ASGI: lets ALLOWED routes through to vLLM's app, and notes who is inside, so that an unload can wait."""
 
     def __init__(self, app: AsgiApp, inside: "Presence") -> None:
         self._app = app

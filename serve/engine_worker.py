@@ -4,6 +4,9 @@ vLLM imports this file in the process that holds the weights (`worker_extension_
 and mixes the class into its worker, hence the prefix of the method names. Importing it registers the weight-transfer
 backend `ratchet`, which reads safetensors from a folder that every worker can see.
 
+On a CPU it also replaces vLLM's batched LoRA product, which gives tokens of the base model the adapter in the last slot
+(`GroupedLora`).
+
 Nothing here trusts what vLLM says it loaded: what is expected is computed anew from the file, what is there is read
 from the buffers that the forward pass multiplies with. Private parts of vLLM 0.31 that this leans on are pinned by
 tests/real/test_engine.py.
@@ -26,6 +29,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.model_executor.model_loader.reload.layerwise import (
     finalize_layerwise_reload,
     initialize_layerwise_reload,
@@ -70,6 +74,56 @@ class WorkerHalf:
 
 
 # --- adapters ---
+
+
+class GroupedLora:
+    """y += x A^T B^T with each row's own adapter, on a CPU: one product for each adapter in the batch.
+
+    vLLM 0.31 gathers a copy of A and B for every token, by an index that is -1 for tokens of the base model, and so
+    adds the adapter of the last slot to those (vllm-project/vllm pull requests 48421 and 49656): base answers turn
+    wrong, silently, once that slot was used. This is right, and faster."""
+
+    @staticmethod
+    def install() -> None:
+        PunicaWrapperCPU.update_metadata = GroupedLora.update_metadata  # type: ignore[method-assign]
+        PunicaWrapperCPU.add_lora_linear = GroupedLora.add_lora_linear  # type: ignore[method-assign]
+
+    _update_metadata = PunicaWrapperCPU.update_metadata
+
+    @staticmethod
+    def update_metadata(wrapper: Any, *arguments: Any, **options: Any) -> None:
+        GroupedLora._update_metadata(wrapper, *arguments, **options)
+        slots = wrapper.token_lora_indices
+        present = slots.unique().tolist()
+        wrapper.ratchet_groups = [
+            (slot, None if len(present) == 1 else (slots == slot).nonzero().flatten()) for slot in present if slot >= 0
+        ]
+
+    @staticmethod
+    def add_lora_linear(
+        wrapper: Any,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: tuple[torch.Tensor, ...],
+        lora_b_stacked: tuple[torch.Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        **_: Any,
+    ) -> None:
+        x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+        for slot, rows in wrapper.ratchet_groups:
+            x_rows = x if rows is None else x[rows]
+            start = 0
+            for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
+                part = y[:, start : start + width]
+                delta = (x_rows @ a[slot, 0].t()) @ b[slot, 0].t()
+                if scale != 1:
+                    delta *= scale
+                if rows is None:
+                    part += delta
+                else:
+                    part.index_add_(0, rows, delta)
+                start += width
 
 
 def _slot(lora: Any, adapter: int) -> Tensors:
@@ -196,11 +250,12 @@ class FolderTransfer(WeightTransferEngine):
     def receive_weights(self, update_info: Update) -> None:
         folder = Path(update_info.path)
         check_same_shapes(folder, Path(update_info.like))
-        initialize_layerwise_reload(self.model)
+        model: Any = self.model
+        initialize_layerwise_reload(model)
         try:
-            self.model.load_weights(_tensors(folder))
+            model.load_weights(_tensors(folder))
         except BaseException:
-            finalize_layerwise_reload(self.model, self.model_config)  # layers back in place, to be loaded again
+            finalize_layerwise_reload(model, self.model_config)  # layers back in place, to be loaded again
             raise
 
     @torch.no_grad()
@@ -208,7 +263,7 @@ class FolderTransfer(WeightTransferEngine):
         finalize_layerwise_reload(self.model, self.model_config)
         # With tied embeddings the head has a packed copy of its own on a CPU, which the reload leaves stale: answers
         # would come from the old head, silently (vLLM 0.31).
-        head = getattr(self.model, "lm_head", None)
+        head: Any = getattr(self.model, "lm_head", None)
         if hasattr(head, "cpu_linear"):
             head.quant_method.process_weights_after_loading(head)
 
@@ -220,23 +275,22 @@ def check_same_shapes(folder: Path, like: Path) -> None:
     found, expected = _shapes(folder), _shapes(like)
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
-            raise ValueError(
-                f"{folder}: {name} has shape {found.get(name, 'none')}, the base model's is {expected.get(name, 'none')}"
-            )
+            shapes = f"has shape {found.get(name, 'none')}, the base model's is {expected.get(name, 'none')}"
+            raise ValueError(f"{folder}: {name} {shapes}")
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
     for file in _files(folder):
         with safe_open(file, framework="pt") as tensors:
-            shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in list(tensors.keys())}
     return shapes
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for file in _files(folder):
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():
+            for name in list(tensors.keys()):
                 yield name, tensors.get_tensor(name)
 
 
@@ -259,7 +313,9 @@ def _differences(live: Tensors, expected: Tensors) -> list[str]:
         elif name not in expected:
             lines.append(f"{name}: in the engine, not in the file")
         elif live[name].shape != expected[name].shape:
-            lines.append(f"{name}: shape {list(live[name].shape)} in the engine, {list(expected[name].shape)} in the file")
+            lines.append(
+                f"{name}: shape {list(live[name].shape)} in the engine, {list(expected[name].shape)} in the file"
+            )
         elif not torch.equal(live[name], expected[name]):
             gap = (live[name].float() - expected[name].float()).abs().max().item()
             lines.append(f"{name}: differs by up to {gap:.3g}")
@@ -272,3 +328,4 @@ def _digest(tensor: torch.Tensor) -> str:
 
 if BACKEND not in WeightTransferEngineFactory._registry:
     WeightTransferEngineFactory.register_engine(BACKEND, FolderTransfer)
+GroupedLora.install()

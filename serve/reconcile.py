@@ -67,7 +67,7 @@ class Reconciler:
         self.pool: Pool = pool
         self._engine = engine
         self._prover = prover
-        self._proven: set[PolicyRef] = {BASE}
+        self._proven: set[PolicyRef] = {BASE}  # pyright: ignore[reportUnhashable]  (frozen, so pydantic hashes it)
         self._failed: dict[str, str] = {}
         self.slots = Slots(epoch=-1)
 

@@ -1,16 +1,11 @@
 """How often is the gate wrong, and how many probes does it need? The Gate's rule, vectorised over simulated candidates.
 
-    python -m training.gate_simulation --runs 10000 --candidates 100
-
 A probe's D is +1 with chance (discordance + effect) / 2 and -1 with chance (discordance - effect) / 2. Discordance is
 the part of the questions on which candidate and champion differ, .10 unless told: two neighbouring versions of the
 embedded model agree on about nine of ten questions. More discordance needs more probes and errs no more often. Probes
 are drawn without replacement from a finite set, in an order of its own for every candidate.
 """
 
-import argparse
-import json
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,22 +151,3 @@ def power(
         "median_probes": float(np.median(verdicts.probes)),
         "median_probes_decided": float(np.median(verdicts.probes[decided])) if decided.any() else float("nan"),
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    for discordance in (DISCORDANCE, 2 * DISCORDANCE):
-        for effect in EFFECTS:
-            print(json.dumps(power(effect, 4000, options.seed, discordance=discordance)), flush=True)
-    started = time.process_time()
-    for effect in (None, 0.0):
-        result = simulate(options.runs, options.candidates, options.seed, effect)
-        print(json.dumps({**result, "cpu_s": round(time.process_time() - started, 1)}), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -174,7 +174,7 @@ def sample(
     max_new_tokens: int = 110,
     rows: int = 1024,
 ) -> Drawn:
-    """`samples` completions of each prompt, about `rows` sequences of similar length at once; temperature 0 is greedy."""
+    """`samples` completions of each prompt, about `rows` sequences at once; temperature 0 is greedy."""
     model.eval()
     completions: list[list[list[int] | None]] = [[] for _ in prompts]
     tokens = 0

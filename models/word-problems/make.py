@@ -179,6 +179,7 @@ def write_model(folder: Path, model: Llama, fast: PreTrainedTokenizerFast, vocab
     assert (difference := largest_difference(model, twin, ids)) < 1e-4, f"transformers differs by {difference}"
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(aside.iterdir()):
+        file.chmod(0o644)  # safetensors writes for the owner alone
         os.replace(file, folder / file.name)
     aside.rmdir()
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

@@ -17,7 +17,9 @@ async def spin() -> None:
         await asyncio.sleep(0)
 
 
-def seats_of(total: int = 8, reserve: int = 2, busy_share: float = 0.5, active_s: float = 5.0) -> tuple[Seats, ManualClock]:
+def seats_of(
+    total: int = 8, reserve: int = 2, busy_share: float = 0.5, active_s: float = 5.0
+) -> tuple[Seats, ManualClock]:
     clock = ManualClock(100.0)
     return Seats(total, reserve, busy_share, active_s, clock), clock
 

@@ -177,23 +177,36 @@ def test_the_private_parts_of_vllm_that_we_lean_on_are_where_they_were() -> None
     from vllm.entrypoints.launchers.app import build_app
     from vllm.entrypoints.openai.models.serving import OpenAIModelRegistry, OpenAIServingModels
     from vllm.logprobs import FlatLogprobs
+    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
     from vllm.lora.model_manager import LoRAModelManager
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
     assert vllm.__version__.startswith("0.31."), "read the list below before raising the pin"
     assert list(inspect.signature(build_app).parameters) == ["args", "supported_tasks", "model_config"]
-    assert list(inspect.signature(init_app_state).parameters)[:4] == ["engine_client", "state", "args", "supported_tasks"]
+    assert list(inspect.signature(init_app_state).parameters)[:4] == [
+        "engine_client",
+        "state",
+        "args",
+        "supported_tasks",
+    ]
     serving = inspect.getsource(OpenAIServingModels.__init__)
     assert "self.lora_requests" in serving and "base_model_paths=base_model_paths" in serving, "one shared list"
     assert "base_model_paths" in inspect.getsource(OpenAIModelRegistry.is_base_model)
     assert {"start_indices", "end_indices", "logprobs"} <= set(FlatLogprobs.__dataclass_fields__)
     manager = inspect.getsource(LoRAModelManager)
     assert all(name in manager for name in ("lora_index_to_id", "self.modules", "self.packed_modules"))
+    assert {"update_metadata", "add_lora_linear", "token_lora_indices"} <= set(dir(PunicaWrapperCPU))
+    assert list(inspect.signature(BaseLinearLayerWithLoRA.set_lora).parameters) == ["self", "index", "lora_a", "lora_b"]
     assert issubclass(ParallelLMHead, VocabParallelEmbedding)
     assert isinstance(WeightTransferEngineFactory._registry, dict)
-    assert {"start_weight_update", "receive_weights", "finish_weight_update"} <= WeightTransferEngine.__abstractmethods__
+    assert {
+        "start_weight_update",
+        "receive_weights",
+        "finish_weight_update",
+    } <= WeightTransferEngine.__abstractmethods__
     assert {"flat_logprobs", "skip_reading_prefix_cache"} <= set(inspect.signature(SamplingParams).parameters)
     for name in ("pause_generation", "resume_generation", "add_lora", "remove_lora", "collective_rpc", "check_health"):
         assert inspect.iscoroutinefunction(getattr(AsyncLLM, name))
@@ -204,7 +217,9 @@ def test_importing_the_engine_does_not_import_vllm_torch_or_ray() -> None:
     import sys
 
     code = "import sys, serve.engine; print([m for m in ('vllm', 'torch', 'ray', 'transformers') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], cwd=MODEL.parents[2], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=MODEL.parents[2], capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == "[]"
 
 
@@ -217,7 +232,9 @@ def test_greedy_answers_are_those_of_transformers_and_end_with_the_stop_token(
     for messages in QUESTIONS[:4]:
         (candidate,) = run(lora.generate(messages, GREEDY, BASE))
         context, completion = unpack_ids(candidate.context_ids), unpack_ids(candidate.completion_ids)
-        expected = base.generate(torch.tensor([context]), do_sample=False, max_new_tokens=80)[0, len(context) :].tolist()
+        expected = base.generate(torch.tensor([context]), do_sample=False, max_new_tokens=80)[
+            0, len(context) :
+        ].tolist()
         assert completion == expected and completion[-1] == 2
         assert candidate.finish == "stop" and candidate.start == candidate.end == BASE
         assert lora.render(messages, candidate.text) == (context, completion), "text and ids say the same"
@@ -269,7 +286,9 @@ def test_a_sequence_that_fills_the_engine_is_answered_and_scored_and_a_longer_on
     assert len(ids_of(candidate)) <= LIMIT
     full = [1, *[10 + i % 50 for i in range(LIMIT - 1)]]
     assert gap(run(lora.score([full], BASE))[0], base, full) < 1e-3
-    with pytest.raises(PromptError, match=f"the context has {LIMIT} tokens; an engine of {LIMIT} takes 1 to {LIMIT - 1}"):
+    with pytest.raises(
+        PromptError, match=f"the context has {LIMIT} tokens; an engine of {LIMIT} takes 1 to {LIMIT - 1}"
+    ):
         run(lora.generate(full, GREEDY, BASE))
     with pytest.raises(PromptError, match=f"a sequence of {LIMIT + 1} tokens"):
         run(lora.score([[*full, 5]], BASE))
@@ -306,6 +325,33 @@ def test_each_version_answers_with_its_own_weights_also_in_one_batch(
     for row, model in zip(rows, [base, adapters[0][1], adapters[1][1]], strict=True):
         assert gap(row, model, ids) < 1e-3
     assert gap(rows[0], adapters[0][1], ids) > 0.1, "the versions differ enough for this test to mean something"
+
+
+def test_tokens_of_the_base_and_of_every_adapter_in_one_batch_are_each_multiplied_by_their_own(
+    lora: Engine, run: Run[Any], base: Any, adapters: list[tuple[Path, Any]]
+) -> None:
+    """vLLM 0.31 on a CPU gives tokens of the base the adapter in the last slot, also after it was unloaded."""
+    models = {BASE: base, V1: adapters[0][1], V2: adapters[1][1]}
+    sampling = Sampling(temperature=1, max_tokens=40, logprobs=True)
+
+    async def scene() -> None:
+        await lora.stage(published(V1, adapters[0][0]))
+        await lora.stage(published(V2, adapters[1][0]))
+        for refs in ((V1, BASE, V2), (V1, BASE)):
+            jobs = [(ref, i) for i in range(8) for ref in refs]
+            groups = await asyncio.gather(*(lora.generate(QUESTIONS[i], sampling, ref) for ref, i in jobs))
+            rows = await asyncio.gather(
+                *(lora.score([ids_of(c)], ref) for (ref, _), (c,) in zip(jobs, groups, strict=True))
+            )
+            for (ref, _), (candidate,), (row,) in zip(jobs, groups, rows, strict=True):
+                sampled = unpack_floats(candidate.logprobs)
+                expected = logprobs_of(models[ref], ids_of(candidate))
+                assert (torch.tensor(sampled) - expected[-len(sampled) :]).abs().max() < 1e-3, f"decoding {ref}"
+                assert (torch.tensor(row) - expected).abs().max() < 1e-3, f"scoring {ref}"
+            if V2 in lora.loaded():
+                await lora.unload(V2)
+
+    run(scene())
 
 
 def test_a_request_in_flight_keeps_its_version_while_another_is_staged_and_used(
@@ -408,7 +454,9 @@ def test_verify_weights_finds_another_scale_and_a_weight_that_the_engine_left_ou
     assert run(lora.verify_weights(published(V1, path))) == ["lm_head.A: in the file, not in the engine"]
 
 
-def test_the_base_is_verified_too_below_its_adapters(lora: Engine, run: Run[Any], models: list[tuple[Path, Any]]) -> None:
+def test_the_base_is_verified_too_below_its_adapters(
+    lora: Engine, run: Run[Any], models: list[tuple[Path, Any]]
+) -> None:
     assert run(lora.verify_weights(published(BASE, MODEL))) == []
     assert len(run(lora.verify_weights(published(BASE, models[0][0])))) == len(run(lora.weight_digests(BASE)))
 
@@ -450,7 +498,9 @@ def test_an_adapter_of_fewer_layers_and_a_smaller_rank_is_served_and_verified(
 
     torch.manual_seed(9)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    tuned = get_peft_model(model, LoraConfig(r=3, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "down_proj"]))
+    tuned = get_peft_model(
+        model, LoraConfig(r=3, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "down_proj"])
+    )
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(0, 0.05)
@@ -496,7 +546,8 @@ def test_routes_that_are_not_on_the_list_answer_404_in_openais_shape(lora: Engin
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
             assert (await client.get("/health")).status_code == 200
             assert (await client.get("/version")).status_code == 200
-            for path in [p for p in lora.routes() if p not in ALLOWED] + ["/v1/models/", "//health", "/v1/load_lora_adapter"]:
+            refused = [path for path in lora.routes() if path not in ALLOWED]
+            for path in [*refused, "/v1/models/", "//health", "/v1/load_lora_adapter"]:
                 for method in ("GET", "POST"):
                     answer = await client.request(method, path, json={})
                     assert answer.status_code == 404, path
@@ -604,7 +655,9 @@ def test_a_caller_that_names_the_version_of_a_moment_ago_is_answered_and_an_olde
             body: dict[str, Any] = {"messages": [m.model_dump() for m in QUESTIONS[0]], "max_tokens": 5}
             await full.swap(published(V1, models[0][0]))
             for ref, status in ((BASE, 200), (V1, 200), (V2, 404)):
-                assert (await client.post("/v1/chat/completions", json=body | {"model": str(ref)})).status_code == status
+                assert (
+                    await client.post("/v1/chat/completions", json=body | {"model": str(ref)})
+                ).status_code == status
             assert (await full.generate(QUESTIONS[0], GREEDY, BASE))[0].end == V1
             await full.swap(published(V2, models[1][0]))
             assert (await client.post("/v1/chat/completions", json=body | {"model": "policy@v0"})).status_code == 404
@@ -632,15 +685,15 @@ def test_a_shadow_engine_answers_for_any_version_in_turns(
         answers = await asyncio.gather(*asked, return_exceptions=True)
         for ref, answer in zip(refs, answers, strict=True):
             if ref == V3:
-                assert isinstance(answer, ArtifactError | VersionError)
+                assert isinstance(answer, ArtifactError)
                 continue
             assert isinstance(answer, list) and answer[0].start == answer[0].end == ref
-            model = {BASE: base, V1: models[0][1], V2: models[1][1]}[ref]
+            path, model = {BASE: (MODEL, base), V1: models[0], V2: models[1]}[ref]
             ids = ids_of(answer[0])
-            ((row,), mismatches) = await asyncio.gather(
-                shadow.score([ids], ref), shadow.verify_weights(published(ref, models[ref.version - 1][0] if ref != BASE else MODEL))
+            (row,), mismatches = await asyncio.gather(
+                shadow.score([ids], ref), shadow.verify_weights(published(ref, path))
             )
-            assert gap(row, model, ids) < 1e-3 and mismatches == []
+            assert mismatches == [] and gap(row, model, ids) < 1e-3, str(ref)
         await shadow.unload(V1)
         with pytest.raises(VersionError, match="policy@v1 is not loaded"):
             await shadow.generate(QUESTIONS[0], GREEDY, V1)

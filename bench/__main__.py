@@ -1,0 +1,43 @@
+"""./run bench NAME [--quick] ...   One question a file; the last line is one JSON object. Without a name: the list."""
+
+import argparse
+import importlib
+import json
+import pkgutil
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+
+import bench
+
+
+def names() -> dict[str, str]:
+    """Benchmark -> its question, the first line of its file."""
+    modules = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
+    return {name: (importlib.import_module(f"bench.{name}").__doc__ or "").splitlines()[0] for name in modules}
+
+
+def surroundings() -> dict[str, str]:
+    """What a number hangs on: the commit and the versions of what was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    packages = {name: version(name) for name in ("ray", "torch", "transformers")}
+    return {"commit": commit, "machine": platform.machine(), **packages}
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in names():
+        for name, question in names().items():
+            print(f"  {name:12} {question}")
+        sys.exit(f"usage: ./run bench NAME   ({', '.join(names())})" if len(sys.argv) > 1 else 0)
+    module = importlib.import_module(f"bench.{sys.argv[1]}")
+    parser = argparse.ArgumentParser(prog=f"./run bench {sys.argv[1]}", description=module.__doc__)
+    parser.add_argument("--quick", action="store_true", help="a smaller one, under a minute where that can be")
+    if hasattr(module, "arguments"):
+        module.arguments(parser)
+    options = parser.parse_args(sys.argv[2:])
+    print(json.dumps({**module.run(options), "quick": options.quick, **surroundings()}))
+
+
+if __name__ == "__main__":
+    main()

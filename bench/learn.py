@@ -1,0 +1,93 @@
+"""Does the model get better without labels, over seeds, and does its null control not?
+
+Each seed is one `ratchet up --versions N` in a run directory of its own under --out; a finished one is not run again,
+so this can be stopped and started. Accuracy is greedy exact match on the report's questions.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from actors.evaluator import ACCURACY
+from core.messages import Decision
+from core.store import RunReader
+from training.evaluate import paired_difference
+
+NULL = "unvoted"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--versions", type=int, default=5)
+    parser.add_argument("--recipes", default=f"lmsi,{NULL}")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-learn"))
+    parser.add_argument("--config", default="configs/tiny.yaml")
+    parser.add_argument("overrides", nargs="*", help="settings for every run")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.quick:
+        options.seeds, options.versions, options.recipes = 1, 1, "lmsi"
+        options.overrides = ["report.final=240", "report.per_version=0", *options.overrides]
+        options.out = options.out / "quick"
+    return {recipe: summary(recipe, options) for recipe in options.recipes.split(",")}
+
+
+def summary(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All seeds of one recipe. The null control runs with the gate off: it asks what training does, not what is let
+    through."""
+    reports = [report(recipe, seed, options) for seed in range(options.seeds)]
+    ends = [r["trained_accuracy"] if recipe == NULL else r["accuracy_end"] for r in reports]
+    return {
+        "accuracy_start": reports[0]["accuracy_start"],
+        "accuracy_end": ends,
+        "accuracy_end_mean": statistics.mean(ends),
+        "accuracy_n": reports[0]["accuracy_n"],
+        "tokens_generated": [r["tokens_generated"] for r in reports],
+        "tokens_evaluated": [r["tokens_evaluated"] for r in reports],
+        "wall_s": [round(r["wall_s"]) for r in reports],
+        "first_answer_s": [round(r["first_answer_s"], 1) for r in reports],
+        "verdicts": ["".join(v["verdict"][0] for v in r["versions"][1:]) for r in reports],
+        "by_version": [
+            [round(v["accuracy"], 4) if v["accuracy"] is not None else None for v in r["versions"]] for r in reports
+        ],
+        "worst_served_drop": [r["worst_served_drop"] for r in reports],
+    }
+
+
+def report(recipe: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    folder = options.out / f"{Path(options.config).stem}-{recipe}-v{options.versions}-s{seed}"
+    if not (folder / "report.json").is_file():
+        settings = [*options.overrides, f"method.recipe={recipe}", *(["gate.enabled=false"] if recipe == NULL else [])]
+        command = [sys.executable, "-m", "actors.cli", "up", "--config", options.config, "--versions"]
+        command += [str(options.versions), "--seed", str(seed), "--port", "0", "--dir", str(folder), *settings]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    body = json.loads((folder / "report.json").read_text())
+    measured = [v["accuracy"] for v in body["versions"] if v["accuracy"] is not None]
+    body["trained_accuracy"] = body["accuracy_end"] if recipe != NULL or len(measured) < 2 else measured[-1]
+    body["worst_served_drop"] = worst_served_drop(folder)
+    print(f"{recipe} seed {seed}: {body['accuracy_start']} -> {body['accuracy_end']}", file=sys.stderr)
+    return body
+
+
+def worst_served_drop(folder: Path) -> float:
+    """The lower 95% paired bound of the largest drop of a served version from the best served before it, on the same
+    questions; 0 when nothing served was surely worse."""
+    reader = RunReader(folder)
+    promoted = sorted(d.candidate.version for d in reader.all("decisions", Decision) if d.verdict == "promote")
+    facts = reader.facts(ACCURACY)
+    reader.close()
+    hits = {
+        v: [bit == "1" for bit in facts[f"{ACCURACY}{v}"]["hits"]] for v in [0, *promoted] if f"{ACCURACY}{v}" in facts
+    }
+    worst, best = 0.0, 0
+    for version in sorted(hits):
+        if sum(hits[version]) > sum(hits[best]):
+            best = version
+        elif version != best:
+            worst = max(worst, paired_difference(hits[best], hits[version])[1])
+    return worst

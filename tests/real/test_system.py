@@ -1,0 +1,132 @@
+"""The whole system as a user starts it: Ray, vLLM, HTTP, the gate, two versions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.store import RunReader
+from tests.real.conftest import ROOT, Run
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+Start = Callable[..., Run]
+QUESTION = "Tom has 5 apples. He buys 3 apples. How many apples does Tom have now?"
+SMALL = ("learning.groups_per_window=96", "report.per_version=120", "report.final=120", "gate.max_probes=400")
+
+
+def one(run: Run, *arguments: str) -> str:
+    """What `ratchet ARGUMENTS` prints for this run."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "actors.cli", *arguments, "--dir", str(run.dir)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None:
+    """One run, looked at from every side: it costs half a minute to start."""
+    run = start_run(*SMALL, "serve.replicas=1")
+    client = openai.OpenAI(base_url=f"{run.url}/v1", api_key="none", max_retries=0)
+
+    # the official client, whole and streamed
+    whole = client.chat.completions.with_raw_response.create(
+        model="policy", messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=100
+    )
+    assert whole.headers["x-policy-version"].isdecimal()
+    answer = whole.parse().choices[0].message.content
+    assert answer
+    assert "answer is" in answer
+    pieces = list(
+        client.chat.completions.create(
+            model="policy",
+            messages=[{"role": "user", "content": QUESTION}],
+            temperature=0.7,
+            max_tokens=100,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert len([p for p in pieces if p.choices and p.choices[0].delta.content]) > 3
+    assert pieces[-1].usage is not None
+    assert {model.id for model in client.models.list()} >= {"policy", "policy@v0"}
+
+    # what is not on the list, and what is malformed, in OpenAI's error shape
+    http = httpx.Client(base_url=run.url, trust_env=False, timeout=60)
+    for path in ("/scale_elastic_ep", "/load", "/invocations", "/v1/load_lora_adapter"):
+        reply = http.post(path, json={})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, 404)
+    with pytest.raises(openai.NotFoundError, match="available: policy"):
+        client.chat.completions.create(model="gpt-x", messages=[{"role": "user", "content": "hi"}])
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="policy", messages=[{"role": "user", "content": "9 " * 4000}])
+    assert http.post("/v1/chat/completions", content=b"{nonsense").status_code == 400
+
+    # users go on being answered while two versions are learned
+    import time
+
+    asked = 0
+    deadline = time.monotonic() + 600
+    while run.status()["versions"]["decided"] < 2:
+        client.chat.completions.create(
+            model="policy", messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=100
+        )
+        asked += 1
+        assert time.monotonic() < deadline, run.log.read_text()[-3000:]
+        time.sleep(1)
+    assert asked > 3
+
+    page = http.get("/metrics").text
+    assert "ratchet_tokens_total" in page
+    assert "vllm" in page
+
+    decided = [e.detail for e in RunReader(run.dir).events("decided")]
+    promoted = [d["version"] for d in decided if d["verdict"] == "promote"]
+    assert promoted, decided
+    newest = max(promoted)
+    assert f"v{newest}" in one(run, "versions")
+    assert "policy version" in one(run, "ask", QUESTION)
+    assert "serving on" in one(run, "status")
+    assert "paused" in one(run, "pause")
+    assert run.status()["buffer"]["paused"]
+    assert "goes on" in one(run, "resume")
+
+    # Ctrl-C leaves nothing behind, and a stopped run still exports
+    family = run.family()
+    assert run.interrupt() == 130
+    time.sleep(3)
+    assert not [p for p in family if p.is_running() and p.status() != "zombie"]
+    folder = Path(one(run, "export", f"v{newest}", "--merged").strip().splitlines()[-1])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": QUESTION}], add_generation_prompt=True, return_tensors="pt", return_dict=False
+    )
+    assert "answer is" in tokenizer.decode(model.generate(ids, max_new_tokens=60, do_sample=False)[0])
+    adapter = Path(one(run, "export", f"v{newest}", "--to", str(run.dir / "adapter")).strip().splitlines()[-1])
+    assert load_file(adapter / "adapter_model.safetensors")
+
+
+def test_whole_models_are_learned_and_swapped_in_place(start_run: Start) -> None:
+    run = start_run("--versions", "2", *SMALL, config="configs/tiny-full.yaml")
+    text = run.wait(700)
+    report = json.loads((run.dir / "report.json").read_text())
+    assert report["versions"][0]["verdict"] == "base"
+    assert any(v["verdict"] == "promote" for v in report["versions"]), text
+    assert report["accuracy_end"] > report["accuracy_start"]
+    assert not RunReader(run.dir).events("proof_failed")
+
+
+def test_with_every_answer_key_deleted_the_run_is_the_same_but_for_accuracy(start_run: Start, tmp_path: Path) -> None:
+    run = start_run("--versions", "2", *SMALL, f"report.questions={tmp_path}/deleted.parquet")
+    run.wait(600)
+    report = json.loads((run.dir / "report.json").read_text())
+    assert report["accuracy_start"] is None
+    assert len(report["versions"]) == 3
+    assert any(v["verdict"] == "promote" for v in report["versions"])
