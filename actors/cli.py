@@ -32,7 +32,7 @@ RunDirOption = Annotated[str | None, typer.Option("--dir", help="Run directory; 
 @app.command()
 def up(
     overrides: Overrides = None,
-    config: ConfigFile = DEFAULT,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; a resumed run has its own")] = None,
     versions: Annotated[int | None, typer.Option(help="End after so many decided candidates, with a report")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random")] = None,
     port: Annotated[int | None, typer.Option(help="Port to serve on; 0 takes a free one")] = None,
@@ -44,7 +44,9 @@ def up(
 
     named = {"run.versions": versions, "run.seed": seed, "serve.port": port, "run.dir": dir}
     given = [f"{name}={value}" for name, value in named.items() if value is not None]
-    path = run_up(_load(config, [*(overrides or []), *given]), console, address)
+    own = Path(dir) / CONFIG_FILE if dir else DEFAULT
+    chosen = config or (own if own.is_file() else DEFAULT)
+    path = run_up(_load(chosen, [*(overrides or []), *given]), console, address)
     console.print(str(path), soft_wrap=True, highlight=False)
 
 

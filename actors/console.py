@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from ray.exceptions import RayError
+
 from actors.calls import Peer
 from core.errors import RatchetError, VersionError
 
@@ -46,7 +48,7 @@ class Console:
     async def _snapshot(self, name: str) -> dict[str, Any]:
         try:
             return await asyncio.wait_for(self._parts[name].call("status"), STATUS_WAIT_S)
-        except (TimeoutError, RatchetError) as error:
+        except (TimeoutError, RatchetError, RayError) as error:
             return {"away": str(error) or f"no answer within {STATUS_WAIT_S} s"}
 
 

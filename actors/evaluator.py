@@ -13,12 +13,12 @@ from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode
 from core.config import Config
-from core.messages import BASE, Decision, PolicyRef
+from core.messages import BASE, PolicyRef
 from core.metrics import Metrics
 from core.protocols import Policy
 from core.store import RunReader, event, fact
 from methods import prompts
-from training.evaluate import Hits, Question, accuracy, greedy_hits, weigh
+from training.evaluate import Hits, Question, Weighing, accuracy, greedy_hits
 from training.gate import Gate, GateLedger
 
 CANDIDATE_WAIT_S = 20.0
@@ -67,6 +67,8 @@ class Evaluator:
         self._clock = clock or SystemClock()
         self._extract = extractor(config.method.answer)
         self._max_tokens = config.method.sampler.max_tokens
+        self._probes: list[Question] = []
+        self._report: list[Question] = []
         self._cache: Hits = {}
         self._weighing: dict[str, Any] | None = None
         self._idle_s = 0.0
@@ -112,35 +114,33 @@ class Evaluator:
         return {"version": version, "accuracy": rate, "low": low, "high": high, "n": len(hits), "hits": _bits(hits)}
 
     async def _weigh(self, candidate: PolicyRef, champion: PolicyRef, ledger: dict[str, Any] | None) -> None:
-        state = GateLedger.model_validate(ledger) if ledger else GateLedger()
-        gate = Gate(self._config.gate, state)
+        gate = Gate(self._config.gate, GateLedger.model_validate(ledger) if ledger else GateLedger())
         self._weighing = {"candidate": candidate.version, "champion": champion.version}
         await self._note("weighing", version=candidate.version, champion=champion.version)
-        # fresh for every candidate, and nothing that training could know
-        rng = Random(f"{self._config.run.seed}:{candidate}:{state.weighed}")
-        decision, evidence = await weigh(
-            self._policy,
-            gate,
-            self._probes,
-            rng,
-            candidate,
-            champion,
-            self._extract,
-            self._max_tokens,
-            self._certified,
-            self._cache,
+        weighing = Weighing(
+            policy=self._policy,
+            gate=gate,
+            probes=self._probes,
+            # fresh for every candidate, and nothing that training could know
+            rng=Random(f"{self._config.run.seed}:{candidate}:{gate.ledger.weighed}"),
+            candidate=candidate,
+            champion=champion,
+            extract=self._extract,
+            max_tokens=self._max_tokens,
+            certified=self._certified,
+            cache=self._cache,
         )
-        self._metrics.count("probes_total", len(evidence.candidate_hits))
+        decision = await weighing.verdict()
         self._metrics.set("anchor_agreement", decision.candidate_rate, who="candidate")
         self._metrics.set("anchor_agreement", decision.champion_rate, who="champion")
         self._last = {"candidate_rate": decision.candidate_rate, "champion_rate": decision.champion_rate}
-        self._forget_all_but(decision)
         await self._versions.call("decide", encode(decision), gate.ledger.model_dump(mode="json"))
+        contends = decision.verdict == "promote" and not decision.new_champion and self._config.gate.enabled
+        if contends and await weighing.crown():
+            await self._versions.call("crown", candidate.version, gate.ledger.model_dump(mode="json"))
+        self._metrics.count("probes_total", len(weighing.evidence.candidate_hits))
+        self._cache = {key: hit for key, hit in self._cache.items() if key[0] == gate.ledger.champion}
         self._weighing = None
-
-    def _forget_all_but(self, decision: Decision) -> None:
-        champion = decision.candidate if decision.new_champion else decision.champion
-        self._cache = {key: hit for key, hit in self._cache.items() if key[0] == champion}
 
     async def _report_on(self, ref: PolicyRef) -> None:
         """Accuracy of one version, once; then it may be unloaded."""

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any, Protocol
 
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from core.errors import Overdue, RatchetError
 
@@ -85,6 +85,8 @@ class Lifecycle:
                     await started
             except TimeoutError:
                 raise Overdue(f"{name} did not start within {self._start_timeout_s:.0f} s; see its log") from None
+            except RayError as error:
+                raise _readable(name, error) from None
             log.info("%s is up", name)
             self._watching[name] = asyncio.create_task(self._watch(name))
 
@@ -111,8 +113,7 @@ class Lifecycle:
         if self._failure is None:
             self._failure = asyncio.get_running_loop().create_future()
         if not self._failure.done():
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            self._failure.set_exception(RatchetError(f"{name}: {type(cause).__name__}: {cause}"))
+            self._failure.set_exception(_readable(name, error))
 
     async def _in_thread(self, what: str, call: Any, deadline: float) -> None:
         try:
@@ -121,3 +122,16 @@ class Lifecycle:
                 log.info("%s: done", what)
         except TimeoutError:
             raise Overdue(f"{what} took longer than {self._start_timeout_s:.0f} s") from None
+        except RatchetError:
+            raise
+        except Exception as error:
+            log.exception("%s", what)
+            raise _readable(what, error) from None
+
+
+def _readable(what: str, error: Exception) -> RatchetError:
+    """One line: what failed, and the error at the root of it; the whole story is in the log."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    told = [line for line in str(cause).strip().splitlines() if line.strip()] or [type(cause).__name__]
+    log.error("%s: %s", what, error)
+    return RatchetError(f"{what}: {told[-1].strip() if len(told) > 3 else ' '.join(told)}; more in the run's logs/")

@@ -40,6 +40,8 @@ class Lineage:
     champion: PolicyRef = BASE
     epoch: int = 0
     next_version: int = 1
+    fallen: int = 0
+    """The newest version published when a rejection last sent training back to the champion."""
     without_gain: int = 0
     """Decided candidates in a row that did not become the champion."""
 
@@ -52,10 +54,9 @@ class Lineage:
 
     @property
     def parent(self) -> Published:
-        """What the trainer continues from: the newest version that was not rejected, if newer than the champion."""
-        usable = [v for v, state in self.states.items() if state != "rejected"]
-        newest = max(usable, default=0)
-        return self.get(PolicyRef(version=max(newest, self.champion.version)))
+        """What the trainer continues from: the newest version, or the champion when a rejection came after it."""
+        usable = [v for v, state in self.states.items() if state != "rejected" and v > self.fallen]
+        return self.get(PolicyRef(version=max([*usable, self.champion.version])))
 
     @property
     def candidate(self) -> PolicyRef | None:
@@ -146,6 +147,16 @@ class Lineage:
                 self.champion = decision.candidate
         return [Settled(self.published[version].window, version, rejected=False)]
 
+    def crown(self, version: int) -> None:
+        """A promoted version is the champion from now on. Raises: VersionError for one that was not promoted."""
+        if self.states.get(version) != "promoted":
+            raise VersionError(
+                f"v{version} is {self.states.get(version, 'unknown')}; only a promoted version is crowned"
+            )
+        self.champion = PolicyRef(version=version)
+        self.without_gain = 0
+        self.epoch += 1
+
     def reported(self, version: int) -> None:
         """Nobody measures this version any more; replicas may unload it."""
         if version in self.reporting:
@@ -161,6 +172,7 @@ class Lineage:
             "champion": self.champion.version,
             "epoch": self.epoch,
             "next_version": self.next_version,
+            "fallen": self.fallen,
             "without_gain": self.without_gain,
         }
 
@@ -175,10 +187,12 @@ class Lineage:
         self.champion = PolicyRef(version=snapshot["champion"])
         self.epoch = snapshot["epoch"] + 1
         self.next_version = max([snapshot["next_version"], *(v + 1 for v in self.published)])
+        self.fallen = snapshot["fallen"]
         self.without_gain = snapshot["without_gain"]
 
     def _reject(self, version: int, reason: str, decision: Decision | None = None) -> list[Settled]:
         self.epoch += 1
+        self.fallen = max(self.published)
         self.without_gain += 1
         settled: list[Settled] = []
         for each in [version, *self._undecided_descendants(version)]:

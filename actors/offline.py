@@ -23,7 +23,7 @@ from core.store import RunReader
 from methods import prompts
 from serve.engine import Engine, environment
 from serve.local import EnginePolicy
-from training.evaluate import weigh
+from training.evaluate import Weighing
 from training.gate import Gate, GateLedger
 
 OFFLINE_CANDIDATE = PolicyRef(adapter="checkpoint", version=1)
@@ -60,19 +60,18 @@ def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decisi
             if champion is not None:
                 await engine.stage(champion)
             gate = Gate(config.gate, GateLedger(champion=champion.ref if champion else BASE))
-            rng = Random(f"{config.run.seed}:{published.fingerprint}")
-            decision, _ = await weigh(
-                policy,
-                gate,
-                probes,
-                rng,
-                published.ref,
-                gate.ledger.champion,
-                extractor(config.method.answer),
-                config.method.sampler.max_tokens,
-                certified,
+            weighing = Weighing(
+                policy=policy,
+                gate=gate,
+                probes=probes,
+                rng=Random(f"{config.run.seed}:{published.fingerprint}"),
+                candidate=published.ref,
+                champion=gate.ledger.champion,
+                extract=extractor(config.method.answer),
+                max_tokens=config.method.sampler.max_tokens,
+                certified=certified,
             )
-            return decision
+            return await weighing.verdict()
 
     with console.status(f"weighing {candidate} against {champion.ref if champion else BASE}"):
         return asyncio.run(run())

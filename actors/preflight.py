@@ -13,6 +13,7 @@ from actors.evaluator import probes_of, report_questions
 from core.config import Config, Full, Lora
 from core.errors import ConfigError
 from methods import prompts, recipes
+from training import objectives
 
 GIB = 2**30
 RAY_BYTES = 1.5 * GIB
@@ -39,8 +40,7 @@ class Memory:
 
 def check(config: Config) -> list[str]:
     """Notes worth telling (lines skipped, duplicates folded). Raises: ConfigError naming the field and the remedy."""
-    method = recipes.build(config.method)
-    _check_objective(method.objective, method.makes.__name__)
+    objectives.check(recipes.build(config.method))
     _check_model(config)
     pool = prompts.read(config.prompts, config.run.seed)
     probes, _ = probes_of(config)
@@ -88,15 +88,6 @@ def parameters_of(folder: Path) -> int:
             if name != "__metadata__":
                 total += _product(tensor["shape"])
     return total
-
-
-def _check_objective(objective: str, makes: str) -> None:
-    eats = {"sft": "Imitate"}.get(objective)
-    if eats != makes:
-        raise ConfigError(
-            f"the recipe makes {makes} examples, its objective {objective!r} eats {eats or 'nothing known'}; "
-            "choose a recipe and an objective that fit"
-        )
 
 
 def _check_model(config: Config) -> None:

@@ -124,6 +124,8 @@ def told(event: Event) -> str | None:
         case "decided":
             style = STYLES.get(d["verdict"], "white")
             return f"v{d['version']} [{style}]{d['verdict']}[/]: {d['reason']}"
+        case "crowned":
+            return f"v{d['version']} is better: the new champion"
         case "rejected" if d["reason"] == "its parent was rejected":
             return f"v{d['version']} [red]dropped[/]: {d['reason']}"
         case "proof_failed":

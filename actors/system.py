@@ -46,14 +46,15 @@ class RaySystem:
         common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": "error"}
         if self._address is not None:
             ray.init(address=self._address, **common)
-            return
-        ray.init(
-            **common,
-            include_dashboard=False,
-            object_store_memory=200 * 2**20,
-            _metrics_export_port=free_port(),
-            _system_config={"metrics_report_interval_ms": 2000},
-        )
+        else:
+            ray.init(
+                **common,
+                include_dashboard=False,
+                object_store_memory=200 * 2**20,
+                _metrics_export_port=free_port(),
+                _system_config={"metrics_report_interval_ms": 2000},
+            )
+        self._link_logs()
 
     def peer(self, name: str) -> RayPeer:
         return RayPeer(name, self.namespace)
@@ -72,7 +73,7 @@ class RaySystem:
 
     def serve(self) -> None:
         """Bring the policy service up; returns when every replica has proven what it is to serve."""
-        self._service = deploy(self.config, self.namespace)
+        self._service = deploy(self.config, self.namespace, self._gpus()[0])
 
     def make_learners(self) -> None:
         """Collectors and evaluator: they need the service, and users do not need them."""
@@ -91,6 +92,12 @@ class RaySystem:
                 ray.kill(handle)
             ray.shutdown()
 
+    def _link_logs(self) -> None:
+        """logs/ray: what every actor and the engine printed, on this node."""
+        link = self.run_dir / "logs" / "ray"
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(ray._private.worker._global_node.get_logs_dir_path()))  # type: ignore[attr-defined]
+
     def _host(self, name: str, kind: type, *arguments: Any) -> None:
         env = {"OMP_NUM_THREADS": str(self.config.learning.threads)}
         if Path(self.config.model.path).is_dir():
@@ -103,15 +110,22 @@ class RaySystem:
                 namespace=self.namespace,
                 max_restarts=-1,
                 num_cpus=0.1 if heavy else 0.02,
-                num_gpus=self._trainer_gpus() if heavy else 0,
+                num_gpus=self._gpus()[1] if heavy else 0,
                 runtime_env={"env_vars": env},
             )
             .remote(*arguments)
         )
 
-    def _trainer_gpus(self) -> float:
-        """A part of a GPU, where there is one and the trainer may use it; the engine asks for whole ones."""
-        return 0  # on one GPU trainer and engine share it: the engine takes gpu_memory_ratio of its memory
+    def _gpus(self) -> tuple[float, float]:
+        """What each engine and the trainer ask of Ray: whole GPUs where there are enough, parts of the only one
+        otherwise (the engine takes no more of its memory than `gpu_memory_ratio`). Untested on more than none."""
+        there = ray.cluster_resources().get("GPU", 0)
+        engine = self.config.serve.engine.tensor_parallel
+        if there == 0:
+            return 0, 0
+        if there > engine * self.config.serve.replicas:
+            return engine, 1
+        return 0.7, 0.3
 
     def _room(self) -> Room:
         config = self.config

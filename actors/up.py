@@ -21,6 +21,7 @@ from actors.rundir import RunDir
 from actors.system import RaySystem, free_port
 from core.config import Config
 from core.errors import RatchetError
+from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.store import RunReader, event, fact
 
 LOOK_S = 1.0
@@ -92,15 +93,16 @@ async def _until_done(
     config: Config, run: RunDir, lifecycle: Lifecycle, system: RaySystem, url: str, console: Console
 ) -> dict[str, Any]:
     """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
+    sinks = _sinks(config, run.path)
     failed = asyncio.create_task(lifecycle.failed())
     peers = {name: system.peer(name) for name in ("console", *_collectors(system))}
     try:
-        with Progress(run.path, url, console) as progress, (run.path / "metrics.jsonl").open("a") as metrics:
+        with Progress(run.path, url, console) as progress:
             while True:
                 status = await _status(peers)
                 progress.show(status)
-                metrics.write(json.dumps({"at": time.time(), **_snapshot(status)}) + "\n")
-                metrics.flush()
+                for sink in sinks:
+                    sink.flush(time.time(), _snapshot(status))
                 decided = status.get("versions", {}).get("decided", 0)
                 if config.run.versions is not None and decided >= config.run.versions:
                     progress.show(status)
@@ -110,6 +112,8 @@ async def _until_done(
                     failed.result()
     finally:
         failed.cancel()
+        for sink in sinks:
+            sink.close()
 
 
 async def _finish(
@@ -154,9 +158,19 @@ def _collectors(system: RaySystem) -> list[str]:
     return [name for name in system.parts if name.startswith("collector")]
 
 
-def _snapshot(status: dict[str, Any]) -> dict[str, Any]:
-    """One line of metrics.jsonl: flat numbers only."""
-    flat: dict[str, Any] = {}
+def _sinks(config: Config, run_dir: Path) -> list[Sink]:
+    """metrics.jsonl always; others by `run.sinks`."""
+    sinks: list[Sink] = [JsonlSink(run_dir / "metrics.jsonl")]
+    if "tensorboard" in config.run.sinks:
+        sinks.append(TensorBoardSink(run_dir / "tensorboard"))
+    if "wandb" in config.run.sinks:
+        sinks.append(WandbSink(run_dir, config.model_dump(mode="json")))
+    return sinks
+
+
+def _snapshot(status: dict[str, Any]) -> dict[str, float]:
+    """The status as flat numbers."""
+    flat: dict[str, float] = {}
     for part, values in status.items():
         flat |= {f"{part}.{name}": v for name, v in values.items() if isinstance(v, int | float)}
     return flat | {f"tokens.{who}": total for who, total in tokens_by_purpose(status).items()}
@@ -166,9 +180,9 @@ def sample_questions(config: Config) -> list[str]:
     """What a newcomer may ask: the model's own samples, else the first prompts of the pool."""
     manifest = Path(config.model.path).parent / "manifest.json"
     if manifest.is_file():
-        samples = json.loads(manifest.read_text()).get("samples") or []
+        samples = json.loads(manifest.read_text()).get("try") or []
         if samples:
-            return [sample if isinstance(sample, str) else sample["prompt"] for sample in samples]
+            return [str(sample) for sample in samples]
     from methods import prompts
 
     pool = prompts.read(config.prompts, config.run.seed)

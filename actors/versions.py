@@ -175,6 +175,12 @@ class Versions:
         if self._plateau is not None and self._lineage.without_gain >= self._plateau:
             await self._pause_on_plateau()
 
+    async def crown(self, version: int, ledger: dict[str, Any]) -> None:
+        """A promoted version has shown that it is better than the champion, and takes its place."""
+        self._ledger = ledger
+        self._lineage.crown(version)
+        await self._keep([fact("ledger", ledger), event(self._clock.now(), "versions", "crowned", version=version)])
+
     async def reported(self, version: int) -> None:
         """The report on this version is done; replicas may unload it."""
         self._lineage.reported(version)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import ray
 from ray import serve as rayserve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
@@ -29,17 +28,17 @@ def max_versions(config: Config) -> int:
     return 3 + config.learning.max_lag + 2
 
 
-def deploy(config: Config, namespace: str) -> Service:
-    """Start the service and wait until every replica is healthy.
+def deploy(config: Config, namespace: str, gpus: float) -> Service:
+    """Start the service and wait until every replica is healthy; `gpus` is what each replica asks of Ray.
 
     Raises: RuntimeError from Serve when a replica cannot start; its log says why."""
     serve = config.serve
     rayserve.start(http_options=HTTPOptions(host=serve.host, port=serve.port, request_timeout_s=None))
     if not isinstance(config.model.weights, Full):
-        handle = _run(config, "any", namespace, APP, "/", serve.replicas)
+        handle = _run(config, "any", namespace, APP, "/", serve.replicas, gpus)
         return Service(users=handle, learning=handle)
-    users = _run(config, "serving", namespace, APP, "/", serve.replicas)
-    return Service(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1))
+    users = _run(config, "serving", namespace, APP, "/", serve.replicas, gpus)
+    return Service(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1, gpus))
 
 
 def undeploy() -> None:
@@ -49,8 +48,9 @@ def undeploy() -> None:
         rayserve.delete(name)
 
 
-def _run(config: Config, pool: Pool, namespace: str, name: str, prefix: str | None, replicas: int) -> DeploymentHandle:
-    gpus = ray.cluster_resources().get("GPU", 0)
+def _run(
+    config: Config, pool: Pool, namespace: str, name: str, prefix: str | None, replicas: int, gpus: float
+) -> DeploymentHandle:
     deployment = rayserve.deployment(
         PolicyReplica,
         name=name,
@@ -61,8 +61,8 @@ def _run(config: Config, pool: Pool, namespace: str, name: str, prefix: str | No
         graceful_shutdown_timeout_s=config.run.stop_timeout_s / 2,
         ray_actor_options={
             "num_cpus": 0.1,
-            "num_gpus": config.serve.engine.tensor_parallel if gpus else 0,
-            "runtime_env": {"env_vars": environment(config.model, config.serve.engine)},
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": environment(config.model, config.serve.engine, gpu=gpus > 0)},
         },
     )
     app = deployment.bind(config, pool, namespace, max_versions(config))

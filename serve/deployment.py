@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError
 from core.clock import SystemClock
 from core.codec import decode, encode_batch
 from core.config import Config
-from core.errors import Overdue, RatchetError, Unavailable
+from core.errors import Overdue, ProofError, RatchetError, Unavailable
 from core.messages import PolicyRef, Pool, Prompt, Published, Sampling, Slots
 from core.metrics import Metrics
 from serve.engine import Engine
@@ -55,6 +55,7 @@ class PolicyReplica:
         await prover.start()
         self._reconciler = Reconciler(rayserve.get_replica_context().replica_tag, pool, self._engine, prover)
         await self._reach(decode(Slots, await self._versions.desired.remote(-1, 0.0)))
+        self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
 
     async def __serve_build_asgi_app__(self) -> Gateway:
@@ -65,6 +66,7 @@ class PolicyReplica:
     async def check_health(self) -> None:
         if self._following.done():
             raise Unavailable("the reconciliation loop of this replica ended; see its log")
+        self._check_up_to_date()
         await self._engine.healthy()
 
     async def __del__(self) -> None:
@@ -114,6 +116,12 @@ class PolicyReplica:
     def _gateway_tokens(self) -> int:
         return self._gateway.tokens if self._gateway is not None else 0
 
+    def _check_up_to_date(self) -> None:
+        """A replica that cannot prove what is to be served is replaced. Raises: ProofError."""
+        if self._reconciler.serving != self._wanted:
+            why = self._reconciler.report().failed.get(str(self._wanted), "it was never staged")
+            raise ProofError(f"this replica serves {self._reconciler.serving}, wanted is {self._wanted}: {why}")
+
     async def _find_versions(self, patience_s: float) -> Any:
         """The versions actor, which may still be on its way up. Raises: Overdue."""
         stop_at = time.monotonic() + patience_s
@@ -136,6 +144,7 @@ class PolicyReplica:
 
     async def _reach(self, slots: Slots) -> None:
         """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""
+        self._wanted = slots.serve
         started = time.monotonic()
         before = self._reconciler.report()
         async with asyncio.timeout(self._config.serve.swap_timeout_s):

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
@@ -55,41 +55,68 @@ async def greedy_hits(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def weigh(
-    policy: Policy,
-    gate: Gate,
-    probes: Sequence[Question],
-    rng: Random,
-    candidate: PolicyRef,
-    champion: PolicyRef,
-    extract: Extract,
-    max_tokens: int,
-    certified: bool,
-    cache: Hits | None = None,
-) -> tuple[Decision, Evidence]:
-    """Draws probes in a random order, gate.config.batch at a time, until the gate decides or they are used up.
+@dataclass
+class Weighing:
+    """One candidate against the champion, on probes in a random order, gate.config.batch at a time.
 
     `rng` must be new for each candidate and known to nobody who trains. `cache` saves the champion's answers, which
-    every later candidate is compared with. Probe ids must be unique. Raises: VersionError for another champion."""
-    cache = {} if cache is None else cache
-    order = list(probes)
-    rng.shuffle(order)
-    order = order[: gate.config.max_probes]
-    evidence = Evidence(
-        candidate=candidate, champion=champion, candidate_hits=(), champion_hits=(), certified=certified
-    )
-    while True:
-        asked = len(evidence.candidate_hits)
-        decision = gate.decide(evidence, exhausted=asked >= len(order))
-        if decision is not None:
-            return decision, evidence
-        batch = order[asked : asked + gate.config.batch]
-        await _learn(policy, batch, candidate, extract, max_tokens, cache)
-        await _learn(policy, batch, champion, extract, max_tokens, cache)
-        evidence = evidence.model_copy(
+    every later candidate is compared with. Probe ids must be unique."""
+
+    policy: Policy
+    gate: Gate
+    probes: Sequence[Question]
+    rng: Random
+    candidate: PolicyRef
+    champion: PolicyRef
+    extract: Extract
+    max_tokens: int
+    certified: bool
+    cache: Hits = field(default_factory=dict[tuple[PolicyRef, str], bool])
+    evidence: Evidence = field(init=False)
+    _order: list[Question] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._order = list(self.probes)
+        self.rng.shuffle(self._order)
+        del self._order[self.gate.config.max_probes :]
+        self.evidence = Evidence(
+            candidate=self.candidate,
+            champion=self.champion,
+            candidate_hits=(),
+            champion_hits=(),
+            certified=self.certified,
+        )
+
+    async def verdict(self) -> Decision:
+        """Asks until the gate decides or the probes are used up. Raises: VersionError for another champion."""
+        while True:
+            decision = self.gate.decide(self.evidence, exhausted=not self._left)
+            if decision is not None:
+                return decision
+            await self._ask()
+
+    async def crown(self) -> bool:
+        """After a promotion without a new champion: asks on until the promoted version has shown that it is better,
+        or nothing speaks for it any more."""
+        while True:
+            crowned = self.gate.crown(self.evidence)
+            if crowned is not None or not self._left:
+                return bool(crowned)
+            await self._ask()
+
+    @property
+    def _left(self) -> int:
+        return len(self._order) - len(self.evidence.candidate_hits)
+
+    async def _ask(self) -> None:
+        asked = len(self.evidence.candidate_hits)
+        batch = self._order[asked : asked + self.gate.config.batch]
+        for ref in (self.candidate, self.champion):
+            await _learn(self.policy, batch, ref, self.extract, self.max_tokens, self.cache)
+        self.evidence = self.evidence.model_copy(
             update={
-                "candidate_hits": evidence.candidate_hits + _known(cache, candidate, batch),
-                "champion_hits": evidence.champion_hits + _known(cache, champion, batch),
+                "candidate_hits": self.evidence.candidate_hits + _known(self.cache, self.candidate, batch),
+                "champion_hits": self.evidence.champion_hits + _known(self.cache, self.champion, batch),
             }
         )
 

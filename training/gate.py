@@ -95,6 +95,22 @@ class Gate:
             self._close(decision)
         return decision
 
+    def crown(self, evidence: Evidence) -> bool | None:
+        """After a promotion that left the champion in place: whether the promoted version is better, on all probes of
+        its weighing and those asked since. True makes it the champion; None: ask more; False: nothing speaks for it.
+
+        The same process, path and share of alpha as in `decide`. When to stop asking is free: the process is valid at
+        every look, so what looks no better than a coin's luck is left alone."""
+        self._check(evidence)
+        d = differences(evidence)
+        path = log_wealth(d, 0.0)
+        if first_crossing(path, 1 / alpha_of(self.ledger.weighed, self.config.alpha)) is not None:
+            self.ledger = self.ledger.model_copy(update={"champion": evidence.candidate})
+            return True
+        if path[-1] <= 0.0 or len(d) >= self.config.max_probes:
+            return False
+        return None
+
     def _weigh(self, evidence: Evidence, d: npt.NDArray[np.int8]) -> Decision | None:
         """Whichever comes first on the path decides, so that the verdict does not depend on how often one looks."""
         alpha = alpha_of(self.ledger.weighed, self.config.alpha)

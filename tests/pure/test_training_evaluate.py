@@ -6,7 +6,7 @@ import pytest
 from core.config import GateConfig
 from core.errors import Unavailable
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt
-from training.evaluate import Question, accuracy, greedy_hits, paired_difference, weigh
+from training.evaluate import Question, Weighing, accuracy, greedy_hits, paired_difference
 from training.gate import Gate
 
 
@@ -72,21 +72,24 @@ def test_a_broken_policy_raises_and_gives_no_partial_result():
         ask(FakePolicy({}), 3)
 
 
-def run_weigh(policy, gate, n, version, cache, champion=BASE):
-    return asyncio.run(
-        weigh(
-            policy,
-            gate,
-            questions(n),
-            random.Random(0),
-            PolicyRef(version=version),
-            champion,
-            lambda text: text,
-            max_tokens=8,
-            certified=False,
-            cache=cache,
-        )
+def weighing(policy, gate, n, version, cache, champion=BASE):
+    return Weighing(
+        policy,
+        gate,
+        questions(n),
+        random.Random(0),
+        PolicyRef(version=version),
+        champion,
+        lambda text: text,
+        max_tokens=8,
+        certified=False,
+        cache=cache,
     )
+
+
+def run_weigh(policy, gate, n, version, cache, champion=BASE):
+    made = weighing(policy, gate, n, version, cache, champion)
+    return asyncio.run(made.verdict()), made.evidence
 
 
 def test_a_better_candidate_is_promoted_in_one_batch_and_the_champion_is_asked_once():
@@ -122,3 +125,21 @@ def test_the_paired_bound_counts_only_questions_that_differ():
     assert paired_difference(a, a) == (0.0, 0.0)
     with pytest.raises(ValueError, match="no pairs"):
         paired_difference([True], [])
+
+
+def test_a_promoted_version_that_is_better_becomes_the_champion_when_asked_on():
+    gate = Gate(GateConfig(batch=16))
+    made = weighing(FakePolicy({0: 0.6, 1: 0.66}), gate, 2000, 1, {})
+    decision = asyncio.run(made.verdict())
+    assert decision.verdict == "promote" and not decision.new_champion
+    assert asyncio.run(made.crown())
+    assert gate.ledger.champion == PolicyRef(version=1)
+    assert len(made.evidence.candidate_hits) > decision.probes
+
+
+def test_a_promoted_version_that_is_merely_equal_never_becomes_the_champion():
+    gate = Gate(GateConfig(batch=64))
+    made = weighing(FakePolicy({0: 0.5, 1: 0.5}), gate, 2000, 1, {})
+    if asyncio.run(made.verdict()).verdict == "promote":
+        assert not asyncio.run(made.crown())
+    assert gate.ledger.champion == BASE

@@ -589,9 +589,10 @@ def test_a_whole_model_is_swapped_under_its_users_and_answers_as_transformers_sa
     async def scene() -> None:
         for ref, (path, model) in zip((V1, V2), models, strict=True):
             before = full.loaded()[0]
-            users = [asyncio.create_task(full.generate(q, Sampling(max_tokens=100), before)) for q in QUESTIONS]
-            await asyncio.sleep(0.1)
-            assert full._llm.get_num_unfinished_requests() > 0
+            users = [asyncio.create_task(full.generate(q, Sampling(n=8, max_tokens=100), before)) for q in QUESTIONS]
+            async with asyncio.timeout(20):
+                while full._llm.get_num_unfinished_requests() < 64:
+                    await asyncio.sleep(0.001)
             pause_s = await full.swap(published(ref, path))
             assert 0 < pause_s < 30 and full.loaded() == [ref]
             ids = ids_of((await full.generate(QUESTIONS[0], GREEDY, ref))[0])

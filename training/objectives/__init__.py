@@ -1,27 +1,31 @@
-# pyright: basic
-"""Objectives by name. One is one function of logits, targets and weights, and the kind of example that it eats."""
+"""Objectives by name: one file, one function of logits, targets and weights, and the kind of example that it eats.
+
+Importing this loads no torch, so that a start-up check is cheap; the function itself is loaded where it is used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
+from importlib import import_module
+from typing import Any
 
 from core.errors import ObjectiveError
 from core.messages import Example, Imitate
 from core.protocols import Method
-from training.objectives.sft import sft
 
 
 @dataclass(frozen=True)
 class Objective:
-    """`function(logits_NV, targets_N, weight_N)` is the weighted sum of the loss over a batch's N completion tokens."""
+    """The function of this name in the file of this name."""
 
     name: str
-    function: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     eats: type[Example]
 
+    @property
+    def function(self) -> Callable[[Any, Any, Any], Any]:
+        """`function(logits_NV, targets_N, weight_N)`: the weighted sum of the loss over N completion tokens."""
+        return getattr(import_module(f"{__name__}.{self.name}"), self.name)
 
-OBJECTIVES = {"sft": Objective("sft", sft, eats=Imitate)}
+
+OBJECTIVES = {objective.name: objective for objective in (Objective("sft", eats=Imitate),)}
 
 
 def objective(name: str) -> Objective:

@@ -1,0 +1,82 @@
+"""What cannot work is refused before anything heavy starts, naming the field and the remedy."""
+
+import socket
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors import preflight
+from actors.rundir import RunDir
+from core.config import Config, load
+from core.errors import ConfigError, RunInUse
+
+TINY = "configs/tiny.yaml"
+
+
+def tiny(*overrides: str) -> Config:
+    return load(TINY, ["serve.port=0", *overrides])
+
+
+def test_the_shipped_config_passes() -> None:
+    assert preflight.check(tiny()) == []
+
+
+def test_a_missing_model_folder_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.path='models/nothing' is no folder"):
+        preflight.check(tiny("model.path=models/nothing"))
+
+
+def test_a_port_in_use_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"serve\.port={port} .* choose another with serve\.port=N"):
+            preflight.check(tiny(f"serve.port={port}"))
+
+
+def test_probes_that_stand_in_the_pool_are_refused(tmp_path: Path) -> None:
+    shared = "What is   ONE plus one?"
+    pq.write_table(pa.table({"prompt": [shared, "another"]}), tmp_path / "pool.parquet")
+    pq.write_table(pa.table({"prompt": ["what is one plus one?"], "answer": ["2"]}), tmp_path / "probes.parquet")
+    given = [f"prompts.path={tmp_path}/pool.parquet", "prompts.split=null", "report.questions=null"]
+    with pytest.raises(ConfigError, match=r"stand in .*pool\.parquet and in the gate's probes"):
+        preflight.check(tiny(*given, f"gate.anchors={tmp_path}/probes.parquet", "gate.split=null"))
+
+
+def test_a_file_that_breaks_its_split_promise_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pool\.parquet.*split"):
+        preflight.check(tiny("prompts.split.allowed=[1]"))
+
+
+def test_too_little_memory_is_refused_with_what_to_lower() -> None:
+    with pytest.raises(ConfigError, match=r"needs about .* GiB .*serve\.engine\.kv_cache_bytes"):
+        preflight.check(tiny("serve.engine.kv_cache_bytes=1099511627776"))
+
+
+def test_the_memory_estimate_adds_up_for_the_embedded_model() -> None:
+    model = Path("models/word-problems/model")
+    parameters = preflight.parameters_of(model)
+    assert 700_000 < parameters < 900_000
+    shape = {"hidden_size": 128, "num_hidden_layers": 4, "vocab_size": 416, "intermediate_size": 352}
+    need = preflight.memory(tiny(), parameters, shape)
+    assert need.kv_caches == 2**28
+    assert need.total == need.engines + need.kv_caches + need.trainer + need.ray
+    full = preflight.memory(load("configs/tiny-full.yaml"), parameters, shape)
+    assert full.engines == 2 * need.engines
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean lmsi"):
+        preflight.check(tiny("method.recipe=lmsj"))
+
+
+def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:
+    config = tiny(f"run.dir={tmp_path}/run")
+    first = RunDir.open(config)
+    with pytest.raises(RunInUse, match="in use by process"):
+        RunDir.open(config)
+    first.close()
+    RunDir.open(config).close()

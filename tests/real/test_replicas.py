@@ -1,0 +1,54 @@
+"""Two policy replicas, one of them lost and replaced: a late joiner proves what is served before it answers."""
+
+import time
+from collections.abc import Callable
+
+import httpx
+import psutil
+import pytest
+
+from tests.real.conftest import Run
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+BODY = {"model": "policy", "messages": [{"role": "user", "content": "Tom has 5 apples."}], "max_tokens": 8}
+
+
+def replicas(run: Run) -> list[psutil.Process]:
+    return [p for p in run.family() if "ServeReplica" in " ".join(p.cmdline())]
+
+
+def until(what: str, run: Run, condition: Callable[[], bool], timeout_s: float = 400) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s:\n{run.log.read_text()[-2000:]}"
+        time.sleep(0.5)
+
+
+def test_a_replica_that_joins_late_answers_with_the_served_version_only(start_run: Callable[..., Run]) -> None:
+    run = start_run("serve.replicas=2", "learning.groups_per_window=96", "report.questions=null")
+    http = httpx.Client(base_url=run.url, trust_env=False, timeout=60)
+    assert len(replicas(run)) == 2
+    until("promotion", run, lambda: run.status()["versions"]["slots"]["serve"] > 0)
+    until(
+        "proof in both", run, lambda: {r["serving"] > 0 for r in run.status()["versions"]["replicas"].values()} == {True}
+    )
+    http.post("/admin/pause", json={})
+    served = run.status()["versions"]["slots"]["serve"]
+    before = set(run.status()["versions"]["replicas"])
+    replicas(run)[0].kill()
+    seen: set[str] = set()
+
+    def joined() -> bool:
+        try:
+            reply = http.post("/v1/chat/completions", json=BODY)
+        except httpx.TransportError:  # the connection died with the replica; a client tries again
+            return False
+        if reply.status_code == 200:
+            seen.add(reply.headers["x-policy-version"])
+        fresh = set(run.status()["versions"]["replicas"]) - before
+        return bool(fresh)
+
+    until("late joiner", run, joined)
+    for _ in range(20):
+        seen.add(http.post("/v1/chat/completions", json=BODY).headers["x-policy-version"])
+    assert seen == {str(served)}
