@@ -67,8 +67,9 @@ class LocalSystem:
         self.evaluator = Evaluator(str(run_dir), store, versions, config, policy, metrics)
         self.replica = LocalReplica(versions, policy)
 
-    async def run(self, decided: int, timeout_s: float = 60.0) -> None:
-        """Until so many candidates are decided. Raises: Overdue; an ExceptionGroup of what ended a part."""
+    async def run(self, decided: int = 0, until_paused: bool = False, timeout_s: float = 60.0) -> None:
+        """Until so many candidates are decided, and learning is paused if asked. Raises: Overdue; an ExceptionGroup of
+        what ended a part."""
         await self.store.start()
         background = asyncio.create_task(self.store.run())
         for part in (self.buffer, self.versions, self.trainer, self.evaluator, *self.collectors):
@@ -77,17 +78,21 @@ class LocalSystem:
             async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
                 parts = (self.buffer, self.trainer, self.evaluator, self.replica, *self.collectors)
                 running = [tasks.create_task(part.run()) for part in parts]
-                while (await self.versions.status())["decided"] < decided:
+                while not await self._is_done(decided, until_paused):
                     await asyncio.sleep(0.02)
                 for task in running:
                     task.cancel()
         except TimeoutError:
-            raise Overdue(f"{decided} candidates were not decided within {timeout_s:.0f} s") from None
+            raise Overdue(f"{decided} candidates were not decided (or no pause) within {timeout_s:.0f} s") from None
         finally:
             background.cancel()
             with suppress(asyncio.CancelledError):
                 await background
             await self.store.stop()
+
+    async def _is_done(self, decided: int, until_paused: bool) -> bool:
+        paused = (await self.buffer.status())["paused"] is not None
+        return (await self.versions.status())["decided"] >= decided and (paused or not until_paused)
 
 
 @dataclass

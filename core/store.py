@@ -15,6 +15,7 @@ Every record has an id of its own, so that writing it again changes nothing. A w
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -66,10 +67,12 @@ def outcome_records(outcome: Outcome) -> list[Record]:
 
 
 class RunStore:
-    """The writer. One a run directory; all calls from one thread."""
+    """The writer. One a run directory; calls may come from any thread, one at a time."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE
+        self._lock = threading.Lock()  # sqlite3 crashes when it is closed under a running statement
+        self._closed = False
         try:
             self._db = _open(self._path, read_only=False)
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
@@ -82,17 +85,23 @@ class RunStore:
         """Write all or none; returns how many were new. On disk when it returns.
 
         Raises: StoreError, and then nothing was written."""
-        before = self._db.total_changes
-        try:
-            with self._db:
-                for record in records:
-                    self._insert(record)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} refused a write ({error}); nothing of it was kept") from None
-        return self._db.total_changes - before
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"{self._path} is closed; nothing was written")
+            before = self._db.total_changes
+            try:
+                with self._db:
+                    for record in records:
+                        self._insert(record)
+            except sqlite3.Error as error:
+                raise StoreError(f"{self._path} refused a write ({error}); nothing of it was kept") from None
+            return self._db.total_changes - before
 
     def close(self) -> None:
-        self._db.close()
+        """After the write that is under way; idempotent."""
+        with self._lock:
+            self._closed = True
+            self._db.close()
 
     def _insert(self, record: Record) -> None:
         if record.table == "events":

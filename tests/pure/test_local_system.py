@@ -104,7 +104,7 @@ async def test_without_anchors_every_candidate_is_held(tmp_path: Path) -> None:
 async def test_learning_pauses_on_a_plateau(tmp_path: Path) -> None:
     config = settings(tmp_path, "learning.plateau.versions=2", "gate.max_probes=200")
     run = system(tmp_path, config, dict.fromkeys(range(12), 0.6))
-    await run.run(decided=2)
+    await run.run(decided=2, until_paused=True)
     assert "no gain" in (await run.buffer.status())["paused"]
 
 

@@ -82,3 +82,17 @@ async def test_a_refused_write_reaches_the_one_who_asked(tmp_path: Path) -> None
         await store.append([("nonsense", "a", "b", b"")])
     assert await store.append([message("votes", "a", "p", vote("a"))]) == 1
     running.cancel()
+
+
+async def test_a_store_that_is_stopped_under_load_ends_its_commit_and_refuses_the_rest(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    await store.start()
+    running = asyncio.create_task(store.run())
+    waiting = [asyncio.create_task(store.append([message("votes", str(i), "p", vote(str(i)))])) for i in range(50)]
+    await asyncio.sleep(0)
+    running.cancel()
+    await store.stop()
+    with pytest.raises(StoreError, match="is closed"):
+        store._store.write([message("votes", "late", "p", vote("late"))])  # type: ignore[union-attr]
+    for task in waiting:
+        task.cancel()
