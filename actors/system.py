@@ -43,7 +43,7 @@ class RaySystem:
         """Join the cluster at `address`, or start one that lives as long as this process."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": "error"}
+        common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is not None:
             ray.init(address=self._address, **common)
         else:

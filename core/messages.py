@@ -45,6 +45,9 @@ class PolicyRef(Message):
     def __str__(self) -> str:
         return f"{self.adapter}@v{self.version}"
 
+    def __hash__(self) -> int:  # as pydantic's own for a frozen model, but where type checkers see it
+        return hash((self.adapter, self.version))
+
     @classmethod
     def parse(cls, name: str) -> Self:
         """Raises: ValueError for anything but `adapter@vN`."""

@@ -165,6 +165,7 @@ class PolicyReplica:
             "users": self._seats.users,
             "background": self._seats.background_held,
             "swaps": self._swaps,
+            "pause_ms": 1e3 * self._engine.pauses_s[-1] if self._engine.pauses_s else 0.0,
         }
         report = report.model_copy(update={"counters": counters})
         await self._versions.report.remote(report.model_dump_json())

@@ -12,13 +12,12 @@ Private parts of vLLM 0.31 that this leans on are pinned by tests/real/test_engi
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import os
 import time
 import uuid
 from argparse import Namespace
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,15 +29,9 @@ from core.codec import pack_floats, pack_ids
 from core.config import EngineConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ConfigError, Overdue, PromptError, ProofError, Unavailable, VersionError
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
+from core.render import PLAIN_TEMPLATE, render_id
+from serve.front import AsgiApp, Front, Presence
 from serve.residency import Residency
-
-ALLOWED = frozenset(
-    ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/health", "/version"]
-)
-"""The routes of vLLM's app that may be reached; by default it also mounts /scale_elastic_ep, /invocations, /load ..."""
-
-PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"
-"""For a model without a chat template."""
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256)
 """The ranks that vLLM has slots for; an adapter of another one is padded."""
@@ -49,11 +42,6 @@ STOP_S = 10.0
 DRAIN_S = 120.0
 QUANTUM_S = 5.0
 """How long users of a shadow engine's resident version may still enter while another version is waited for."""
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def environment(model: ModelConfig, engine: EngineConfig, *, gpu: bool = False) -> dict[str, str]:
@@ -104,6 +92,8 @@ class Engine:
         self._resident = self._previous = BASE
         self._swapping = asyncio.Lock()
         self._broken: str | None = None
+        self.pauses_s: deque[float] = deque(maxlen=1000)
+        """How long the engine stood still for each version that came in, newest last."""
         self._inside = Presence()
         self._residency = Residency(self._switch, BASE, quantum_s=QUANTUM_S, clock=SystemClock())
         self._llm: Any = None
@@ -407,8 +397,10 @@ class Engine:
         self._adapters += 1
         lora = LoRARequest(str(published.ref), self._adapters, str(Path(published.path).absolute()))
         staged = self._leaving[published.ref] = Staged(published, lora)  # takes a place, not for use yet
+        started = time.monotonic()
         try:
             await self._llm.add_lora(lora)
+            self.pauses_s.append(time.monotonic() - started)
         except Exception as error:
             raise ArtifactError(f"{published.path} is no adapter of this model: {error}") from None
         finally:
@@ -447,7 +439,8 @@ class Engine:
                 self._answer_as(ref)
             finally:
                 await self._llm.resume_generation()
-            return time.monotonic() - started
+            self.pauses_s.append(time.monotonic() - started)
+            return self.pauses_s[-1]
 
     async def _load(self, ref: PolicyRef, folder: str, check: bool) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
@@ -496,8 +489,7 @@ class Engine:
         self._template = self._tokenizer.chat_template or PLAIN_TEMPLATE
         if not isinstance(self._template, str):
             raise ConfigError(f"{self._model.path} has several chat templates; keep one in its tokenizer_config.json")
-        rendering = [self._tokenizer.backend_tokenizer.to_str(), self._template, {"add_generation_prompt": True}]
-        self.render_id = hashlib.sha256(json.dumps(rendering, sort_keys=True).encode()).hexdigest()[:16]
+        self.render_id = render_id(self._tokenizer.backend_tokenizer.to_str(), self._template)
 
     def _arguments(self) -> dict[str, Any]:
         """What vLLM is told."""
@@ -578,63 +570,6 @@ class Engine:
         from vllm.entrypoints.openai.models.protocol import BaseModelPath
 
         return BaseModelPath(name=name, model_path=self._model.path)
-
-
-class Front:
-    """ASGI: lets ALLOWED routes through to vLLM's app, and notes who is inside, so that an unload can wait."""
-
-    def __init__(self, app: AsgiApp, inside: "Presence") -> None:
-        self._app = app
-        self._inside = inside
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            return await _lifespan(receive, send)
-        if scope["type"] != "http" or scope["path"] not in ALLOWED:
-            return await _refuse(scope, send)
-        with self._inside.entered(scope.get("policy_version")):
-            await self._app(scope, receive, send)
-
-
-class Presence:
-    """Who is inside, by the version used; None is somebody of whom that is not known."""
-
-    def __init__(self) -> None:
-        self._gone: dict[asyncio.Event, str | None] = {}
-
-    @contextlib.contextmanager
-    def entered(self, name: str | None) -> Iterator[None]:
-        gone = asyncio.Event()
-        self._gone[gone] = name
-        try:
-            yield
-        finally:
-            del self._gone[gone]
-            gone.set()
-
-    async def left(self, *names: str | None) -> None:
-        """Wait until those inside now under these names are gone; who comes later does not count."""
-        for gone in [gone for gone, name in self._gone.items() if name in names]:
-            await gone.wait()
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """vLLM's own would delete the app's state at the end; the engine's life is not the server's."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
-
-async def _refuse(scope: Scope, send: Send) -> None:
-    if scope["type"] == "websocket":
-        return await send({"type": "websocket.close", "code": 1008})
-    message = f"no route {scope['method']} {scope['path']}; there are {', '.join(sorted(ALLOWED))}"
-    error = {"message": message, "type": "not_found_error", "param": None, "code": 404}
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 404, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})
 
 
 def _sampled_logprobs(flat: Any) -> list[float]:

@@ -22,6 +22,7 @@ class Engine(Protocol):
     def loaded(self) -> list[PolicyRef]: ...
     async def stage(self, published: Published) -> None: ...
     async def unload(self, ref: PolicyRef) -> None: ...
+    async def swap(self, target: PolicyRef) -> float: ...
     async def verify_weights(self, published: Published) -> list[str]: ...
     async def score(self, sequences: Sequence[list[int]], ref: PolicyRef) -> list[list[float]]: ...
 
@@ -67,7 +68,7 @@ class Reconciler:
         self.pool: Pool = pool
         self._engine = engine
         self._prover = prover
-        self._proven: set[PolicyRef] = {BASE}  # pyright: ignore[reportUnhashable]  (frozen, so pydantic hashes it)
+        self._proven: set[PolicyRef] = {BASE}
         self._failed: dict[str, str] = {}
         self.slots = Slots(epoch=-1)
 
@@ -80,9 +81,12 @@ class Reconciler:
         """Stage and prove what is new, move the slots, unload what nobody needs."""
         wanted = {p.ref: p for p in desired.loaded if self.pool != "serving" or p.ref == desired.serve}
         self._failed = {name: why for name, why in self._failed.items() if PolicyRef.parse(name) in wanted}
+        self._proven &= {BASE, *self._engine.loaded()}  # an engine of whole models lets go of what it swapped away
         for ref, published in wanted.items():
             if ref not in self._proven and str(ref) not in self._failed:
                 await self._stage(published)
+        if desired.serve == BASE and BASE not in self._engine.loaded():
+            await self._engine.swap(BASE)
         serve = desired.serve if desired.serve in self._proven else self.slots.serve
         self.slots = desired.model_copy(update={"serve": serve})
         for ref in [r for r in self._engine.loaded() if r != BASE and r not in wanted and r != serve]:

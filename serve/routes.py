@@ -18,11 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.errors import RatchetError
 from core.messages import PolicyRef, Slots
 from core.metrics import Metrics
+from serve.front import ALLOWED
 from serve.seats import Seats
 
 ALIAS = "policy"
 GENERATES = ("/v1/chat/completions", "/v1/completions")
-ENGINE_PATHS = (*GENERATES, "/tokenize", "/detokenize", "/health", "/version")
+ENGINE_PATHS = ALLOWED - {"/v1/models"}
 ENGINE_FIELDS = frozenset(
     {
         "priority",

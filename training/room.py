@@ -27,6 +27,7 @@ class Room:
     objective: str
     proof_prompts: Sequence[Prompt]
     """The base's greedy answers to these are the fixed tokens by which an engine proves that a version arrived."""
+    render_id: str = field(init=False)
     _learner: "Learner" = field(init=False)
 
     def open(self) -> Published:
@@ -38,8 +39,8 @@ class Room:
 
         tokenizer = AutoTokenizer.from_pretrained(self.model.path)
         template = tokenizer.chat_template or PLAIN_TEMPLATE
-        renders = render_id(tokenizer.backend_tokenizer.to_str(), template)
-        self._learner = Learner(self.model, self.learning, self.seed, renders, self.objective)
+        self.render_id = render_id(tokenizer.backend_tokenizer.to_str(), template)
+        self._learner = Learner(self.model, self.learning, self.seed, self.render_id, self.objective)
         self._learner.load()
         return publish_base(self._learner, self.run_dir, self._proof_sequences(tokenizer, template))
 

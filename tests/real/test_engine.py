@@ -21,7 +21,8 @@ from core.codec import unpack_floats, unpack_ids
 from core.config import EngineConfig, Full, Lora, ModelConfig
 from core.errors import ArtifactError, ConfigError, PromptError, Unavailable, VersionError
 from core.messages import BASE, ChatMessage, PolicyRef, Published, Sampling
-from serve.engine import ALLOWED, Engine
+from serve.engine import Engine
+from serve.front import ALLOWED
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -30,7 +30,9 @@ def test_a_replica_that_joins_late_answers_with_the_served_version_only(start_ru
     assert len(replicas(run)) == 2
     until("promotion", run, lambda: run.status()["versions"]["slots"]["serve"] > 0)
     until(
-        "proof in both", run, lambda: {r["serving"] > 0 for r in run.status()["versions"]["replicas"].values()} == {True}
+        "proof in both",
+        run,
+        lambda: {r["serving"] > 0 for r in run.status()["versions"]["replicas"].values()} == {True},
     )
     http.post("/admin/pause", json={})
     served = run.status()["versions"]["slots"]["serve"]

@@ -1,0 +1,239 @@
+"""What do users feel when the weights change under them? 100 swaps of each kind under 32 streaming requests.
+
+A real Serve application with one replica, asked over HTTP by 32 clients that stream 100 tokens each without end. A
+versions actor that this file drives moves the serve slot on; the replica stages, proves and serves each version as it
+does in a run. `pause_ms`: how long the engine stood still; `max_gap_ms`: the longest wait between two tokens of one
+answer; `ttft_ratio`: median first token while swapping, against the same load without swaps.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import ray
+
+from core.codec import encode
+from core.config import Config, load
+from core.messages import BASE, Imitate, PolicyRef, Published, ReplicaReport, Slots, Window
+
+CLIENTS = 32
+TOKENS = 100
+VERSIONS = 4
+NAMESPACE = "bench-swap"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--kind", choices=("lora", "full"), help="only this kind, in this process")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    swaps = 6 if options.quick else options.swaps
+    if options.kind is not None:
+        return asyncio.run(measure(options.kind, swaps))
+    return {kind: _in_a_process_of_its_own(kind, swaps) for kind in ("lora", "full")}
+
+
+def _in_a_process_of_its_own(kind: str, swaps: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench", "swap", "--kind", kind, "--swaps", str(swaps)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return {name: value for name, value in found.items() if name not in ("quick", "commit", "machine")}
+
+
+class Versions:
+    """The desired state as this file wants it."""
+
+    def __init__(self, base: Published) -> None:
+        self._base = base
+        self._slots = Slots(epoch=0)
+        self._changed = asyncio.Condition()
+        self._serving = 0
+        self._failed: dict[str, str] = {}
+        self._pauses_ms: list[float] = []
+
+    async def base(self, wait_s: float) -> bytes:
+        return encode(self._base)
+
+    async def desired(self, seen: int, wait_s: float) -> bytes:
+        async with self._changed:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait_for(lambda: self._slots.epoch > seen)
+            except TimeoutError:
+                pass
+            return encode(self._slots)
+
+    async def report(self, body: str) -> None:
+        report = ReplicaReport.model_validate_json(body)
+        self._failed |= report.failed
+        async with self._changed:
+            if report.serving.version != self._serving and "pause_ms" in report.counters:
+                self._pauses_ms.append(report.counters["pause_ms"])
+            self._serving = report.serving.version
+            self._changed.notify_all()
+
+    async def serve(self, published: Published) -> float:
+        """Move on to this version; seconds until the replica serves it. The one before stays for its requests."""
+        started = time.monotonic()
+        before = [p for p in self._slots.loaded if p.ref == self._slots.serve]
+        async with self._changed:
+            self._slots = Slots(
+                epoch=self._slots.epoch + 1,
+                serve=published.ref,
+                explore=published.ref,
+                loaded=(*before, published),
+            )
+            self._changed.notify_all()
+            async with asyncio.timeout(60):
+                await self._changed.wait_for(
+                    lambda: self._serving == published.ref.version or str(published.ref) in self._failed
+                )
+        return time.monotonic() - started
+
+    async def found(self) -> dict[str, Any]:
+        return {"failed": self._failed, "pauses_ms": self._pauses_ms}
+
+
+@dataclass
+class Seen:
+    """What the clients saw."""
+
+    ttft_s: list[float] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
+    failed: int = 0
+    truncated: int = 0
+
+
+async def measure(kind: str, swaps: int) -> dict[str, Any]:
+    from serve.app import deploy, undeploy
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = load("configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml", ["serve.port=0"])
+        base, versions = await asyncio.to_thread(make_versions, config, Path(folder))
+        from actors.system import free_port
+
+        config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_port()})})
+        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        try:
+            actor = ray.remote(Versions).options(name="versions", num_cpus=0.02).remote(base)
+            await asyncio.to_thread(deploy, config, NAMESPACE, 0)
+            url = f"http://{config.serve.host}:{config.serve.port}"
+            return await _under_load(actor, url, versions, swaps)
+        finally:
+            await asyncio.to_thread(undeploy)
+            ray.shutdown()
+
+
+async def _under_load(actor: Any, url: str, versions: list[Published], swaps: int) -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=CLIENTS)
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False, limits=limits) as client:
+        stop = asyncio.Event()
+        phases = {"calm": Seen(), "swapping": Seen()}
+        now = ["warm"]
+        clients = [asyncio.create_task(_stream_for_ever(client, stop, phases, now)) for _ in range(CLIENTS)]
+        await actor.serve.remote(versions[0])
+        await asyncio.sleep(5)
+        now[0] = "calm"
+        await asyncio.sleep(max(5.0, 0.2 * swaps))
+        now[0] = "swapping"
+        for number in range(1, swaps + 1):
+            like = versions[number % VERSIONS]
+            await actor.serve.remote(like.model_copy(update={"ref": PolicyRef(version=number + 1)}))
+            await asyncio.sleep(0.3)
+        now[0] = "after"
+        stop.set()
+        await asyncio.gather(*clients)
+    found = await actor.found.remote()
+    calm, swapping = phases["calm"], phases["swapping"]
+    pauses = found["pauses_ms"]
+    return {
+        "swaps": swaps,
+        "requests": len(swapping.ttft_s),
+        "failed": swapping.failed + calm.failed,
+        "truncated": swapping.truncated + calm.truncated,
+        "unproven": len(found["failed"]),
+        "pause_ms_p50": round(float(np.percentile(pauses, 50)), 1),
+        "pause_ms_p99": round(float(np.percentile(pauses, 99)), 1),
+        "max_gap_ms_p50": round(1e3 * float(np.percentile(swapping.gaps_s, 50)), 1),
+        "max_gap_ms_p99": round(1e3 * float(np.percentile(swapping.gaps_s, 99)), 1),
+        "max_gap_calm_ms_p99": round(1e3 * float(np.percentile(calm.gaps_s, 99)), 1),
+        "ttft_ratio": round(statistics.median(swapping.ttft_s) / statistics.median(calm.ttft_s), 3),
+        "ttft_calm_ms": round(1e3 * statistics.median(calm.ttft_s), 1),
+    }
+
+
+async def _stream_for_ever(
+    client: httpx.AsyncClient, stop: asyncio.Event, phases: dict[str, Seen], now: list[str]
+) -> None:
+    body = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": TOKENS, "stream": True}
+    body |= {"ignore_eos": True, "temperature": 1.0, "stream_options": {"include_usage": True}}
+    while not stop.is_set():
+        phase = phases.get(now[0])
+        started = last = time.monotonic()
+        first_s, longest_s, finish, usage = None, 0.0, None, None
+        try:
+            async with client.stream("POST", "/v1/completions", json=body) as reply:
+                reply.raise_for_status()
+                async for line in reply.aiter_lines():
+                    if not line.startswith("data: {"):
+                        continue
+                    event = json.loads(line[6:])
+                    usage = event.get("usage") or usage
+                    at = time.monotonic()
+                    if first_s is None:
+                        first_s = at - started
+                    else:
+                        longest_s = max(longest_s, at - last)
+                    last = at
+                    for choice in event["choices"]:
+                        finish = choice["finish_reason"] or finish
+        except httpx.HTTPError:
+            if phase is not None:
+                phase.failed += 1
+            continue
+        if phase is not None and first_s is not None:
+            phase.ttft_s.append(first_s)
+            phase.gaps_s.append(longest_s)
+            phase.truncated += finish != "length" or usage is None or usage["completion_tokens"] != TOKENS
+
+
+def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Published]]:
+    """The base and a few versions that were really trained, each a step from the one before."""
+    from core.codec import pack_ids
+    from methods import prompts
+    from training.room import Room
+
+    pool = prompts.read(config.prompts, 0)
+    room = Room(run_dir, config.model, config.learning, 0, "sft", [pool[i] for i in range(24)])
+    base = room.open()
+    made: list[Published] = []
+    parent = base
+    for number in range(1, VERSIONS + 1):
+        examples = tuple(
+            Imitate(
+                id=f"{number}-{i}",
+                group_id=f"{number}-{i}",
+                policy=BASE,
+                method="bench",
+                render_id=room.render_id,
+                context_ids=pack_ids([1, 10 + i, 20 + number]),
+                completion_ids=pack_ids([30 + i, 40 + number, 2]),
+            )
+            for i in range(64)
+        )
+        window = Window(number=number, group_ids=(), imitate=examples)
+        parent = room.make(window, PolicyRef(version=number), parent, lambda: None)
+        made.append(parent)
+    return base, made
