@@ -109,10 +109,12 @@ class Weighing:
         return len(self._order) - len(self.evidence.candidate_hits)
 
     async def _ask(self) -> None:
+        """The next batch, of both at once. Batches grow with what was asked: a long weighing needs fewer looks."""
         asked = len(self.evidence.candidate_hits)
-        batch = self._order[asked : asked + self.gate.config.batch]
-        for ref in (self.candidate, self.champion):
-            await _learn(self.policy, batch, ref, self.extract, self.max_tokens, self.cache)
+        batch = self._order[asked : asked + max(self.gate.config.batch, asked // 2)]
+        async with asyncio.TaskGroup() as tasks:
+            for ref in (self.candidate, self.champion):
+                tasks.create_task(_learn(self.policy, batch, ref, self.extract, self.max_tokens, self.cache))
         self.evidence = self.evidence.model_copy(
             update={
                 "candidate_hits": self.evidence.candidate_hits + _known(self.cache, self.candidate, batch),
