@@ -60,6 +60,7 @@ class Buffer:
         self._paused: str | None = None
         self._shares: deque[float] = deque(maxlen=learning.groups_per_window)
         self._tokens = 0
+        self._lag = 0
         self._changed = asyncio.Condition()
         self._started = False
 
@@ -136,8 +137,10 @@ class Buffer:
         ]
         await self._store.call("append", records)
         self._metrics.count("windows_drawn_total")
-        lag = max((self._replay.lag(e.policy.version, newest) for e in window.examples), default=0)
-        self._metrics.set("lag_versions", lag)
+        new = set(window.group_ids)
+        lags = [self._replay.lag(e.policy.version, newest) for e in window.examples if e.group_id in new]
+        self._lag = max(lags, default=0)
+        self._metrics.set("lag_versions", self._lag)
         return encode(window)
 
     # --- versions ---
@@ -194,6 +197,7 @@ class Buffer:
             "expired": t.expired,
             "quarantined": counts.quarantined_prompts,
             "stale_examples": counts.stale_examples,
+            "lag": self._lag,
             "vote_share": sum(self._shares) / len(self._shares) if self._shares else None,
             "tokens": self._tokens,
         }

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +12,7 @@ from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode
 from core.config import Config
+from core.errors import RatchetError
 from core.messages import BASE, PolicyRef
 from core.metrics import Metrics
 from core.protocols import Policy
@@ -22,6 +22,7 @@ from training.evaluate import Hits, Question, Weighing, accuracy, greedy_hits
 from training.gate import Gate, GateLedger
 
 CANDIDATE_WAIT_S = 20.0
+RETRY_S = 1.0
 ACCURACY = "accuracy:"
 """Prefix of the facts that hold one version's report: hits on the same questions, in the same order, for all."""
 
@@ -93,7 +94,7 @@ class Evaluator:
                 self._idle_s += time.monotonic() - asked
                 if work is not None:
                     tasks.create_task(self._report_on(work["candidate"]))
-                    await self._weigh(work["candidate"], work["champion"], work["ledger"])
+                    await self._weigh_or_try_again(work)
 
     async def stop(self) -> None: ...
 
@@ -112,6 +113,14 @@ class Evaluator:
         hits = await self._hits(ref, self._report[:questions])
         rate, low, high = accuracy(hits)
         return {"version": version, "accuracy": rate, "low": low, "high": high, "n": len(hits), "hits": _bits(hits)}
+
+    async def _weigh_or_try_again(self, work: dict[str, Any]) -> None:
+        """A policy that is away costs this weighing; the gate counts the next one as another candidate."""
+        try:
+            await self._weigh(work["candidate"], work["champion"], work["ledger"])
+        except (RatchetError, OSError) as error:
+            await self._note("weighing_failed", version=work["candidate"].version, why=str(error))
+            await asyncio.sleep(RETRY_S)
 
     async def _weigh(self, candidate: PolicyRef, champion: PolicyRef, ledger: dict[str, Any] | None) -> None:
         gate = Gate(self._config.gate, GateLedger.model_validate(ledger) if ledger else GateLedger())
@@ -145,14 +154,17 @@ class Evaluator:
     async def _report_on(self, ref: PolicyRef) -> None:
         """Accuracy of one version, once; then it may be unloaded."""
         if self._report and ref.version not in self._reported and self._config.report.per_version > 0:
-            found = await self.measure(ref.version, self._config.report.per_version)
+            try:
+                found = await self.measure(ref.version, self._config.report.per_version)
+            except (RatchetError, OSError) as error:
+                await self._note("report_failed", version=ref.version, why=str(error))
+                return await self._versions.call("reported", ref.version)
             self._metrics.set("accuracy_ratio", found["accuracy"])
             await self._store.call("append", [fact(f"{ACCURACY}{ref.version}", found)])
             brief = {name: found[name] for name in ("version", "accuracy", "low", "high", "n")}
             await self._note("measured", **brief)
             self._reported.add(ref.version)
-        with suppress(LookupError):
-            await self._versions.call("reported", ref.version)
+        await self._versions.call("reported", ref.version)
 
     async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
         return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")

@@ -58,12 +58,14 @@ class Progress:
         """The run in one line."""
         slots = status.get("versions", {}).get("slots", {})
         buffer = status.get("buffer", {})
+        replicas = status.get("versions", {}).get("replicas", {}).values()
         share = buffer.get("vote_share")
         rates = "  ".join(f"{who} {rate:.0f}" for who, rate in self._rates.items())
         parts = [
             f"serve v{slots.get('serve', 0)}  explore v{slots.get('explore', 0)}  champion v{slots.get('champion', 0)}",
             f"tokens/s: {rates}",
             f"vote agreement {share:.2f}" if share is not None else "no votes yet",
+            f"lag {buffer.get('lag', 0)}, swaps {sum(r.get('swaps', 0) for r in replicas):.0f}",
             f"buffer {buffer.get('waiting', 0)} waiting, {buffer.get('outstanding', 0)} leased",
             f"trainer {status.get('trainer', {}).get('phase', '-')}",
         ]

@@ -112,9 +112,10 @@ class Weighing:
         """The next batch, of both at once. Batches grow with what was asked: a long weighing needs fewer looks."""
         asked = len(self.evidence.candidate_hits)
         batch = self._order[asked : asked + max(self.gate.config.batch, asked // 2)]
-        async with asyncio.TaskGroup() as tasks:
-            for ref in (self.candidate, self.champion):
-                tasks.create_task(_learn(self.policy, batch, ref, self.extract, self.max_tokens, self.cache))
+        both = (self.candidate, self.champion)
+        await asyncio.gather(
+            *(_learn(self.policy, batch, ref, self.extract, self.max_tokens, self.cache) for ref in both)
+        )
         self.evidence = self.evidence.model_copy(
             update={
                 "candidate_hits": self.evidence.candidate_hits + _known(self.cache, self.candidate, batch),

@@ -1,6 +1,9 @@
 """The whole system as a user starts it: Ray, vLLM, HTTP, the gate, two versions."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from core.messages import Event, Vote
 from core.store import RunReader
 from tests.real.conftest import ROOT, Run
 
@@ -19,15 +23,22 @@ QUESTION = "Tom has 5 apples. He buys 3 apples. How many apples does Tom have no
 SMALL = ("learning.groups_per_window=96", "report.per_version=120", "report.final=120", "gate.max_probes=400")
 
 
+def ratchet(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "actors.cli", *arguments, "--dir", str(run.dir)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
 def one(run: Run, *arguments: str) -> str:
     """What `ratchet ARGUMENTS` prints for this run."""
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "actors.cli", *arguments, "--dir", str(run.dir)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = ratchet(run, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def spans_of(events: list[Event], opening: str, closing: str) -> list[tuple[float, float]]:
+    """From when to when each version was between these two events."""
+    began = {e.detail["version"]: e.at for e in events if e.kind == opening}
+    return [(began[e.detail["version"]], e.at) for e in events if e.kind == closing and e.detail["version"] in began]
 
 
 def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None:
@@ -69,8 +80,6 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
     assert http.post("/v1/chat/completions", content=b"{nonsense").status_code == 400
 
     # users go on being answered while two versions are learned
-    import time
-
     asked = 0
     deadline = time.monotonic() + 600
     while run.status()["versions"]["decided"] < 2:
@@ -81,6 +90,14 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
         assert time.monotonic() < deadline, run.log.read_text()[-3000:]
         time.sleep(1)
     assert asked > 3
+
+    # collecting, training and weighing went on at the same time
+    reader = RunReader(run.dir)
+    events = reader.events()
+    cast = [vote.cast_at for vote in reader.all("votes", Vote)]
+    for opening, closing in (("training", "published"), ("weighing", "decided")):
+        spans = spans_of(events, opening, closing)
+        assert any(began < at < ended for at in cast for began, ended in spans), f"no vote was cast while {opening}"
 
     page = http.get("/metrics").text
     assert "ratchet_tokens_total" in page
@@ -111,6 +128,11 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
     assert "answer is" in tokenizer.decode(model.generate(ids, max_new_tokens=60, do_sample=False)[0])
     adapter = Path(one(run, "export", f"v{newest}", "--to", str(run.dir / "adapter")).strip().splitlines()[-1])
     assert load_file(adapter / "adapter_model.safetensors")
+
+    # the gate weighs any checkpoint, also of a stopped run
+    done = ratchet(run, "gate", str(adapter))
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert "probes)" in done.stdout
 
 
 def test_whole_models_are_learned_and_swapped_in_place(start_run: Start) -> None:
