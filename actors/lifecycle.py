@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -76,7 +78,7 @@ class Lifecycle:
         self._watching.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._stop_timeout_s):
-                await asyncio.to_thread(self._system.disconnect)
+                await _daemon(self._system.disconnect)
 
     async def _bring_up(self, names: list[str], deadline: float) -> None:
         for name, started in [(name, self._system.parts[name].start.remote()) for name in names]:
@@ -118,7 +120,7 @@ class Lifecycle:
     async def _in_thread(self, what: str, call: Any, deadline: float) -> None:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await asyncio.to_thread(call)
+                await _daemon(call)
                 log.info("%s: done", what)
         except TimeoutError:
             raise Overdue(f"{what} took longer than {self._start_timeout_s:.0f} s") from None
@@ -127,6 +129,29 @@ class Lifecycle:
         except Exception as error:
             log.exception("%s", what)
             raise _readable(what, error) from None
+
+
+async def _daemon(call: Callable[[], None]) -> None:
+    """Await a blocking call of Ray's in a thread that nothing waits for at the end: once its cluster is gone, such a
+    call may never return (Ray 2.60: `serve.start` spins in `ray.get`)."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            call()
+        except BaseException as raised:  # whatever it is, it belongs to the one who waits
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    await done
 
 
 def _readable(what: str, error: Exception) -> RatchetError:

@@ -152,3 +152,15 @@ def test_with_every_answer_key_deleted_the_run_is_the_same_but_for_accuracy(star
     assert report["accuracy_start"] is None
     assert len(report["versions"]) == 3
     assert any(v["verdict"] == "promote" for v in report["versions"])
+
+
+def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Start) -> None:
+    run = start_run()
+    deadline = time.monotonic() + 120
+    while not any("ServeController" in " ".join(p.cmdline()) for p in run.family()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    family = run.family()
+    assert run.interrupt(90) == 130
+    time.sleep(3)
+    assert not [p for p in family if p.is_running() and p.status() != "zombie"]
