@@ -42,6 +42,8 @@ class RaySystem:
     def connect(self) -> None:
         """Join the cluster at `address`, or start one that lives as long as this process."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is not None:
