@@ -40,8 +40,12 @@ class Lifecycle:
         self._failure: asyncio.Future[None] | None = None
 
     async def connect(self) -> None:
-        """Join or start Ray. It sets signal handlers of its own, so set yours after this."""
-        await self._in_thread("connecting to Ray", self._system.connect, time.monotonic() + self._start_timeout_s)
+        """Join or start Ray, in this very thread: its processes die with the thread that started them. It sets signal
+        handlers of its own, so set yours after this."""
+        try:
+            self._system.connect()
+        except Exception as error:
+            raise _readable("connecting to Ray", error) from None
 
     async def start(self) -> None:
         """Returns when users can ask. Raises: Overdue naming what did not come up in time; whatever a part's `start`
