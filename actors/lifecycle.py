@@ -56,7 +56,7 @@ class Lifecycle:
         try:
             await self._in_thread("making the actors", self._system.make_core, deadline)
             await self._bring_up(["store"], deadline)  # everybody else writes to it
-            await self._bring_up(["buffer", "versions", "console", "trainer"], deadline)
+            await self._bring_up(["buffer", "versions", "trainer"], deadline)
             await serving
         finally:
             serving.cancel()

@@ -6,11 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from actors.evaluator import ACCURACY
 from core.config import Config, Lora
 from core.messages import Decision, Event
@@ -131,6 +126,11 @@ def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
 
 
 def _plot(path: Path, rows: Sequence[VersionRow]) -> None:
+    import matplotlib  # here, because it takes a second that no other command should pay
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
     colours = {"promote": "tab:green", "reject": "tab:red", "hold": "tab:orange", "base": "tab:blue"}
     known = [row for row in rows if row.accuracy is not None]
     figure, (by_version, by_tokens) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)

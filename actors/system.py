@@ -62,7 +62,7 @@ class RaySystem:
         return RayPeer(name, self.namespace)
 
     def make_core(self) -> None:
-        """What must stand before the first answer: memory, buffer, versions, trainer, and the console."""
+        """What a first answer needs: memory, buffer, versions, and the trainer, which describes the base."""
         config, run_dir = self.config, str(self.run_dir)
         store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
         plateau = config.learning.plateau
@@ -71,19 +71,19 @@ class RaySystem:
         self._host("buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics())
         self._host("versions", Versions, run_dir, store, buffer, _metrics(), patience)
         self._host("trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics())
-        self._host("console", Console, {name: self.peer(name) for name in ASKED}, config.report.final)
 
     def serve(self) -> None:
         """Bring the policy service up; returns when every replica has proven what it is to serve."""
         self._service = deploy(self.config, self.namespace, self._gpus()[0])
 
     def make_learners(self) -> None:
-        """Collectors and evaluator: they need the service, and users do not need them."""
+        """What a first answer does not need: collectors and evaluator, which need the service, and the console."""
         assert self._service is not None, "serve() comes first"
         config, policy = self.config, ServedPolicy(self._service.learning)
         store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, buffer, config, policy)
+        self._host("console", Console, {name: self.peer(name) for name in ASKED}, config.report.final)
         self._host("evaluator", Evaluator, str(self.run_dir), store, versions, config, policy, _metrics())
 
     def disconnect(self) -> None:
