@@ -18,7 +18,7 @@ from actors.calls import Peer
 from core.clock import Clock, SystemClock
 from core.codec import decode_batch, encode
 from core.config import LearningConfig
-from core.errors import StoreError, Unavailable
+from core.errors import Unavailable
 from core.messages import Lease, Outcome
 from core.metrics import Metrics
 from core.store import RunReader, event, fact, outcome_records
@@ -56,7 +56,7 @@ class Buffer:
         self._returned: deque[int] = deque()
         self._next_place = 0
         self._settled: set[int] = set()
-        self._newest = 0
+        self._failures = 0
         self._paused: str | None = None
         self._shares: deque[float] = deque(maxlen=learning.groups_per_window)
         self._tokens = 0
@@ -105,10 +105,14 @@ class Buffer:
         held = {o.place: self._outstanding.pop(o.place) for o in outcomes if self._is_outstanding(o)}
         try:
             await self._keep([outcome for outcome in outcomes if outcome.place in held])
-        except StoreError:
+        except BaseException:  # whatever kept it from being acknowledged, the lease runs on
             self._outstanding.update(held)
             raise
         results = [self._take(outcome) if outcome.place in held else "expired" for outcome in outcomes]
+        if self._failures >= self._learning.groups_per_window:
+            last = next((outcome.failure for outcome in reversed(outcomes) if outcome.failure), "unknown")
+            await self.pause(f"{self._failures} prompts in a row failed, the last: {last}")
+            self._failures = 0
         await self._wake()
         return results
 
@@ -118,7 +122,6 @@ class Buffer:
         """The window after number `after`: drawn now if it is full, or again if a trainer died over it; None after
         `wait_s`. `newest` is the version in the explore slot, from which staleness is counted."""
         self._check_started()
-        self._newest = max(newest, self._newest)
         again = self._replay.again(after + 1)
         if again is not None:
             return encode(again)
@@ -126,6 +129,9 @@ class Buffer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait_for(lambda: self._replay.ready() and self._paused is None)
+            again = self._replay.again(after + 1)  # another draw may have taken it while this one waited
+            if again is not None:
+                return encode(again)
             window = self._replay.draw(newest) if self._paused is None else None
         if window is None:
             return None
@@ -147,10 +153,12 @@ class Buffer:
 
     async def published(self, version: int) -> None:
         """Staleness counts one version more."""
+        self._check_started()
         self._replay.publish(version)
 
     async def settle(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
         """The candidate made of this window is decided; a rejected one's samples are quarantined. Idempotent."""
+        self._check_started()
         if rejected:
             withdrawn = self._replay.quarantine(version)
             self._throttle.quarantine(len(withdrawn.places))
@@ -169,11 +177,13 @@ class Buffer:
 
     async def pause(self, reason: str) -> None:
         """No more leases and draws until `resume`; what is in flight is still taken."""
+        self._check_started()
         if self._paused is None:
             self._paused = reason
             await self._store.call("append", [event(self._clock.now(), "buffer", "paused", reason=reason)])
 
     async def resume(self) -> None:
+        self._check_started()
         if self._paused is not None:
             self._paused = None
             await self._store.call("append", [event(self._clock.now(), "buffer", "resumed")])
@@ -226,6 +236,7 @@ class Buffer:
     def _take(self, outcome: Outcome) -> str:
         """Count a stored outcome. A place is used once: what is withdrawn is made up for by the next prompts."""
         result = self._replay.add(outcome)
+        self._failures = self._failures + 1 if result == "failed" else 0
         self._tokens += outcome.tokens
         self._shares.extend(scored.verdict.share for scored in outcome.scored)
         match result:

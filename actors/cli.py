@@ -183,6 +183,14 @@ def main() -> None:
         sys.exit(130)
 
 
+def _told(reply: httpx.Response) -> str:
+    """The message of an error in OpenAI's shape, or what else came."""
+    try:
+        return str(reply.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{reply.url} answered {reply.status_code}: {reply.text[:200]}"
+
+
 def _load(path: Path, overrides: list[str]) -> Config:
     return configuration.load(path, overrides)
 
@@ -195,7 +203,10 @@ def _live(path: Path) -> str:
 
 
 def _get(url: str) -> Any:
-    return httpx.get(url, timeout=30, trust_env=False).json()
+    try:
+        return httpx.get(url, timeout=30, trust_env=False).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise RatchetError(f"{url} gives no answer ({error}); is the run still starting or stopping?") from None
 
 
 def _post(url: str, body: dict[str, Any], timeout_s: float = 60) -> httpx.Response:
@@ -204,7 +215,7 @@ def _post(url: str, body: dict[str, Any], timeout_s: float = 60) -> httpx.Respon
     except httpx.HTTPError as error:
         raise RatchetError(f"{url} does not answer: {error}") from None
     if not reply.is_success:
-        raise RatchetError(reply.json().get("error", {}).get("message", reply.text))
+        raise RatchetError(_told(reply))
     return reply
 
 

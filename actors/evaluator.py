@@ -12,7 +12,7 @@ from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode
 from core.config import Config
-from core.errors import RatchetError
+from core.errors import ConfigError, RatchetError
 from core.messages import BASE, PolicyRef
 from core.metrics import Metrics
 from core.protocols import Policy
@@ -70,6 +70,7 @@ class Evaluator:
         self._max_tokens = config.method.sampler.max_tokens
         self._probes: list[Question] = []
         self._report: list[Question] = []
+        self._asked: set[PolicyRef] = set()
         self._cache: Hits = {}
         self._weighing: dict[str, Any] | None = None
         self._idle_s = 0.0
@@ -93,7 +94,9 @@ class Evaluator:
                 work = await self._versions.call("next_candidate", CANDIDATE_WAIT_S)
                 self._idle_s += time.monotonic() - asked
                 if work is not None:
-                    tasks.create_task(self._report_on(work["candidate"]))
+                    if work["candidate"] not in self._asked:
+                        self._asked.add(work["candidate"])
+                        tasks.create_task(self._report_on(work["candidate"]))
                     await self._weigh_or_try_again(work)
 
     async def stop(self) -> None: ...
@@ -108,14 +111,19 @@ class Evaluator:
         }
 
     async def measure(self, version: int, questions: int) -> dict[str, Any]:
-        """Greedy accuracy of a loaded version on so many report questions: for `ratchet eval` and the final report."""
+        """Greedy accuracy of a loaded version on so many report questions: for `ratchet eval` and the final report.
+
+        Raises: ConfigError when the run has no report questions."""
+        if not self._report:
+            raise ConfigError("this run has no report.questions; name a file of prompts and answers to measure with")
         ref = PolicyRef(version=version)
         hits = await self._hits(ref, self._report[:questions])
         rate, low, high = accuracy(hits)
         return {"version": version, "accuracy": rate, "low": low, "high": high, "n": len(hits), "hits": _bits(hits)}
 
     async def _weigh_or_try_again(self, work: dict[str, Any]) -> None:
-        """A policy that is away costs this weighing; the gate counts the next one as another candidate."""
+        """A policy that is away costs this weighing, which begins anew as the same candidate: nothing that training
+        could see came out of it."""
         try:
             await self._weigh(work["candidate"], work["champion"], work["ledger"])
         except (RatchetError, OSError) as error:
@@ -147,6 +155,7 @@ class Evaluator:
         contends = decision.verdict == "promote" and not decision.new_champion and self._config.gate.enabled
         if contends and await weighing.crown():
             await self._versions.call("crown", candidate.version, gate.ledger.model_dump(mode="json"))
+        await self._versions.call("weighed")
         self._metrics.count("probes_total", len(weighing.evidence.candidate_hits))
         self._cache = {key: hit for key, hit in self._cache.items() if key[0] == gate.ledger.champion}
         self._weighing = None

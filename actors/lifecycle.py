@@ -17,6 +17,7 @@ log = logging.getLogger("ratchet.lifecycle")
 RESTARTS = 5
 """Of one part within RESTART_SPAN_S; one more ends the run."""
 RESTART_SPAN_S = 300.0
+RESTART_RETRY_S = 0.5
 
 
 class System(Protocol):
@@ -105,8 +106,24 @@ class Lifecycle:
             if not isinstance(error, RayActorError) or len(deaths) > RESTARTS:
                 return self._fail(name, error)
             log.warning("%s died (%s); starting it again", name, error)
-            with contextlib.suppress(RayActorError):
+            failure = await self._started_again(name)
+            if failure is not None:
+                return self._fail(name, failure)
+
+    async def _started_again(self, name: str) -> Exception | None:
+        """Wait for Ray to bring the actor back and start it. Returns what kept it from starting."""
+        deadline = time.monotonic() + self._start_timeout_s
+        while True:
+            try:
                 await self._system.parts[name].start.remote()
+            except RayActorError as error:
+                if time.monotonic() > deadline:
+                    return error
+                await asyncio.sleep(RESTART_RETRY_S)
+            except Exception as error:  # handed to whoever started the run
+                return error
+            else:
+                return None
 
     async def _run_of(self, name: str) -> Exception:
         try:
@@ -160,7 +177,9 @@ async def _daemon(call: Callable[[], None]) -> None:
 
 def _readable(what: str, error: Exception) -> RatchetError:
     """One line: what failed, and the error at the root of it; the whole story is in the log."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError | BaseExceptionGroup):
+        cause = cause.cause if isinstance(cause, RayTaskError) else cause.exceptions[0]
     told = [line for line in str(cause).strip().splitlines() if line.strip()] or [type(cause).__name__]
     log.error("%s: %s", what, error)
     return RatchetError(f"{what}: {told[-1].strip() if len(told) > 3 else ' '.join(told)}; more in the run's logs/")

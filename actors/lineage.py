@@ -193,7 +193,8 @@ class Lineage:
     def _reject(self, version: int, reason: str, decision: Decision | None = None) -> list[Settled]:
         self.epoch += 1
         self.fallen = max(self.published)
-        self.without_gain += 1
+        if reason != PARENT_REJECTED:
+            self.without_gain += 1
         settled: list[Settled] = []
         for each in [version, *self._undecided_descendants(version)]:
             self.states[each] = "rejected"

@@ -108,7 +108,10 @@ def make_anchors(questions: PromptsConfig, config: Config, to: Path, samples: in
     if not anchors:
         raise ConfigError(f"the base reaches a share of {min_share} on none of {len(pool)} prompts; lower --min-share")
     asked, answers, shares = zip(*anchors, strict=True)
-    pq.write_table(pa.table({"prompt": asked, "answer": answers, "share": shares}), to)
+    weights = Path(config.model.path) / "model.safetensors"
+    digest = digest_file(weights) if weights.is_file() else ""
+    table = pa.table({"prompt": asked, "answer": answers, "share": shares})
+    pq.write_table(table.replace_schema_metadata({"model_sha256": digest}), to)
     return len(pool), len(anchors)
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 
 from actors.evaluator import probes_of, report_questions
+from core.artifacts import MANIFEST, digest_file, read_manifest
 from core.config import Config, Full, Lora
 from core.errors import ConfigError
+from core.proof import fingerprint
 from methods import prompts, recipes
 from training import objectives
 
@@ -51,6 +54,7 @@ def check(config: Config) -> list[str]:
         keyed = [question.prompt for question in report]
         prompts.refuse_overlap(pool, keyed, config.prompts.path, config.report.questions or "")
         prompts.refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
+    _check_anchors(config)
     _check_port(config.serve.host, config.serve.port)
     _check_memory(config)
     notes = [f"skipped {report}" for report in pool.reports]
@@ -100,6 +104,35 @@ def _check_model(config: Config) -> None:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"model.path={config.model.path!r} has no {name}; save model and tokenizer there")
+
+
+def _check_anchors(config: Config) -> None:
+    """Anchors are the answers of one base; those of another would weigh with somebody else's mistakes."""
+    path = config.gate.anchors
+    weights = Path(config.model.path) / "model.safetensors"
+    if path is None or config.gate.keys is not None or not weights.is_file():
+        return
+    made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()
+    if made_for and made_for != digest_file(weights):
+        raise ConfigError(
+            f"gate.anchors={path} were made for another model than {config.model.path}; make its own with "
+            "`ratchet anchors`, or set gate.anchors=null (then every candidate is held)"
+        )
+
+
+def check_same_base(config: Config, run_dir: Path) -> None:
+    """Raises: ConfigError when the run directory was made with another base model."""
+    manifest = run_dir / "versions" / "v0000" / MANIFEST
+    folder = Path(config.model.path)
+    if not manifest.is_file() or not folder.is_dir():
+        return
+    made_with = read_manifest(manifest.parent).get("base_digest")
+    now = fingerprint({file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))})
+    if made_with != now:
+        raise ConfigError(
+            f"{run_dir} was made with another base model than model.path={config.model.path!r}; use that one, or "
+            "another run directory"
+        )
 
 
 def _check_port(host: str, port: int) -> None:

@@ -26,7 +26,8 @@ class Progress:
         self._url = url
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
-        self._events_seen = 0
+        self._events_seen = len(self._reader.events())  # a resumed run does not tell its past again
+        self._table: Table | None = None
         self._before: tuple[float, dict[str, float]] | None = None
         self._rates: dict[str, float] = {}
 
@@ -46,13 +47,15 @@ class Progress:
         except StoreError:
             events = []
         self._events_seen += len(events)
+        if events or self._table is None:
+            self._table = versions_table(version_rows(self._reader)[-SHOWN_VERSIONS:])
         for event in events:
             line = told(event)
             if line is not None:
-                self._console.print(Text.from_markup(f"[dim]{time.strftime('%H:%M:%S')}[/] {line}"))
+                self._console.print(Text.from_markup(f"[dim]{_clock(event.at)}[/] {line}"))
         self._rates = self._tokens_per_s(status)
         if self._live is not None:
-            self._live.update(Group(self._versions_table(), Text(self.line(status))))
+            self._live.update(Group(self._table, Text(self.line(status))))
 
     def line(self, status: dict[str, Any]) -> str:
         """The run in one line."""
@@ -82,8 +85,9 @@ class Progress:
         self._before = (now, totals)
         return {who: max(0.0, totals[who] - before.get(who, 0.0)) / max(now - then, 1e-3) for who in totals}
 
-    def _versions_table(self) -> Table:
-        return versions_table(version_rows(self._reader)[-SHOWN_VERSIONS:])
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def tokens_by_purpose(status: dict[str, Any]) -> dict[str, float]:

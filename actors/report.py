@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.evaluator import ACCURACY
 from core.config import Config, Lora
-from core.messages import Decision, Event
+from core.messages import Decision, Event, Outcome
 from core.store import RunReader
 
 FINAL = "final:"
@@ -86,7 +86,7 @@ def _row(version: int, decision: Decision | None, measured: dict[str, Any] | Non
 
 def _tokens_by_version(trainings: Sequence[Event], reader: RunReader) -> dict[int, int]:
     """Tokens of the outcomes in every window up to the one that each version was trained on."""
-    spent = {outcome.place: outcome.tokens for outcome in reader.outcomes()}
+    spent = {outcome.place: outcome.tokens for outcome in reader.all("outcomes", Outcome)}
     tokens: dict[int, int] = {}
     total = 0
     windows = {int(name.split(":")[1]): body["places"] for name, body in reader.facts("window:").items()}

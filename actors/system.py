@@ -25,6 +25,8 @@ from serve.telemetry import RaySink
 from training.room import Room
 
 PROOF_PROMPTS = 24
+MEASURE_S = 900.0
+"""Asking thousands of report questions takes minutes beside learning."""
 ASKED = ("store", "versions", "buffer", "trainer", "evaluator")
 
 
@@ -58,8 +60,8 @@ class RaySystem:
             )
         self._link_logs()
 
-    def peer(self, name: str) -> RayPeer:
-        return RayPeer(name, self.namespace)
+    def peer(self, name: str, deadline_s: float = 60.0) -> RayPeer:
+        return RayPeer(name, self.namespace, deadline_s)
 
     def make_core(self) -> None:
         """What a first answer needs: memory, buffer, versions, and the trainer, which describes the base."""
@@ -83,7 +85,8 @@ class RaySystem:
         store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, buffer, config, policy)
-        self._host("console", Console, {name: self.peer(name) for name in ASKED}, config.report.final)
+        asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}
+        self._host("console", Console, asked, config.report.final)
         self._host("evaluator", Evaluator, str(self.run_dir), store, versions, config, policy, _metrics())
 
     def disconnect(self) -> None:

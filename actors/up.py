@@ -18,14 +18,13 @@ from actors.calls import RayPeer
 from actors.lifecycle import Lifecycle
 from actors.progress import Progress, tokens_by_purpose, versions_table
 from actors.rundir import RunDir
-from actors.system import RaySystem, free_port
+from actors.system import MEASURE_S, RaySystem, free_port
 from core.config import Config
 from core.errors import RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.store import RunReader, event, fact
 
 LOOK_S = 1.0
-MEASURE_S = 900.0
 
 
 def up(config: Config, console: Console, address: str | None = None) -> Path:
@@ -36,6 +35,8 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_port()})})
     for note in preflight.check(config):
         console.print(f"[yellow]note[/] {escape(note)}")
+    if config.run.dir is not None:
+        preflight.check_same_base(config, Path(config.run.dir))
     run = RunDir.open(config)
     _log_to(run.path / "logs" / "driver.log")
     try:
@@ -58,8 +59,8 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
             _stop_on_signals()
             await lifecycle.start()
         first_answer_s = await _first_answer(url, config, console)
-        run.announce(url=url, namespace=system.namespace)
         await lifecycle.learn()
+        run.announce(url=url, namespace=system.namespace)
         status = await _until_done(config, run, lifecycle, system, url, console)
         if config.run.versions is not None:
             await _finish(config, run, system, console, status, first_answer_s)
@@ -77,8 +78,11 @@ async def _first_answer(url: str, config: Config, console: Console) -> float:
         "temperature": 0,
         "max_tokens": config.method.sampler.max_tokens,
     }
-    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-        reply = await client.post(f"{url}/v1/chat/completions", json=body)
+    try:
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+            reply = await client.post(f"{url}/v1/chat/completions", json=body)
+    except httpx.HTTPError as error:
+        raise RatchetError(f"{url} did not answer its first question: {error!r}; more in the run's logs/") from None
     if not reply.is_success:
         raise RatchetError(f"the service answered {reply.status_code} to its first question: {reply.text[:300]}")
     took_s = time.time() - psutil.Process().create_time()
@@ -122,7 +126,7 @@ async def _finish(
     """Measure base and served version on all report questions, write the report, show the table."""
     wall_s = time.time() - psutil.Process().create_time()
     tokens = tokens_by_purpose(status)
-    store, evaluator = system.peer("store"), RayPeer("evaluator", system.namespace, MEASURE_S)
+    store, evaluator = system.peer("store"), system.peer("evaluator", MEASURE_S)
     if report.has_questions(config):
         with console.status(f"asking base and served version {config.report.final} report questions"):
             served = status["versions"]["slots"]["serve"]
@@ -132,7 +136,7 @@ async def _finish(
             await store.call("append", [fact(f"{report.FINAL}start", start), fact(f"{report.FINAL}end", end)])
     await store.call("append", [event(time.time(), "driver", "finished", decided=status["versions"]["decided"])])
     timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
-    body = report.write(run.path, config, timing, tokens["explore"], tokens["gate"])
+    body = report.write(run.path, config, timing, status["buffer"]["tokens"], tokens["gate"])
     reader = RunReader(run.path)
     console.print(versions_table(report.version_rows(reader)))
     reader.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import Peer
-from actors.lineage import Lineage, Settled
+from actors.lineage import PARENT_REJECTED, Lineage, Settled
 from core.clock import Clock, SystemClock
 from core.codec import decode, encode
 from core.errors import Overdue, Unavailable
@@ -45,6 +45,9 @@ class Versions:
         """Find the state that the run directory holds, if any; the base comes from the trainer, see `found`."""
         reader = await asyncio.to_thread(RunReader, self._run_dir)
         snapshot = reader.fact("lineage")
+        base = reader.fact("base")
+        if base is not None:
+            self._lineage.base = Published.model_validate(base)
         if snapshot is not None:
             self._lineage.restore(snapshot, reader.versions(), list(reader.all("decisions", Decision)))
             self._ledger = reader.fact("ledger")
@@ -52,7 +55,12 @@ class Versions:
         self._started = True
 
     async def run(self) -> None:
-        """Nothing to do by itself: it lives as long as it is not stopped."""
+        """Tell the buffer again what was settled before a restart, which may not have reached it; then only answer."""
+        for version, decision in self._lineage.decisions.items():
+            if version in self._lineage.published:
+                window = self._lineage.published[version].window
+                discarded = decision.reason == PARENT_REJECTED
+                await self._buffer.call("settle", window, version, decision.verdict == "reject", discarded)
         await asyncio.Event().wait()
 
     async def stop(self) -> None: ...
@@ -61,9 +69,9 @@ class Versions:
 
     async def found(self, base: bytes) -> None:
         """The trainer has written down what the base is; replicas wait for it."""
+        self._check_started()
         self._lineage.base = decode(Published, base)
-        async with self._changed:
-            self._changed.notify_all()
+        await self._keep([fact("base", self._lineage.base.model_dump(mode="json"))])
 
     async def base(self, wait_s: float) -> bytes:
         """Raises: Overdue when the trainer has not described the base by then."""
@@ -89,6 +97,7 @@ class Versions:
 
     async def report(self, body: str) -> None:
         """Take a replica's report in; a version that all fresh replicas of its pool hold is proven."""
+        self._check_started()
         report = ReplicaReport.model_validate_json(body)
         self._reports[report.replica] = (report, self._clock.monotonic())
         for version in self._lineage.undecided:
@@ -103,6 +112,7 @@ class Versions:
 
     async def parent(self) -> bytes:
         """What to train on from: the newest version that was not rejected."""
+        self._check_started()
         return encode(self._lineage.parent)
 
     async def last_window(self) -> int:
@@ -112,6 +122,7 @@ class Versions:
 
     async def newest(self) -> int:
         """The version in the explore slot: staleness is counted from it."""
+        self._check_started()
         return self._lineage.explore.version
 
     async def take_ref(self) -> PolicyRef:
@@ -122,6 +133,7 @@ class Versions:
 
     async def propose(self, published: bytes) -> None:
         """A new version stands on disk. Proposing it again changes nothing."""
+        self._check_started()
         body = decode(Published, published)
         if body.ref.version in self._lineage.published:
             return
@@ -152,10 +164,13 @@ class Versions:
 
     async def decide(self, body: bytes, ledger: dict[str, Any]) -> None:
         """The gate's word. A decision on a version that was decided meanwhile (its parent fell) is dropped."""
+        self._check_started()
         decision = decode(Decision, body)
-        self._ledger = ledger
         if self._lineage.states.get(decision.candidate.version) != "proven":
-            return await self._keep([fact("ledger", ledger)])
+            # the count of candidates stands; a champion that this decision would have made does not
+            self._ledger = {**ledger, "champion": self._lineage.champion.model_dump(mode="json")}
+            return await self._keep([fact("ledger", self._ledger)])
+        self._ledger = ledger
         settled = self._lineage.decide(decision)
         self._metrics.count("verdicts_total", verdict=decision.verdict)
         detail = decision.model_dump(mode="json", exclude={"candidate", "champion"})
@@ -172,17 +187,24 @@ class Versions:
             ),
         ]
         await self._settle(settled, records)
+
+    async def weighed(self) -> None:
+        """The evaluator is done with a candidate, crown included: time to see whether learning still gains anything."""
+        self._check_started()
         if self._plateau is not None and self._lineage.without_gain >= self._plateau:
-            await self._pause_on_plateau()
+            reason = f"{self._lineage.without_gain} candidates in a row brought no gain"
+            await self._buffer.call("pause", reason)
 
     async def crown(self, version: int, ledger: dict[str, Any]) -> None:
         """A promoted version has shown that it is better than the champion, and takes its place."""
-        self._ledger = ledger
+        self._check_started()
         self._lineage.crown(version)
+        self._ledger = ledger
         await self._keep([fact("ledger", ledger), event(self._clock.now(), "versions", "crowned", version=version)])
 
     async def reported(self, version: int) -> None:
         """The report on this version is done; replicas may unload it."""
+        self._check_started()
         self._lineage.reported(version)
         await self._keep([])
 
@@ -209,6 +231,7 @@ class Versions:
 
     async def forget_plateau(self) -> None:
         """Learning was resumed by hand: count anew."""
+        self._check_started()
         self._lineage.without_gain = 0
         await self._keep([])
 
@@ -246,6 +269,3 @@ class Versions:
         await self._store.call("append", [*records, fact("lineage", self._lineage.snapshot())])
         async with self._changed:
             self._changed.notify_all()
-
-    async def _pause_on_plateau(self) -> None:
-        await self._buffer.call("pause", f"{self._lineage.without_gain} candidates in a row brought no gain")

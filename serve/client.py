@@ -1,6 +1,7 @@
 """The model as the rest of the system sees it: `core.protocols.Policy` over a Serve handle."""
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,8 @@ from ray.serve.handle import DeploymentHandle
 from core.codec import decode_batch, encode
 from core.errors import Overdue, Unavailable, VersionError
 from core.messages import Candidate, PolicyRef, Prompt, Sampling
+
+RETRIED = (VersionError, Unavailable, RayActorError, DeploymentUnavailableError, BackPressureError)
 
 
 class ServedPolicy:
@@ -33,19 +36,18 @@ class ServedPolicy:
         return await self._call("logprobs", encode(prompt), text, str(ref) if ref else None)
 
     async def _call(self, method: str, *arguments: object) -> Any:
+        """One answer, however long it takes; only what a replica refuses is tried again, until `patience_s` is over."""
+        stop_at = time.monotonic() + self._patience_s
         delay_s = 0.05
-        try:
-            async with asyncio.timeout(self._patience_s):
-                while True:
-                    try:
-                        return await getattr(self._handle, method).remote(*arguments)
-                    except (VersionError, RayActorError, DeploymentUnavailableError, BackPressureError) as error:
-                        last = error
-                    await asyncio.sleep(delay_s)
-                    delay_s = min(2 * delay_s, 2.0)
-        except TimeoutError:
-            raise Overdue(f"no replica answered {method} within {self._patience_s} s; last: {last}") from None
-        except asyncio.CancelledError:
-            raise
-        except OSError as error:
-            raise Unavailable(f"the policy service is out of reach: {error}") from None
+        while True:
+            try:
+                return await getattr(self._handle, method).remote(*arguments)
+            except RETRIED as error:
+                if time.monotonic() > stop_at:
+                    raise Overdue(
+                        f"no replica answered {method} within {self._patience_s:.0f} s; last: {error}"
+                    ) from None
+            except OSError as error:
+                raise Unavailable(f"the policy service is out of reach: {error}") from None
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 2.0)

@@ -28,6 +28,7 @@ from serve.telemetry import RaySink, scrape
 log = logging.getLogger("ratchet.replica")
 POLL_S = 2.0
 """A replica is heard of at least this often."""
+RETRY_S = 0.5
 
 
 @rayserve.ingress()  # late-bound: vLLM's app needs a running engine, see __serve_build_asgi_app__
@@ -71,6 +72,7 @@ class PolicyReplica:
 
     async def __del__(self) -> None:
         self._following.cancel()
+        await self._reconciler.stop()
         await self._engine.stop()
 
     # --- by handle, for collectors and evaluator ---
@@ -101,12 +103,10 @@ class PolicyReplica:
     # --- what the routes ask (serve.routes.Control) ---
 
     async def status(self) -> dict[str, Any]:
-        console: Any = ray.get_actor("console", self._namespace)
-        return await console.status.remote()
+        return await self._console().status.remote()
 
     async def command(self, name: str, argument: str | None) -> dict[str, Any]:
-        console: Any = ray.get_actor("console", self._namespace)
-        return await console.command.remote(name, argument)
+        return await self._console().command.remote(name, argument)
 
     async def metrics(self) -> str:
         return await scrape()
@@ -115,6 +115,12 @@ class PolicyReplica:
 
     def _gateway_tokens(self) -> int:
         return self._gateway.tokens if self._gateway is not None else 0
+
+    def _console(self) -> Any:
+        try:
+            return ray.get_actor("console", self._namespace)
+        except ValueError:
+            raise Unavailable("the console is not up yet; try again in a moment") from None
 
     def _check_up_to_date(self) -> None:
         """A replica that cannot prove what is to be served is replaced. Raises: ProofError."""
@@ -138,17 +144,18 @@ class PolicyReplica:
             try:
                 slots = await self._versions.desired.remote(self._reconciler.slots.epoch, POLL_S)
                 await self._reach(decode(Slots, slots))
-            except RayActorError as error:
+            except (RayActorError, Unavailable) as error:
                 log.warning("the versions actor is away (%s); serving on, trying again", error)
+                await asyncio.sleep(RETRY_S)
                 self._versions = await self._find_versions(self._config.run.start_timeout_s)
 
     async def _reach(self, slots: Slots) -> None:
         """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""
-        self._wanted = slots.serve
         started = time.monotonic()
         before = self._reconciler.report()
         async with asyncio.timeout(self._config.serve.swap_timeout_s):
             report = await self._reconciler.apply(slots)
+        self._wanted = slots.serve
         new = set(report.proven) - set(before.proven)
         if new:
             self._meter.observe("swap_seconds", time.monotonic() - started)

@@ -257,14 +257,14 @@ class Engine:
         if held is None:
             raise self._not_loaded(ref)
         self._leaving[ref] = held
-        if self._lora:
-            self._app_models.lora_requests.pop(str(ref), None)
         try:
             async with asyncio.timeout(DRAIN_S):
                 await self._inside.left(str(ref), None)
         except TimeoutError:
             raise Overdue(f"requests of {ref} did not end within {DRAIN_S:.0f} s; call unload again") from None
         if self._lora:
+            # only now: vLLM looks the name up twice while it parses a request that was admitted before
+            self._app_models.lora_requests.pop(str(ref), None)
             await self._llm.remove_lora(held.lora.lora_int_id)
         self._leaving.pop(ref, None)
 

@@ -4,6 +4,8 @@ A version number is never raised before its proof. A version that cannot be prov
 the reason; what was served before goes on being served.
 """
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from core.artifacts import read_manifest
-from core.errors import ProofError, RatchetError
+from core.errors import Overdue, ProofError, RatchetError, Unavailable, VersionError
 from core.messages import BASE, PolicyRef, Pool, Published, ReplicaReport, Slots
 from core.proof import Proof, Vector, arrival, require_arrival, vector
+
+log = logging.getLogger("ratchet.replica")
 
 
 class Engine(Protocol):
@@ -70,6 +74,7 @@ class Reconciler:
         self._prover = prover
         self._proven: set[PolicyRef] = {BASE}
         self._failed: dict[str, str] = {}
+        self._drains: set[asyncio.Task[None]] = set()
         self.slots = Slots(epoch=-1)
 
     @property
@@ -91,8 +96,15 @@ class Reconciler:
         self.slots = desired.model_copy(update={"serve": serve})
         for ref in [r for r in self._engine.loaded() if r != BASE and r not in wanted and r != serve]:
             self._proven.discard(ref)
-            await self._engine.unload(ref)
+            task = asyncio.create_task(self._drain(ref))
+            self._drains.add(task)
+            task.add_done_callback(self._drains.discard)
         return self.report()
+
+    async def stop(self) -> None:
+        for task in self._drains:
+            task.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
 
     def report(self) -> ReplicaReport:
         return ReplicaReport(
@@ -104,10 +116,22 @@ class Reconciler:
             failed=dict(self._failed),
         )
 
+    async def _drain(self, ref: PolicyRef) -> None:
+        """Unload once its last request has ended, however long a user's answer takes."""
+        while True:
+            try:
+                return await self._engine.unload(ref)
+            except Overdue:
+                continue
+            except VersionError:  # gone already
+                return
+
     async def _stage(self, published: Published) -> None:
         try:
             await self._engine.stage(published)
             await self._prover.prove(published)
+        except (Unavailable, VersionError) as error:  # no place yet, or no engine: says nothing about the version
+            log.info("%s is not staged yet: %s", published.ref, error)
         except (RatchetError, OSError, ValueError, RuntimeError) as error:
             self._failed[str(published.ref)] = f"{type(error).__name__}: {error}"
             if published.ref in self._engine.loaded():

@@ -162,7 +162,10 @@ def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
         return JSONResponse({"object": "list", "data": cards})
 
     async def status(_: Request) -> Response:
-        return JSONResponse(await control.status())
+        try:
+            return JSONResponse(await control.status())
+        except RatchetError as error:
+            raise Refusal(503, str(error), "unavailable_error") from None
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(await control.metrics(), media_type="text/plain; version=0.0.4")

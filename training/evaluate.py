@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from core.errors import PromptError
 from core.messages import Decision, Evidence, PolicyRef, Prompt, Sampling
 from core.protocols import Extract, Policy
 from training.gate import Gate
@@ -43,7 +44,10 @@ async def greedy_hits(
 
     async def ask(question: Question) -> bool:
         async with seats:
-            (candidate,) = await policy.generate(question.prompt, sampling, ref)
+            try:
+                (candidate,) = await policy.generate(question.prompt, sampling, ref)
+            except PromptError:  # too long for the engine: nobody answers it
+                return False
         return candidate.finish == "stop" and extract(candidate.text) == question.answer
 
     tasks = [asyncio.ensure_future(ask(question)) for question in questions]
