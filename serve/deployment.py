@@ -40,6 +40,7 @@ class PolicyReplica:
         self._namespace = namespace
         self._meter = Metrics([RaySink()])
         self._gateway: Gateway | None = None
+        self._following: asyncio.Task[None] | None = None
         self._swaps = 0
         self._seats = Seats(serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock())
         self._engine = Engine(
@@ -65,14 +66,15 @@ class PolicyReplica:
         return self._gateway
 
     async def check_health(self) -> None:
-        if self._following.done():
+        if self._following is None or self._following.done():
             raise Unavailable("the reconciliation loop of this replica ended; see its log")
         self._check_up_to_date()
         await self._engine.healthy()
 
     async def __del__(self) -> None:
-        self._following.cancel()
-        await self._reconciler.stop()
+        if self._following is not None:
+            self._following.cancel()
+            await self._reconciler.stop()
         await self._engine.stop()
 
     # --- by handle, for collectors and evaluator ---

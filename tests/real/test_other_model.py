@@ -23,9 +23,9 @@ def small_qwen3(folder: Path) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,  # the smallest that vLLM's CPU attention has
         max_position_embeddings=512,
         bos_token_id=1,
         eos_token_id=2,
