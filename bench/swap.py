@@ -85,15 +85,15 @@ class Versions:
             self._changed.notify_all()
 
     async def serve(self, published: Published) -> float:
-        """Move on to this version; seconds until the replica serves it. The one before stays for its requests."""
+        """Move on to this version; seconds until the replica serves it. Nobody wants the one before any more: it is
+        unloaded under the requests that it still answers."""
         started = time.monotonic()
-        before = [p for p in self._slots.loaded if p.ref == self._slots.serve]
         async with self._changed:
             self._slots = Slots(
                 epoch=self._slots.epoch + 1,
                 serve=published.ref,
                 explore=published.ref,
-                loaded=(*before, published),
+                loaded=(published,),
             )
             self._changed.notify_all()
             async with asyncio.timeout(60):
