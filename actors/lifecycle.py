@@ -26,6 +26,7 @@ class System(Protocol):
     parts: dict[str, Any]
 
     def connect(self) -> None: ...
+    def open_gateway(self) -> None: ...
     def make_core(self) -> None: ...
     def serve(self) -> None: ...
     def make_learners(self) -> None: ...
@@ -52,7 +53,8 @@ class Lifecycle:
         """Returns when users can ask. Raises: Overdue naming what did not come up in time; whatever a part's `start`
         raises."""
         deadline = time.monotonic() + self._start_timeout_s
-        # the engine takes longest and asks the other parts for nothing until it is up
+        # the way to the first answer leads over Serve's controller and the engine, so these go first
+        await self._in_thread("Ray Serve", self._system.open_gateway, deadline)
         serving = asyncio.create_task(self._in_thread("the policy service", self._system.serve, deadline))
         try:
             await self._in_thread("making the actors", self._system.make_core, deadline)

@@ -19,7 +19,7 @@ from actors.versions import Versions
 from core.config import Config
 from core.metrics import Metrics
 from methods import prompts, recipes
-from serve.app import Service, deploy, undeploy
+from serve.app import Service, deploy, open_gateway, undeploy
 from serve.client import ServedPolicy
 from serve.telemetry import RaySink
 from training.room import Room
@@ -73,6 +73,9 @@ class RaySystem:
         self._host("buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics())
         self._host("versions", Versions, run_dir, store, buffer, _metrics(), patience)
         self._host("trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics())
+
+    def open_gateway(self) -> None:
+        open_gateway(self.config)
 
     def serve(self) -> None:
         """Bring the policy service up; returns when every replica has proven what it is to serve."""

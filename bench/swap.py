@@ -117,7 +117,7 @@ class Seen:
 
 
 async def measure(kind: str, swaps: int) -> dict[str, Any]:
-    from serve.app import deploy, undeploy
+    from serve.app import deploy, open_gateway, undeploy
 
     with tempfile.TemporaryDirectory() as folder:
         config = load("configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml", ["serve.port=0"])
@@ -128,6 +128,7 @@ async def measure(kind: str, swaps: int) -> dict[str, Any]:
         ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         try:
             actor = ray.remote(Versions).options(name="versions", num_cpus=0.02).remote(base)
+            await asyncio.to_thread(open_gateway, config)
             await asyncio.to_thread(deploy, config, NAMESPACE, 0)
             url = f"http://{config.serve.host}:{config.serve.port}"
             return await _under_load(actor, url, versions, swaps)

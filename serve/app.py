@@ -28,12 +28,16 @@ def max_versions(config: Config) -> int:
     return 3 + config.learning.max_lag + 2
 
 
+def open_gateway(config: Config) -> None:
+    """Start Serve's controller and its HTTP proxy; nothing answers yet."""
+    rayserve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port, request_timeout_s=None))
+
+
 def deploy(config: Config, namespace: str, gpus: float) -> Service:
     """Start the service and wait until every replica is healthy; `gpus` is what each replica asks of Ray.
 
     Raises: RuntimeError from Serve when a replica cannot start; its log says why."""
     serve = config.serve
-    rayserve.start(http_options=HTTPOptions(host=serve.host, port=serve.port, request_timeout_s=None))
     if not isinstance(config.model.weights, Full):
         handle = _run(config, "any", namespace, APP, "/", serve.replicas, gpus)
         return Service(users=handle, learning=handle)
