@@ -136,7 +136,8 @@ async def _finish(
             await store.call("append", [fact(f"{report.FINAL}start", start), fact(f"{report.FINAL}end", end)])
     await store.call("append", [event(time.time(), "driver", "finished", decided=status["versions"]["decided"])])
     timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
-    body = report.write(run.path, config, timing, status["buffer"]["tokens"], tokens["gate"])
+    explored = status.get("buffer", {}).get("tokens", tokens["explore"])
+    body = report.write(run.path, config, timing, explored, tokens["gate"])
     reader = RunReader(run.path)
     console.print(versions_table(report.version_rows(reader)))
     reader.close()
