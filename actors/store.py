@@ -28,7 +28,7 @@ class Store:
         self._store = await asyncio.to_thread(RunStore, self._run_dir)
 
     async def append(self, records: Sequence[tuple[str, str, str, bytes]]) -> int:
-        """Write all or none; returns how many were new, once they are on disk."""
+        """Write all or none; returns how many were given, once they are on disk; one written before changes nothing."""
         if self._store is None:
             raise Unavailable("the store is not started yet; try again")
         waiting = _Waiting([Record(*record) for record in records], asyncio.get_running_loop().create_future())

@@ -236,7 +236,7 @@ class ServeConfig(Part):
     active_s: float = Field(default=5.0, ge=0)
     """Users count as active until so long after their last request."""
     swap_timeout_s: float = Field(default=120, gt=0)
-    """A replica that has not proven a wanted version by then counts as failed."""
+    """A replica that has not reached a wanted state by then fails its health check and is replaced."""
 
     @model_validator(mode="after")
     def _seats(self) -> "ServeConfig":

@@ -73,7 +73,6 @@ _TABLE = (
     Row("probes_total", "counter", "Probe questions asked of a candidate"),
     Row("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),
     Row("accuracy_ratio", "gauge", "Right answers among the report's questions, by the version reported last"),
-    Row("answer_entropy_nats", "gauge", "Entropy of the answers across questions; near 0 is a collapse"),
     Row("swaps_total", "counter", "Swaps of weights in a replica", {"result": ("ok", "failed")}),
     Row("swap_seconds", "histogram", "Time from a wanted version to its proof", bounds=_SWAP_S),
     Row("served_version", "gauge", "Version that answers users"),
