@@ -1,31 +1,44 @@
-"""The replay buffer: leases places in the prompt source, takes what exploring them gave, and hands out windows.
+"""The replay buffer: leases places in the prompt source, takes in what exploring them gave and what people voted, and
+hands out windows.
 
-What is here is a view; the truth is in the store. A delivery is acknowledged when the store has it on disk. All
-bookkeeping is in training.throttle and training.replay; this is the shell around them.
+What is here is a view; the truth is in the store. A delivery or a vote is acknowledged when the store has it on disk.
+All bookkeeping is in training.throttle, training.replay and actors.voting; this is the shell around them.
+
+A write may end without anybody knowing whether it was kept (an overdue store). So whatever is written is written again
+until it is known, nothing is handed on before that, and where two outcomes of one place met, the one on disk stands.
 """
 
 import asyncio
 import heapq
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.calls import Peer
+from actors.recollect import COUNTS, PAUSED, SETTLED, WINDOW, Recollection, recollect
+from actors.voting import Voting, check
 from core.clock import Clock, SystemClock
-from core.codec import decode_batch, encode
-from core.config import LearningConfig
-from core.errors import Unavailable
-from core.messages import Lease, Outcome
+from core.codec import decode_batch, encode, encode_batch
+from core.config import LearningConfig, VotesConfig
+from core.errors import Overdue, StoreError, Unavailable
+from core.messages import Lease, Outcome, Vote
 from core.metrics import Metrics
-from core.store import RunReader, event, fact, outcome_records
+from core.store import Record, RunReader, event, fact, outcome_records
+from training.places import Places
 from training.replay import Replay
 from training.throttle import Throttle
 
-WINDOW = "window:"
+UNSURE = (StoreError, Overdue, Unavailable)
+"""Ends of a write after which nobody knows whether it was kept."""
+TOKENS_KEPT = 256
+"""Leases whose caller may ask for them once more."""
+OWED_RETRY_S = 1.0
+TOLD_S = 15.0
+"""People's votes make one event in so long."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Buffer:
         learning: LearningConfig,
         windows_wanted: int | None,
         metrics: Metrics,
+        votes: VotesConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._run_dir = Path(run_dir)
@@ -49,70 +63,136 @@ class Buffer:
         self._store = store
         self._metrics = metrics
         self._clock = clock or SystemClock()
+        votes = votes or VotesConfig()
         self._throttle = Throttle(learning.groups_per_window, learning.max_lag, windows_wanted)
-        self._replay = Replay(learning.groups_per_window, learning.replay_windows, learning.max_lag)
+        self._replay = Replay(
+            learning.groups_per_window, learning.replay_windows, learning.max_lag, votes.correction_share
+        )
+        self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock)
+        self._one_ballot = asyncio.Lock()
         self._outstanding: dict[int, Leased] = {}
+        self._arriving: dict[int, Leased] = {}
         self._deadlines: list[tuple[float, int, str]] = []
+        self._granted: OrderedDict[str, Lease] = OrderedDict()
         self._returned: deque[int] = deque()
+        self._second_hand: set[int] = set()
+        """Places leased before, whose first outcome may have been stored all the same."""
         self._next_place = 0
-        self._settled: set[int] = set()
+        self._leased_before = 0
+        """Places before this may have been leased before the last start, their outcomes still on their way to disk."""
+        self._settled: dict[int, bool] = {}
+        """Window -> whether its version was rejected."""
+        self._unsaved: dict[int, list[Record]] = {}
+        """Windows drawn that the store did not acknowledge yet, and nobody was given."""
+        self._owed: dict[str, Record] = {}
+        """Facts that the store is to hold and did not acknowledge yet, by name."""
         self._failures = 0
-        self._paused: str | None = None
+        self._paused: dict[str, Any] | None = None
         self._shares: deque[float] = deque(maxlen=learning.groups_per_window)
         self._tokens = 0
         self._lag = 0
+        self._told_at = 0.0
         self._changed = asyncio.Condition()
         self._started = False
 
     async def start(self) -> None:
         """Rebuild the view from what the store holds."""
-        await asyncio.to_thread(self._restore)
+        self._restore(await asyncio.to_thread(recollect, self._run_dir, self._learning))
         self._started = True
+        if self._paused is not None:
+            reason = f"{self._paused['reason']} (before this start; `ratchet resume` goes on)"
+            await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
 
     async def run(self) -> None:
-        """Take back what was leased and not delivered in time."""
+        """Take back what was leased and not delivered in time, and write again what the store would not take."""
         while True:
-            await self._expire()
+            await self.tick()
             soonest = self._deadlines[0][0] if self._deadlines else self._clock.monotonic() + self._learning.lease_s
-            await asyncio.sleep(max(0.5, soonest - self._clock.monotonic()))
+            longest = OWED_RETRY_S if self._owed else TOLD_S
+            await asyncio.sleep(min(longest, max(0.5, soonest - self._clock.monotonic())))
+
+    async def tick(self) -> None:
+        await self._expire()
+        await self._write_owed()
+        if self._clock.monotonic() - self._told_at >= TOLD_S:
+            for news in self._news():
+                await self._tell(news)
 
     async def stop(self) -> None: ...
 
     # --- collectors ---
 
-    async def lease(self, wanted: int, wait_s: float) -> bytes | None:
-        """Up to so many places to explore, as soon as there is any room; None after `wait_s`."""
+    async def lease(self, wanted: int, wait_s: float, token: str = "") -> bytes | None:
+        """Up to so many places to explore, as soon as there is any room; None after `wait_s`. Asking again with the
+        same `token` gives the same lease, for as long as it runs."""
         self._check_started()
         async with self._changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(lambda: self._paused is None and self._throttle.capacity > 0)
+                    await self._changed.wait_for(
+                        lambda: token in self._granted or (self._paused is None and self._throttle.capacity > 0)
+                    )
+            if token in self._granted:
+                return encode(self._granted[token])
             granted = 0 if self._paused is not None else self._throttle.lease(wanted)
-        if granted == 0:
-            return None
-        expires_at = self._clock.monotonic() + self._learning.lease_s
-        lease = Lease(id=uuid.uuid4().hex, places=tuple(self._take_places(granted)), expires_at=expires_at)
-        for place in lease.places:
-            self._outstanding[place] = Leased(lease.id, expires_at)
-            heapq.heappush(self._deadlines, (expires_at, place, lease.id))
-        return encode(lease)
+            return encode(self._grant(granted, token)) if granted else None
 
     async def deliver(self, batch: bytes) -> list[str]:
         """Take outcomes in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
         last are on disk when this returns. Delivering again changes nothing."""
         self._check_started()
         outcomes = decode_batch(Outcome, batch)
-        held = {o.place: self._outstanding.pop(o.place) for o in outcomes if self._is_outstanding(o)}
+        claimed = [self._claim(outcome) for outcome in outcomes]
+        mine = [outcome for outcome, leased in zip(outcomes, claimed, strict=True) if leased is not None]
         try:
-            await self._keep([outcome for outcome in outcomes if outcome.place in held])
+            if mine:
+                await self._append([record for outcome in mine for record in outcome_records(outcome)])
+            standing = {o.place: await self._standing(o) for o in mine if o.place in self._second_hand}
         except BaseException:  # whatever kept it from being acknowledged, the lease runs on
-            self._outstanding.update(held)
+            for outcome, leased in zip(outcomes, claimed, strict=True):
+                if leased is not None:
+                    self._unclaim(outcome.place, leased)
             raise
-        results = [self._take(outcome) if outcome.place in held else "expired" for outcome in outcomes]
+        results = [
+            "expired" if leased is None else self._take(outcome, standing.get(outcome.place, outcome))
+            for outcome, leased in zip(outcomes, claimed, strict=True)
+        ]
         if self._failures >= self._learning.groups_per_window:
             last = next((outcome.failure for outcome in reversed(outcomes) if outcome.failure), "unknown")
-            await self.pause(f"{self._failures} prompts in a row failed, the last: {last}")
+            await self._pause(f"{self._failures} prompts in a row failed, the last: {last}", lasting=False)
             self._failures = 0
+        await self._wake()
+        return results
+
+    async def votes_on(self, prompt_id: str) -> tuple[int, bytes]:
+        """How many votes of people count on this prompt, and the votes."""
+        self._check_started()
+        cast = await asyncio.to_thread(self._voting.votes_on, prompt_id)
+        return len(cast), encode_batch(cast)
+
+    async def resettle(self, wait_s: float) -> bytes | None:
+        """An explored prompt to settle again because people voted on it; None after `wait_s`."""
+        self._check_started()
+        work_id = uuid.uuid4().hex
+        async with self._changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait_for(lambda: self._voting.has_work)
+            expires_at = self._clock.monotonic() + self._learning.lease_s
+            place = self._voting.take(work_id, expires_at)
+        if place is None:
+            return None
+        heapq.heappush(self._deadlines, (expires_at, place, work_id))
+        work = await asyncio.to_thread(self._voting.work, place, work_id)
+        if work is None:
+            self._voting.drop(place)
+        return encode(work) if work is not None else None
+
+    async def resettled(self, batch: bytes) -> list[str]:
+        """Take outcomes of `resettle` in; each is `replaced`, `failed`, `late` (no window takes it any more) or
+        `expired`. Those replaced are on disk when this returns."""
+        self._check_started()
+        results = await self._voting.finish(decode_batch(Outcome, batch))
         await self._wake()
         return results
 
@@ -120,34 +200,23 @@ class Buffer:
 
     async def draw(self, after: int, newest: int, wait_s: float) -> bytes | None:
         """The window after number `after`: drawn now if it is full, or again if a trainer died over it; None after
-        `wait_s`. `newest` is the version in the explore slot, from which staleness is counted."""
+        `wait_s`, and while the store has not acknowledged it. `newest` is the version in the explore slot, from which
+        staleness is counted."""
         self._check_started()
-        again = self._replay.again(after + 1)
-        if again is not None:
-            return encode(again)
-        async with self._changed:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(lambda: self._replay.ready() and self._paused is None)
-            again = self._replay.again(after + 1)  # another draw may have taken it while this one waited
-            if again is not None:
-                return encode(again)
-            window = self._replay.draw(newest) if self._paused is None else None
-        if window is None:
+        if self._drawn_after(after) is None:
+            async with self._changed:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._changed.wait_for(lambda: self._replay.ready() and self._paused is None)
+                # another draw may have taken it while this one waited
+                if self._drawn_after(after) is None and self._paused is None:
+                    self._draw_next(newest)
+        number = self._drawn_after(after)
+        if number is not None and not await self._is_saved(number):
+            await asyncio.sleep(min(wait_s, OWED_RETRY_S))
             return None
-        places = self._replay.drawn_places(window.number)
-        now = self._clock.now()
-        records = [
-            fact(f"{WINDOW}{window.number}", {"places": places, "newest": newest}),
-            event(now, "buffer", "drawn", window=window.number, prompts=len(places), examples=len(window.examples)),
-        ]
-        await self._store.call("append", records)
-        self._metrics.count("windows_drawn_total")
-        new = set(window.group_ids)
-        lags = [self._replay.lag(e.policy.version, newest) for e in window.examples if e.group_id in new]
-        self._lag = max(lags, default=0)
-        self._metrics.set("lag_versions", self._lag)
-        return encode(window)
+        window = self._replay.again(number) if number is not None else None
+        return encode(window) if window is not None else None
 
     # --- versions ---
 
@@ -157,43 +226,67 @@ class Buffer:
         self._replay.publish(version)
 
     async def settle(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
-        """The candidate made of this window is decided; a rejected one's samples are quarantined. Idempotent."""
+        """The candidate made of this window is decided; a rejected one's samples are quarantined, also one's that was
+        promoted and is rolled back. Idempotent. The store's decisions say the same, so this waits for no disk."""
         self._check_started()
         if rejected:
             withdrawn = self._replay.quarantine(version)
             self._throttle.quarantine(len(withdrawn.places))
             self._replay.quarantine_window(window)
-        if window not in self._settled:
-            self._settled.add(window)
+        known = self._settled.get(window)
+        if known is None:
             if discarded:
                 self._throttle.discard()
             else:
                 self._throttle.settle()
-            facts = [fact(f"settled:{window}", {"version": version, "rejected": rejected, "discarded": discarded})]
-            await self._store.call("append", facts)
+        if known is None or (rejected and not known):
+            self._settled[window] = rejected
+            record = settled_fact(window, version, rejected, discarded)
+            self._owed[record.id] = record
+            await self._write_owed()
         await self._wake()
 
     # --- people ---
 
-    async def pause(self, reason: str) -> None:
-        """No more leases and draws until `resume`; what is in flight is still taken."""
+    async def vote(self, batch: bytes) -> list[str]:
+        """Take votes of people or verifiers in, on disk when this returns: `counted` (the prompt is settled again),
+        `waiting` (until it is explored), `left_out` (kept, over the voter's budget) or `duplicate` by its id.
+
+        Raises: ArtifactError for what is no such vote; nothing of the batch was kept then."""
         self._check_started()
-        if self._paused is None:
-            self._paused = reason
-            await self._store.call("append", [event(self._clock.now(), "buffer", "paused", reason=reason)])
+        votes = decode_batch(Vote, batch)
+        check(votes)
+        async with self._one_ballot:
+            results = await self._voting.cast(votes, asyncio.to_thread)
+        await self._wake()
+        return results
+
+    async def pause(self, reason: str) -> None:
+        """No more leases and draws until `resume`, over restarts; what is in flight is still taken."""
+        self._check_started()
+        await self._pause(reason, lasting=True)
 
     async def resume(self) -> None:
         self._check_started()
         if self._paused is not None:
             self._paused = None
-            await self._store.call("append", [event(self._clock.now(), "buffer", "resumed")])
+            self._owed[PAUSED] = fact(PAUSED, None)
+            await self._tell(event(self._clock.now(), "buffer", "resumed"))
             await self._wake()
+        if PAUSED in self._owed:
+            await self._write_owed(insist=True)
+
+    async def quiet_s(self) -> float:
+        """An answer is all that tells that its loop turns."""
+        return 0.0
 
     async def status(self) -> dict[str, Any]:
         counts = self._replay.counts()
-        t = self._throttle
+        t, paused = self._throttle, self._paused or {}
         return {
-            "paused": self._paused,
+            "paused": paused.get("reason"),
+            "paused_at": paused.get("at"),
+            "paused_before_start": paused.get("earlier", False),
             "waiting": counts.prompts_waiting,
             "examples": counts.examples_waiting,
             "windows_drawn": counts.windows_drawn,
@@ -210,35 +303,71 @@ class Buffer:
             "lag": self._lag,
             "vote_share": sum(self._shares) / len(self._shares) if self._shares else None,
             "tokens": self._tokens,
+            **self._voting.counts(),
+            "owed": len(self._owed) + len(self._unsaved),
         }
 
-    # --- inside ---
+    # --- leases ---
 
     def _check_started(self) -> None:
         if not self._started:
             raise Unavailable("the buffer is not started yet; try again")
 
-    def _is_outstanding(self, outcome: Outcome) -> bool:
-        leased = self._outstanding.get(outcome.place)
-        return leased is not None and leased.lease_id == outcome.lease_id
+    def _grant(self, n: int, token: str) -> Lease:
+        expires_at = self._clock.monotonic() + self._learning.lease_s
+        lease = Lease(
+            id=uuid.uuid4().hex, places=tuple(self._take_places(n)), expires_at=expires_at, voted=self._voting.any
+        )
+        for place in lease.places:
+            self._outstanding[place] = Leased(lease.id, expires_at)
+            heapq.heappush(self._deadlines, (expires_at, place, lease.id))
+        if token:
+            self._granted[token] = lease
+            while len(self._granted) > TOKENS_KEPT:
+                self._granted.popitem(last=False)
+        return lease
 
     def _take_places(self, n: int) -> list[int]:
         places = [self._returned.popleft() for _ in range(min(n, len(self._returned)))]
         fresh = n - len(places)
         places += range(self._next_place, self._next_place + fresh)
         self._next_place += fresh
+        self._second_hand.update(place for place in places if place < self._leased_before)
         return places
 
-    async def _keep(self, outcomes: Sequence[Outcome]) -> None:
-        if outcomes:
-            await self._store.call("append", [record for outcome in outcomes for record in outcome_records(outcome)])
+    def _claim(self, outcome: Outcome) -> Leased | None:
+        """The lease that this outcome ends, if it still runs; nobody else may end it, or wait for it, meanwhile."""
+        leased = self._outstanding.get(outcome.place)
+        if leased is None or leased.lease_id != outcome.lease_id:
+            return None
+        self._arriving[outcome.place] = self._outstanding.pop(outcome.place)
+        return leased
 
-    def _take(self, outcome: Outcome) -> str:
+    def _unclaim(self, place: int, leased: Leased) -> None:
+        del self._arriving[place]
+        self._outstanding[place] = leased
+        self._second_hand.add(place)
+        heapq.heappush(self._deadlines, (leased.expires_at, place, leased.lease_id))
+
+    async def _standing(self, outcome: Outcome) -> Outcome:
+        """What the store holds for this place: an outcome that was thought lost may have been first."""
+        kept = await asyncio.to_thread(self._stored, outcome.place)
+        groups = {scored.group.id for scored in outcome.scored}
+        same = kept is not None and {scored.group.id for scored in kept.scored} == groups
+        return outcome if kept is None or (same and kept.failure == outcome.failure) else kept
+
+    def _stored(self, place: int) -> Outcome | None:
+        with closing(RunReader(self._run_dir)) as reader:
+            return reader.outcome(place)
+
+    def _take(self, delivered: Outcome, standing: Outcome) -> str:
         """Count a stored outcome. A place is used once: what is withdrawn is made up for by the next prompts."""
-        result = self._replay.add(outcome)
+        del self._arriving[delivered.place]
+        self._second_hand.discard(delivered.place)
+        result = self._replay.add(standing)
         self._failures = self._failures + 1 if result == "failed" else 0
-        self._tokens += outcome.tokens
-        self._shares.extend(scored.verdict.share for scored in outcome.scored)
+        self._tokens += standing.tokens
+        self._shares.extend(scored.verdict.share for scored in standing.scored)
         match result:
             case "accepted":
                 self._throttle.accept()
@@ -249,26 +378,132 @@ class Buffer:
             case "stale":
                 self._throttle.accept()
                 self._throttle.quarantine(1)
+        self._meter(standing, result)
+        if result in ("accepted", "filtered"):
+            self._voting.delivered(standing)
+        return result if standing is delivered else "duplicate"
+
+    def _meter(self, outcome: Outcome, result: str) -> None:
         self._metrics.count("prompts_total", result=result)
         self._metrics.count("candidates_total", sum(len(scored.group.candidates) for scored in outcome.scored))
         for vote in outcome.votes:
             self._metrics.count("votes_total", by=vote.by)
         for scored in outcome.scored:
             self._metrics.observe("vote_share", scored.verdict.share)
-        return result
 
     async def _expire(self) -> None:
         now = self._clock.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, place, lease_id = heapq.heappop(self._deadlines)
             leased = self._outstanding.get(place)
-            if leased is None or leased.lease_id != lease_id:
-                continue
-            del self._outstanding[place]
-            self._throttle.expire()
-            self._returned.append(place)
-            self._metrics.count("prompts_total", result="expired")
+            if self._voting.is_taken(place, lease_id):
+                self._voting.expire(place)
+            elif leased is not None and leased.lease_id == lease_id:
+                del self._outstanding[place]
+                self._throttle.expire()
+                self._returned.append(place)
+                self._second_hand.add(place)
+                self._metrics.count("prompts_total", result="expired")
+        for token in [token for token, lease in self._granted.items() if lease.expires_at <= now]:
+            del self._granted[token]
         await self._wake()
+
+    # --- windows ---
+
+    def _drawn_after(self, after: int) -> int | None:
+        """The window that is drawn already and due to the trainer that has those up to `after`."""
+        return after + 1 if self._replay.is_drawn(after + 1) else next(iter(self._unsaved), None)
+
+    def _draw_next(self, newest: int) -> None:
+        oldest = self._replay.oldest_fresh(newest)
+        window = self._replay.draw(newest)
+        if window is None:
+            return
+        places = self._replay.drawn_places(window.number)
+        now, examples = self._clock.now(), len(window.examples)
+        body = {"places": places, "newest": newest, "oldest": oldest}
+        self._unsaved[window.number] = [
+            fact(f"{WINDOW}{window.number}", body),
+            fact(COUNTS, self._counts(window.number)),
+            event(now, "buffer", "drawn", window=window.number, prompts=len(places), examples=examples),
+            *self._news(),
+        ]
+        new = set(window.group_ids)
+        lags = [self._replay.lag(e.policy.version, newest) for e in window.examples if e.group_id in new]
+        self._lag = max(lags, default=0)
+        self._voting.forget()
+
+    async def _is_saved(self, number: int) -> bool:
+        """Whether the store has this window, after another try where it is not known."""
+        records = self._unsaved.get(number)
+        if records is None:
+            return True
+        try:
+            await self._append(records)
+        except UNSURE:
+            return False
+        if self._unsaved.pop(number, None) is not None:
+            self._metrics.count("windows_drawn_total")
+            self._metrics.set("lag_versions", self._lag)
+        return True
+
+    def _counts(self, window: int) -> dict[str, Any]:
+        """What a restart needs to know of all that was taken until this window was drawn (`actors.recollect`)."""
+        counts, t = self._replay.counts(), self._throttle
+        return {
+            "window": window,
+            "next_place": self._next_place,
+            "open": sorted({*self._outstanding, *self._arriving, *self._returned}),
+            "waiting": self._replay.waiting_places(),
+            "accepted": t.accepted,
+            "filtered": t.filtered,
+            "failed": t.failed,
+            "expired": t.expired,
+            "tokens": self._tokens,
+            "stale": counts.stale_examples,
+            "quarantined": counts.quarantined_prompts,
+        }
+
+    # --- store ---
+
+    async def _append(self, records: Sequence[Record]) -> None:
+        await self._store.call("append", list(records))
+
+    async def _write_owed(self, insist: bool = False) -> None:
+        """Write the facts that are due or, when the store would not, with the next; `insist`: or raise."""
+        owed = dict(self._owed)
+        if not owed:
+            return
+        try:
+            await self._append(list(owed.values()))
+        except UNSURE:
+            if insist:
+                raise
+            return
+        for name, record in owed.items():
+            if self._owed.get(name) is record:
+                del self._owed[name]
+
+    def _news(self) -> list[Record]:
+        """One line of history for all the votes since the last."""
+        if not any(self._voting.news.values()):
+            return []
+        self._told_at = self._clock.monotonic()
+        return [event(self._clock.now(), "buffer", "voted", **self._voting.take_news())]
+
+    async def _tell(self, record: Record) -> None:
+        """A line of history; one that the store would not take is left out."""
+        with suppress(*UNSURE):
+            await self._append([record])
+
+    async def _pause(self, reason: str, lasting: bool) -> None:
+        if self._paused is None or (lasting and not self._paused["lasting"]):
+            self._paused = {"reason": reason, "at": self._clock.now(), "lasting": lasting}
+            if lasting:
+                self._owed[PAUSED] = fact(PAUSED, self._paused)
+            await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
+        if lasting and PAUSED in self._owed:
+            await self._write_owed(insist=True)
 
     async def _wake(self) -> None:
         counts = self._replay.counts()
@@ -278,39 +513,44 @@ class Buffer:
         async with self._changed:
             self._changed.notify_all()
 
-    def _restore(self) -> None:
-        reader = RunReader(self._run_dir)
-        outcomes = list(reader.outcomes())
-        drawn = {int(name.removeprefix(WINDOW)): body for name, body in reader.facts(WINDOW).items()}
-        settled = {int(name.removeprefix("settled:")): body for name, body in reader.facts("settled:").items()}
-        rejected = {window: body["version"] for window, body in settled.items() if body["rejected"]}
-        versions = [published.ref.version for published in reader.versions()]
-        reader.close()
+    def _restore(self, found: Recollection) -> None:
+        """Nothing is outstanding after a restart; what was, is leased again."""
         self._replay.restore(
-            outcomes,
-            drawn={number: body["places"] for number, body in drawn.items()},
-            quarantined=rejected.values(),
-            quarantined_windows=rejected,
-            versions=versions,
-            newest_at_draw={number: body["newest"] for number, body in drawn.items()},
+            found.outcomes,
+            drawn={number: body["places"] for number, body in found.windows.items()},
+            quarantined=found.bad_versions,
+            quarantined_windows=[window for window, settled in found.settled.items() if settled["rejected"]],
+            versions=found.versions,
+            newest_at_draw={number: body["newest"] for number, body in found.windows.items()},
+            oldest_at_draw={number: body["oldest"] for number, body in found.windows.items() if "oldest" in body},
+            used=Places.below(found.next_place, but=found.open),
         )
-        self._tokens = sum(outcome.tokens for outcome in outcomes)
-        self._settled = set(settled)
-        self._recount(outcomes, settled)
+        self._replay.recount(found.counts["stale"], found.counts["quarantined"])
+        self._next_place = found.next_place
+        # as many as could be under way: the throttle lets no more be
+        self._leased_before = found.next_place + (self._learning.max_lag + 1) * self._learning.groups_per_window
+        self._returned.extend(found.open)
+        self._second_hand.update(found.open)
+        self._tokens = found.counts["tokens"]
+        self._settled = {window: settled["rejected"] for window, settled in found.settled.items()}
+        for window in found.unwritten:
+            record = settled_fact(window, **found.settled[window])
+            self._owed[record.id] = record
+        if found.paused is not None:
+            self._paused = {**found.paused, "earlier": True}
+        self._recount(found)
+        self._voting.restore(found.voted)
 
-    def _recount(self, outcomes: list[Outcome], settled: dict[int, Any]) -> None:
-        """The throttle's counts as they follow from what was delivered: nothing is outstanding after a restart."""
-        self._next_place = max((outcome.place for outcome in outcomes), default=-1) + 1
-        known = {outcome.place for outcome in outcomes}
-        self._returned.extend(place for place in range(self._next_place) if place not in known)
-        held = self._replay.counts().prompts_waiting + self._replay.counts().windows_drawn * (
-            self._learning.groups_per_window
-        )
-        t = self._throttle
-        t.failed = sum(outcome.failure is not None for outcome in outcomes)
-        t.filtered = sum(not outcome.examples and outcome.failure is None for outcome in outcomes)
-        t.accepted = len(outcomes) - t.failed - t.filtered
-        t.leased = len(outcomes)
+    def _recount(self, found: Recollection) -> None:
+        counts, t = self._replay.counts(), self._throttle
+        t.accepted, t.filtered = found.counts["accepted"], found.counts["filtered"]
+        t.failed, t.expired = found.counts["failed"], found.counts["expired"]
+        t.leased = t.accepted + t.filtered + t.failed + t.expired
+        held = counts.prompts_waiting + counts.windows_drawn * self._learning.groups_per_window
         t.quarantined = t.accepted + t.filtered - held
-        t.windows_settled = len(settled)
-        t.windows_discarded = sum(body["discarded"] for body in settled.values())
+        t.windows_settled = len(found.settled)
+        t.windows_discarded = sum(settled["discarded"] for settled in found.settled.values())
+
+
+def settled_fact(window: int, version: int, rejected: bool, discarded: bool) -> Record:
+    return fact(f"{SETTLED}{window}", {"version": version, "rejected": rejected, "discarded": discarded})

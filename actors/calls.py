@@ -1,7 +1,10 @@
 """How one actor asks another: by name, with a deadline, trying again while the other restarts.
 
-Trying again is safe: nearly every call is idempotent, a lease taken twice expires, a version number taken twice stays
-unused.
+While the disk is full the store refuses to write. Who wrote waits for room, however long, and so does who waits for
+that one: no deadline counts then, so that learning stands still by itself and goes on by itself.
+
+Trying again is safe: nearly every call is idempotent, a lease asked for twice is one lease by its token, a version
+number taken twice stays unused.
 """
 
 import asyncio
@@ -9,10 +12,12 @@ import time
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
-from core.errors import Overdue, Unavailable
+from core.errors import Overdue, RatchetError, StorageFull, Unavailable
 
+STORE = "store"
+STORE_WAIT_S = 5.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 2.0
 
@@ -30,7 +35,13 @@ class LocalPeer:
         self._part = part
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        return await getattr(self._part, method)(*arguments)
+        delay_s = FIRST_DELAY_S
+        while True:
+            try:
+                return await getattr(self._part, method)(*arguments)
+            except StorageFull:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
 
 class RayPeer:
@@ -49,6 +60,11 @@ class RayPeer:
         while True:
             try:
                 return await self._attempt(method, arguments, stop_at - time.monotonic())
+            except StorageFull:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+                stop_at = time.monotonic() + self._deadline_s
+                continue
             except (RayActorError, ActorUnavailableError, Unavailable, ValueError) as error:
                 if isinstance(error, ValueError) and not _is_missing_actor(error):
                     raise
@@ -65,8 +81,33 @@ class RayPeer:
 
     async def _attempt(self, method: str, arguments: tuple[Any, ...], left_s: float) -> Any:
         if self._handle is None:
-            self._handle = ray.get_actor(self.name, self._namespace)
-        return await asyncio.wait_for(getattr(self._handle, method).remote(*arguments), max(left_s, 0.01))
+            self._handle = self._find(self.name)
+        answer = asyncio.ensure_future(_answer(getattr(self._handle, method).remote(*arguments)))
+        try:
+            while not answer.done():
+                await asyncio.wait({answer}, timeout=max(left_s, 0.01))
+                if not answer.done() and not await self._disk_is_full():
+                    raise TimeoutError
+                left_s = self._deadline_s
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    async def _disk_is_full(self) -> bool:
+        """Whether the store says so, or that it was so lately; one that says nothing is no reason to wait."""
+        try:
+            status = await asyncio.wait_for(_answer(self._find(STORE).status.remote()), STORE_WAIT_S)
+        except (TimeoutError, RatchetError, RayError, ValueError):
+            return False
+        room_for_s = status.get("room_for_s")
+        return status.get("full") is not None or (room_for_s is not None and room_for_s < self._deadline_s)
+
+    def _find(self, name: str) -> Any:
+        return ray.get_actor(name, self._namespace)
+
+
+async def _answer(reference: Any) -> Any:
+    return await reference
 
 
 def _is_missing_actor(error: ValueError) -> bool:

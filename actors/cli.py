@@ -1,5 +1,6 @@
 """The `ratchet` command."""
 
+import getpass
 import json
 import sys
 from pathlib import Path
@@ -129,13 +130,47 @@ def resume(dir: RunDirOption = None) -> None:
     console.print("learning goes on")
 
 
+Reason = Annotated[str, typer.Option(help="Written into the run's history")]
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="e.g. v3")], reason: Reason = "", dir: RunDirOption = None
+) -> None:
+    """Serve a version whatever the gate said; the next promotion of the gate replaces it, unless you hold."""
+    told = _by_hand("promote", dir, reason, version)
+    console.print(f"v{told['serve']} is promoted by hand (before: v{told['before']})")
+
+
+@app.command()
+def rollback(
+    version: Annotated[str | None, typer.Argument(help="e.g. v3; the served one if not given")] = None,
+    reason: Reason = "",
+    dir: RunDirOption = None,
+) -> None:
+    """Stop serving a version: users get the champion again, and what the version sampled is learned from no more."""
+    told = _by_hand("rollback", dir, reason, version)
+    console.print(f"v{told['serve']} is served (before: v{told['before']})")
+
+
+@app.command()
+def hold(
+    off: Annotated[bool, typer.Option("--off", help="End the hold")] = False,
+    reason: Reason = "",
+    dir: RunDirOption = None,
+) -> None:
+    """Serve what is served now and nothing else, until `hold --off`; learning and weighing go on."""
+    told = _by_hand("release" if off else "hold", dir, reason)
+    console.print(f"v{told['serve']} is served" + ("" if off else ", and held; `ratchet hold --off` goes on"))
+
+
 @app.command()
 def gate(candidate: Path, dir: RunDirOption = None) -> None:
     """Weigh any checkpoint of the run's base (a PEFT adapter, or a whole model) as the gate would."""
     from actors.offline import weigh_checkpoint
 
     decision = weigh_checkpoint(candidate, find(dir), console)
-    console.print(f"{decision.verdict}: {decision.reason} ({decision.probes} probes)")
+    console.print(f"{decision.verdict} ({decision.standing}): {decision.reason} ({decision.probes} probes)")
     sys.exit(0 if decision.verdict == "promote" else 1)
 
 
@@ -171,6 +206,32 @@ def export(
     console.print(str(export_version(path, _load(path / CONFIG_FILE, []), version, to, merged)), soft_wrap=True)
 
 
+@app.command()
+def backup(
+    run: Annotated[str | None, typer.Argument(help="Run directory; the latest if not given")] = None,
+    to: Annotated[Path, typer.Option(help="Folder to write; must not exist")] = Path("backup"),
+) -> None:
+    """Copy a run, running or stopped, into a folder that `restore` makes a run of again."""
+    from actors.backup import backup as take
+
+    taken = take(find(run), to)
+    console.print(f"{len(taken.versions)} versions and the store, {taken.bytes / 2**20:.1f} MiB, in {taken.folder}")
+    if taken.pruned:
+        console.print(f"[dim]pruned before: {', '.join(f'v{version}' for version in taken.pruned)}[/]")
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A folder that `backup` wrote")],
+    dir: Annotated[Path, typer.Option("--dir", help="Run directory to make; must not exist")],
+) -> None:
+    """Make a run directory of a backup, every file checked; `up --dir` goes on with it."""
+    from actors.backup import restore as make
+
+    versions = make(folder, dir)
+    console.print(f"{dir} has {len(versions)} versions; go on with ./run up --dir {dir}", soft_wrap=True)
+
+
 def main() -> None:
     """An error is one readable line with the remedy; details are in the run's logs."""
     try:
@@ -181,6 +242,12 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("stopped")
         sys.exit(130)
+
+
+def _by_hand(command: str, dir: str | None, reason: str, version: str | None = None) -> dict[str, Any]:
+    """Signed with the name of the operating system's user."""
+    signed = {"version": version, "by": getpass.getuser(), "reason": reason}
+    return _post(f"{_live(find(dir))}/admin/{command}", {"argument": signed}).json()
 
 
 def _told(reply: httpx.Response) -> str:

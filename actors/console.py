@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from ray.exceptions import RayError
 
 from actors.calls import Peer
-from core.errors import RatchetError, VersionError
+from core.codec import encode_batch
+from core.errors import ArtifactError, RatchetError, VersionError
+from core.messages import Vote
 
 STATUS_WAIT_S = 2.0
-COMMANDS = ("pause", "resume", "eval")
+COMMANDS = ("pause", "resume", "eval", "vote", "promote", "rollback", "hold", "release")
 
 
 class Console:
@@ -25,14 +28,20 @@ class Console:
 
     async def stop(self) -> None: ...
 
+    async def quiet_s(self) -> float:
+        """An answer is all that tells that its loop turns."""
+        return 0.0
+
     async def status(self) -> dict[str, Any]:
         """Every part's snapshot by its name; one that does not answer in time says so in its place."""
         names = list(self._parts)
         snapshots = await asyncio.gather(*(self._snapshot(name) for name in names))
         return dict(zip(names, snapshots, strict=True))
 
-    async def command(self, name: str, argument: str | None) -> dict[str, Any]:
-        """Raises: RatchetError for a command that does not exist or cannot be done now."""
+    async def command(self, name: str, argument: Any) -> dict[str, Any]:
+        """What moves the served version takes `{"version": "v3", "by": who, "reason": why}`, all of it written down.
+
+        Raises: RatchetError for a command that does not exist or cannot be done now."""
         match name:
             case "pause":
                 await self._parts["buffer"].call("pause", argument or "paused by hand")
@@ -43,7 +52,20 @@ class Console:
                 return {"paused": False}
             case "eval":
                 return await self._parts["evaluator"].call("measure", _version(argument), self._questions)
+            case "vote":
+                return {"votes": await self._parts["buffer"].call("vote", encode_batch(_votes(argument)))}
+            case "promote":
+                return await self._parts["versions"].call("promote", _version(_named(argument)), *_signed(argument))
+            case "rollback":
+                version = _version(_named(argument)) if _named(argument) is not None else await self._served()
+                return await self._parts["versions"].call("rollback", version, *_signed(argument))
+            case "hold" | "release":
+                return await self._parts["versions"].call(name, *_signed(argument))
         raise RatchetError(f"no command {name!r}; expected one of {', '.join(COMMANDS)}")
+
+    async def _served(self) -> int:
+        """Named before it is rolled back: a call that is tried again must not roll back twice."""
+        return (await self._parts["versions"].call("status"))["slots"]["serve"]
 
     async def _snapshot(self, name: str) -> dict[str, Any]:
         try:
@@ -52,9 +74,29 @@ class Console:
             return {"away": str(error) or f"no answer within {STATUS_WAIT_S} s"}
 
 
-def _version(argument: str | None) -> int:
+def _named(argument: Any) -> Any:
+    return argument.get("version") if isinstance(argument, dict) else argument
+
+
+def _signed(argument: Any) -> tuple[str, str]:
+    """Who asks, and why."""
+    signed = argument if isinstance(argument, dict) else {}
+    return str(signed.get("by") or "somebody over HTTP")[:200], str(signed.get("reason") or "no reason given")[:1000]
+
+
+def _votes(argument: Any) -> list[Vote]:
+    """Raises: ArtifactError naming what is wrong with the first bad one."""
+    if not isinstance(argument, list):
+        raise ArtifactError(f"expected a list of votes, got {type(argument).__name__}")
+    try:
+        return [Vote.model_validate(vote) for vote in argument]
+    except ValidationError as error:
+        raise ArtifactError(f"no valid vote: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from None
+
+
+def _version(argument: Any) -> int:
     """`v7` or `7`. Raises: VersionError."""
-    digits = (argument or "").removeprefix("v")
-    if not digits.isdecimal():
+    digits = argument.removeprefix("v") if isinstance(argument, str) else ""
+    if not (digits.isascii() and digits.isdecimal()):
         raise VersionError(f"{argument!r} names no version; expected the form v7")
     return int(digits)

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from actors.calls import Peer
+from actors.watched import WatchedPolicy
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode
@@ -18,7 +19,7 @@ from core.metrics import Metrics
 from core.protocols import Policy
 from core.store import RunReader, event, fact
 from methods import prompts
-from training.evaluate import Hits, Question, Weighing, accuracy, greedy_hits
+from training.evaluate import Answers, Question, Watched, Weighing, accuracy, greedy_hits
 from training.gate import Gate, GateLedger
 
 CANDIDATE_WAIT_S = 20.0
@@ -43,6 +44,12 @@ def report_questions(config: Config) -> list[Question]:
     return _questions(path, config, config.report.split)
 
 
+def kept_out(config: Config) -> prompts.Probes:
+    """What may never be trained on: the gate's probes and the report's questions, and what is nearly one of them."""
+    asked = [*probes_of(config)[0], *report_questions(config)]
+    return prompts.Probes((question.prompt for question in asked), config.gate.near_duplicate)
+
+
 def _questions(path: str, config: Config, split: Any) -> list[Question]:
     system = config.prompts.system
     return [Question(prompt, answer) for prompt, answer in prompts.questions(path, system=system, split=split)]
@@ -61,17 +68,19 @@ class Evaluator:
     ) -> None:
         self._run_dir = Path(run_dir)
         self._config = config
-        self._policy = policy
         self._versions = versions
         self._store = store
         self._metrics = metrics
         self._clock = clock or SystemClock()
+        self._policy = WatchedPolicy(policy, self._clock)
         self._extract = extractor(config.method.answer)
         self._max_tokens = config.method.sampler.max_tokens
         self._probes: list[Question] = []
         self._report: list[Question] = []
         self._asked: set[PolicyRef] = set()
-        self._cache: Hits = {}
+        self._cache: Answers = {}
+        self._watched: Weighing | None = None
+        """The version promoted last, as long as it is to be asked on."""
         self._weighing: dict[str, Any] | None = None
         self._idle_s = 0.0
         self._last: dict[str, float] = {}
@@ -91,9 +100,11 @@ class Evaluator:
             tasks.create_task(self._report_on(BASE))
             while True:
                 asked = time.monotonic()
-                work = await self._versions.call("next_candidate", CANDIDATE_WAIT_S)
+                work = await self._versions.call("next_candidate", 0.0 if self._watched else CANDIDATE_WAIT_S)
                 self._idle_s += time.monotonic() - asked
-                if work is not None:
+                if work is None:
+                    await self._watch()
+                else:
                     if work["candidate"] not in self._asked:
                         self._asked.add(work["candidate"])
                         tasks.create_task(self._report_on(work["candidate"]))
@@ -101,10 +112,15 @@ class Evaluator:
 
     async def stop(self) -> None: ...
 
+    async def quiet_s(self) -> float:
+        """Seconds since its work last moved on; 0 while it has none."""
+        return self._policy.quiet_s
+
     async def status(self) -> dict[str, Any]:
         return {
             "weighing": self._weighing,
             "idle_s": self._idle_s,
+            "watching": self._watched.candidate.version if self._watched else None,
             "probes": len(self._probes),
             "tokens": dict(self._policy.tokens),
             **self._last,
@@ -150,15 +166,52 @@ class Evaluator:
         decision = await weighing.verdict()
         self._metrics.set("anchor_agreement", decision.candidate_rate, who="candidate")
         self._metrics.set("anchor_agreement", decision.champion_rate, who="champion")
-        self._last = {"candidate_rate": decision.candidate_rate, "champion_rate": decision.champion_rate}
+        self._last = {
+            "candidate_rate": decision.candidate_rate,
+            "champion_rate": decision.champion_rate,
+            "saturated": decision.saturated,
+        }
         await self._versions.call("decide", encode(decision), gate.ledger.model_dump(mode="json"))
-        contends = decision.verdict == "promote" and not decision.new_champion and self._config.gate.enabled
-        if contends and await weighing.crown():
-            await self._versions.call("crown", candidate.version, gate.ledger.model_dump(mode="json"))
+        if decision.verdict == "promote" and self._config.gate.enabled:
+            self._watched = None
+            if not decision.new_champion:
+                await self._follow(weighing, await weighing.crown())
         await self._versions.call("weighed")
+        await self._note("weighed", version=candidate.version)
         self._metrics.count("probes_total", len(weighing.evidence.candidate_hits))
-        self._cache = {key: hit for key, hit in self._cache.items() if key[0] == gate.ledger.champion}
+        kept = (gate.ledger.champion, BASE)
+        self._cache = {key: answer for key, answer in self._cache.items() if key[0] in kept}
         self._weighing = None
+
+    async def _watch(self) -> None:
+        """While nothing waits for the gate: one more batch of the version promoted last, for as long as it is served
+        and its champion stands. Sooner or later that ends in a rollback or in nothing."""
+        weighing = self._watched
+        if weighing is None:
+            return
+        slots = (await self._versions.call("status"))["slots"]
+        if (slots["serve"], slots["champion"]) != (weighing.candidate.version, weighing.champion.version):
+            self._watched = None
+            return
+        try:
+            await self._follow(weighing, await weighing.watch())
+        except (RatchetError, OSError) as error:
+            await self._note("watch_failed", version=weighing.candidate.version, why=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow(self, weighing: Weighing, seen: Watched | None) -> None:
+        """What the probes since a promotion have shown; None: nothing yet, so they go on."""
+        version = weighing.candidate.version
+        self._watched = weighing if seen is None and self._config.gate.watch_probes > 0 else None
+        if seen is None:
+            return
+        match seen.result:
+            case "crowned":
+                await self._versions.call("crown", version, weighing.gate.ledger.model_dump(mode="json"))
+            case "rollback":
+                await self._versions.call("call_back", version, seen.reason)
+            case "nothing":
+                await self._note("watched", version=version, probes=seen.probes, why=seen.reason)
 
     async def _report_on(self, ref: PolicyRef) -> None:
         """Accuracy of one version, once; then it may be unloaded."""

@@ -1,4 +1,8 @@
-"""Start, watch, stop: each within a bound. What fails in the background reaches the person who started the run."""
+"""Start, watch, stop: each within a bound. What fails in the background reaches the person who started the run.
+
+A part that dies, hangs or loses sight of the others is started again and finds its state in the store; one that keeps
+failing, or that fails for a reason which starting again cannot mend, ends the run with that reason.
+"""
 
 import asyncio
 import contextlib
@@ -10,14 +14,16 @@ from typing import Any, Protocol
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from core.errors import Overdue, RatchetError
+from core.errors import Overdue, RatchetError, Unavailable
 
 log = logging.getLogger("ratchet.lifecycle")
 
-RESTARTS = 5
+RESTARTS = 10
 """Of one part within RESTART_SPAN_S; one more ends the run."""
 RESTART_SPAN_S = 300.0
 RESTART_RETRY_S = 0.5
+PASSING = (RayActorError, Overdue, Unavailable)
+"""Ends of a part that starting it again may mend."""
 
 
 class System(Protocol):
@@ -30,14 +36,29 @@ class System(Protocol):
     def make_core(self) -> None: ...
     def serve(self) -> None: ...
     def make_learners(self) -> None: ...
+    def kill(self, name: str) -> None:
+        """End a part's process, which Ray then brings up anew; also one that does not answer."""
+        ...
+
+    async def note(self, kind: str, **detail: Any) -> None:
+        """Into the run's history, as soon as the store takes it."""
+        ...
+
     def disconnect(self) -> None: ...
 
 
 class Lifecycle:
-    def __init__(self, system: System, start_timeout_s: float, stop_timeout_s: float) -> None:
+    def __init__(
+        self, system: System, start_timeout_s: float, stop_timeout_s: float, hang_s: float, look_s: float = 5.0
+    ) -> None:
+        """`hang_s`: a part whose work has not moved on for so long is killed and started again; looked at every
+        `look_s`."""
         self._system = system
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._hang_s = hang_s
+        self._look_s = look_s
+        self._notes: set[asyncio.Task[None]] = set()
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] | None = None
 
@@ -59,16 +80,16 @@ class Lifecycle:
         try:
             await self._in_thread("making the actors", self._system.make_core, deadline)
             await self._bring_up(["store"], deadline)  # everybody else writes to it
-            await self._bring_up(["buffer", "versions", "trainer"], deadline)
+            await self._bring_up(["versions"], deadline)
             await serving
         finally:
             serving.cancel()
 
     async def learn(self) -> None:
-        """Bring collectors and evaluator up, which users need not wait for."""
+        """Bring up all that learns, which users need not wait for."""
         deadline = time.monotonic() + self._start_timeout_s
         known = set(self._system.parts)
-        await self._in_thread("making collectors and evaluator", self._system.make_learners, deadline)
+        await self._in_thread("making all that learns", self._system.make_learners, deadline)
         await self._bring_up([name for name in self._system.parts if name not in known], deadline)
 
     async def failed(self) -> None:
@@ -79,9 +100,10 @@ class Lifecycle:
 
     async def stop(self) -> None:
         """Idempotent, and done within its bound whatever hangs."""
-        for task in self._watching.values():
+        background = [*self._watching.values(), *self._notes]
+        for task in background:
             task.cancel()
-        await asyncio.gather(*self._watching.values(), return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
         self._watching.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._stop_timeout_s):
@@ -101,16 +123,51 @@ class Lifecycle:
 
     async def _watch(self, name: str) -> None:
         """A part whose `run` ends is started again; one that keeps ending takes the run down with its reason."""
-        deaths: list[float] = []
+        ends: list[float] = []
         while True:
-            error = await self._run_of(name)
-            deaths = [at for at in deaths if at > time.monotonic() - RESTART_SPAN_S] + [time.monotonic()]
-            if not isinstance(error, RayActorError) or len(deaths) > RESTARTS:
+            error = await self._end_of(name)
+            ends = [at for at in ends if at > time.monotonic() - RESTART_SPAN_S] + [time.monotonic()]
+            if not isinstance(_root(error), PASSING) or len(ends) > RESTARTS:
                 return self._fail(name, error)
-            log.warning("%s died (%s); starting it again", name, error)
+            log.warning("%s ended (%s); starting it again", name, error)
             failure = await self._started_again(name)
             if failure is not None:
                 return self._fail(name, failure)
+            self._note("restarted", part=name, why=_brief(error), seconds=round(time.monotonic() - ends[-1], 2))
+
+    async def _end_of(self, name: str) -> Exception:
+        """Waits until a part's `run` is over, or it hangs; its process is gone, or going, when this returns."""
+        running, hanging = asyncio.create_task(self._run_of(name)), asyncio.create_task(self._hang_of(name))
+        try:
+            await asyncio.wait({running, hanging}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                error = running.result()
+                if not isinstance(error, RayActorError) and isinstance(_root(error), PASSING):
+                    await _daemon(lambda: self._system.kill(name))  # a fresh process finds its state in the store
+                return error
+            error = hanging.result()
+            log.error("%s", error)
+            self._note("hung", part=name, why=str(error))
+            await _daemon(lambda: self._system.kill(name))
+            return error
+        finally:
+            running.cancel()
+            hanging.cancel()
+            await asyncio.gather(running, hanging, return_exceptions=True)
+
+    async def _hang_of(self, name: str) -> Exception:
+        """Waits until a part does not answer, or says that its work stands still, for `hang_s`."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            try:
+                async with asyncio.timeout(self._hang_s):
+                    quiet_s = await self._system.parts[name].quiet_s.remote()
+            except TimeoutError:
+                return Overdue(f"{name} did not answer for {self._hang_s:.0f} s")
+            except RayError:  # it died, which its `run` tells
+                continue
+            if quiet_s > self._hang_s:
+                return Overdue(f"the work of {name} has not moved on for {quiet_s:.0f} s")
 
     async def _started_again(self, name: str) -> Exception | None:
         """Wait for Ray to bring the actor back and start it. Returns what kept it from starting."""
@@ -118,7 +175,7 @@ class Lifecycle:
         while True:
             try:
                 await self._system.parts[name].start.remote()
-            except RayActorError as error:
+            except PASSING as error:
                 if time.monotonic() > deadline:
                     return error
                 await asyncio.sleep(RESTART_RETRY_S)
@@ -133,6 +190,16 @@ class Lifecycle:
         except Exception as error:  # every end of a part is looked at here
             return error
         return RatchetError(f"{name} stopped by itself, which it never should")
+
+    def _note(self, kind: str, **detail: Any) -> None:
+        task = asyncio.create_task(self._system.note(kind, **detail))
+        self._notes.add(task)
+        task.add_done_callback(self._noted)
+
+    def _noted(self, task: asyncio.Task[None]) -> None:
+        self._notes.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("an event was not kept: %s", error)
 
     def _fail(self, name: str, error: Exception) -> None:
         if self._failure is None:
@@ -179,9 +246,18 @@ async def _daemon(call: Callable[[], None]) -> None:
 
 def _readable(what: str, error: Exception) -> RatchetError:
     """One line: what failed, and the error at the root of it; the whole story is in the log."""
-    cause: BaseException = error
-    while isinstance(cause, RayTaskError | BaseExceptionGroup):
-        cause = cause.cause if isinstance(cause, RayTaskError) else cause.exceptions[0]
-    told = [line for line in str(cause).strip().splitlines() if line.strip()] or [type(cause).__name__]
     log.error("%s: %s", what, error)
-    return RatchetError(f"{what}: {told[-1].strip() if len(told) > 3 else ' '.join(told)}; more in the run's logs/")
+    return RatchetError(f"{what}: {_brief(error)}; more in the run's logs/")
+
+
+def _root(error: BaseException) -> BaseException:
+    """What Ray and task groups wrapped."""
+    while isinstance(error, RayTaskError | BaseExceptionGroup):
+        error = error.cause if isinstance(error, RayTaskError) else error.exceptions[0]
+    return error
+
+
+def _brief(error: BaseException) -> str:
+    cause = _root(error)
+    told = [line for line in str(cause).strip().splitlines() if line.strip()] or [type(cause).__name__]
+    return told[-1].strip() if len(told) > 3 else " ".join(told)

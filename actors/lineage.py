@@ -2,20 +2,30 @@
 
     published --all replicas proved it--> proven --gate--> promoted | rejected | held
         └──────── a replica could not prove it ────────────────┘
+    promoted --watch, or by hand--> rolled_back            any that was proven --by hand--> promoted
 
-Only the gate moves `serve`. `explore` is the newest proven version that was not rejected, so a slow verdict never
-starves learning. A rejection takes every undecided descendant with it, and training goes on from the champion.
+Only the gate and people move `serve`. `explore` is the newest proven version that was not rejected, so a slow verdict
+never starves learning. A rejection takes every undecided descendant with it, and training goes on from the champion;
+so does a rollback, which also takes the held ones.
+
+While serving is held nothing is activated. Verdicts go on, and what they would have activated waits: at the release
+the version shown to be better takes effect, else the one promoted last, unless it was rolled back meanwhile.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from core.config import BackoffConfig
 from core.errors import VersionError
 from core.messages import BASE, Decision, PolicyRef, Published, Slots
 
-State = Literal["published", "proven", "promoted", "rejected", "held"]
+State = Literal["published", "proven", "promoted", "rejected", "held", "rolled_back"]
 
 PARENT_REJECTED = "its parent was rejected"
+PARENT_ROLLED_BACK = "its parent was rolled back"
+FELL = (PARENT_REJECTED, PARENT_ROLLED_BACK)
+"""Reasons of versions without a verdict of their own."""
+NOT_PROVEN = "not proven: "
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,31 @@ class Settled:
     rejected: bool
     discarded: bool = False
     """It fell with its parent, without a verdict of its own."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Who holds serving where it is."""
+
+    by: str
+    why: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What takes effect when the hold ends."""
+
+    version: int
+    crowned: bool
+
+
+@dataclass(frozen=True)
+class Due:
+    """A rollback that the watch asked for during a hold, carried out when it ends."""
+
+    version: int
+    why: str
 
 
 @dataclass
@@ -44,18 +79,31 @@ class Lineage:
     """The newest version published when a rejection last sent training back to the champion."""
     without_gain: int = 0
     """Decided candidates in a row that did not become the champion."""
+    rejections: int = 0
+    """In a row, since the last promotion."""
+    activated: set[int] = field(default_factory=set[int])
+    """Versions that have answered users: a promotion made during a hold is none of them yet."""
+    champions: list[int] = field(default_factory=list[int])
+    """Earlier champions, oldest first, to go back to."""
+    withdrawn: set[int] = field(default_factory=set[int])
+    """Versions whose samples are quarantined: nothing is explored with them, or trained from them, again."""
+    by_hand: set[int] = field(default_factory=set[int])
+    """Promoted by a person, whatever the gate said."""
+    held: Held | None = None
+    waiting: Waiting | None = None
+    due: Due | None = None
 
     # --- what others ask ---
 
     @property
     def explore(self) -> PolicyRef:
-        usable = [v for v, state in self.states.items() if state in ("proven", "promoted", "held")]
+        usable = [v for v, s in self.states.items() if s in ("proven", "promoted", "held") and v not in self.withdrawn]
         return PolicyRef(version=max(usable)) if usable and max(usable) > self.champion.version else self.champion
 
     @property
     def parent(self) -> Published:
         """What the trainer continues from: the newest version, or the champion when a rejection came after it."""
-        usable = [v for v, state in self.states.items() if state != "rejected" and v > self.fallen]
+        usable = [v for v in self.states if v not in self.withdrawn and v > self.fallen]
         return self.get(PolicyRef(version=max([*usable, self.champion.version])))
 
     @property
@@ -71,7 +119,11 @@ class Lineage:
     @property
     def decided(self) -> int:
         """Candidates with a verdict of their own."""
-        return sum(decision.reason != PARENT_REJECTED for decision in self.decisions.values())
+        return sum(decision.reason not in FELL for decision in self.decisions.values())
+
+    def standing(self, version: int) -> str:
+        """What a decided version's verdict rests on."""
+        return "by hand" if version in self.by_hand else self.decisions[version].standing
 
     def slots(self) -> Slots:
         needed = {self.serve.version, self.champion.version, self.explore.version, *self.undecided, *self.reporting}
@@ -81,7 +133,7 @@ class Lineage:
             explore=self.explore,
             champion=self.champion,
             candidate=self.candidate,
-            promoted=(BASE, *(self.published[v].ref for v in sorted(needed) if self.states.get(v) == "promoted")),
+            promoted=(BASE, *(self.published[v].ref for v in sorted(needed) if self._answers(v))),
             loaded=tuple(self.published[v] for v in sorted(needed - {0})),
         )
 
@@ -109,8 +161,9 @@ class Lineage:
         self.next_version = max(self.next_version, version + 1)
         self.states[version] = "published"
         self.epoch += 1
-        if self.states.get(published.parent.version) == "rejected":
-            return self._reject(version, PARENT_REJECTED)
+        if published.parent.version in self.withdrawn:
+            rolled_back = self.states[published.parent.version] == "rolled_back"
+            return self._reject(version, PARENT_ROLLED_BACK if rolled_back else PARENT_REJECTED)
         self.reporting.add(version)
         return []
 
@@ -126,7 +179,7 @@ class Lineage:
         """A replica could not prove it: it will never answer anybody."""
         if self.states.get(version) not in ("published", "proven"):
             return []
-        return self._reject(version, f"not proven: {why}")
+        return self._reject(version, f"{NOT_PROVEN}{why}")
 
     def decide(self, decision: Decision) -> list[Settled]:
         """Apply the gate's word. Raises: VersionError when this version is not waiting for one."""
@@ -142,20 +195,102 @@ class Lineage:
             self.states[version] = "held"
         else:
             self.states[version] = "promoted"
-            self.serve = decision.candidate
-            if decision.new_champion:
-                self.champion = decision.candidate
+            self.rejections = 0
+            self._activate(version, crowned=decision.new_champion)
         return [Settled(self.published[version].window, version, rejected=False)]
 
     def crown(self, version: int) -> None:
-        """A promoted version is the champion from now on. Raises: VersionError for one that was not promoted."""
-        if self.states.get(version) != "promoted":
+        """A promoted version is the champion from now on. Raises: VersionError for one that was not promoted, or that
+        was withdrawn and promoted by hand: training goes on from the champion."""
+        self._expect_promoted(version, "is crowned")
+        if version in self.withdrawn:
             raise VersionError(
-                f"v{version} is {self.states.get(version, 'unknown')}; only a promoted version is crowned"
+                f"v{version} was rejected or rolled back; promoted by hand it serves, and is no champion"
             )
-        self.champion = PolicyRef(version=version)
         self.without_gain = 0
+        self._activate(version, crowned=True, serve=False)
         self.epoch += 1
+
+    # --- what people and the watch do ---
+
+    def promote_by_hand(self, version: int, reason: str) -> list[Settled]:
+        """Serve this version whatever the gate said; never the champion. Raises: VersionError for one that was not
+        proven, and while serving is held."""
+        if self.held is not None:
+            raise VersionError(f"serving is held by {self.held.by} ({self.held.why}); `ratchet hold --off` comes first")
+        if version == 0:
+            raise VersionError("the base needs no promotion; `ratchet rollback` returns to what was good")
+        state = self.states.get(version)
+        if state is None or state == "published" or self._was_not_proven(version):
+            raise VersionError(f"v{version} is {state or 'unknown'}; only what replicas have proven can be promoted")
+        undecided = state == "proven"
+        self.states[version] = "promoted"
+        self.by_hand.add(version)
+        self.rejections = 0
+        self.epoch += 1
+        self._activate(version, crowned=False)
+        if not undecided:
+            return []
+        self.decisions[version] = Decision(
+            verdict="promote",
+            candidate=PolicyRef(version=version),
+            champion=self.champion,
+            reason=reason,
+            probes=0,
+            certified=False,
+            by="hand",
+        )
+        return [Settled(self.published[version].window, version, rejected=False)]
+
+    def roll_back(self, version: int) -> list[Settled]:
+        """This version is not served any more: users get the champion, or the one before where it was that itself.
+        Undecided and held descendants go with it. Allowed during a hold. Raises: VersionError when not promoted."""
+        self._expect_promoted(version, "is rolled back")
+        self.epoch += 1
+        self.rejections += 1
+        self.without_gain += 1
+        self.fallen = max(self.published)
+        if self.waiting is not None and self.waiting.version == version:
+            self.waiting = None
+        if self.due is not None and self.due.version == version:
+            self.due = None
+        self.champions = [v for v in self.champions if v != version]
+        self.by_hand.discard(version)
+        self._withdraw(version, "rolled_back")
+        if self.champion.version == version:
+            self.champion = PolicyRef(version=self.champions.pop() if self.champions else 0)
+            if self.waiting is not None:  # what it was shown to be better than is no reference any more
+                self.waiting = replace(self.waiting, crowned=False)
+        if self.serve.version == version:
+            self.serve = self.champion
+            self.activated |= {self.serve.version} - {0}
+        settled = [Settled(self.published[version].window, version, rejected=True)]
+        for each in self._descendants(version, ("published", "proven", "held")):
+            settled.append(self._fall_with_parent(each, PARENT_ROLLED_BACK))
+        return settled
+
+    def hold(self, held: Held) -> None:
+        """From now on nothing is activated. Raises: VersionError when it is held already."""
+        if self.held is not None:
+            raise VersionError(f"serving is held already, by {self.held.by} ({self.held.why})")
+        self.held = held
+
+    def release(self) -> tuple[list[Settled], Waiting | None, Due | None]:
+        """End the hold: a rollback that is due first, then what waited. Returns what that settled, and what took
+        effect. Raises: VersionError when nothing is held."""
+        if self.held is None:
+            raise VersionError("serving is not held")
+        self.held, due, self.due = None, self.due, None
+        settled = self.roll_back(due.version) if due is not None else []
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            self._activate(waiting.version, waiting.crowned)
+        self.epoch += 1
+        return settled, waiting, due
+
+    def learning_rate_scale(self, backoff: BackoffConfig) -> float:
+        """What the learning rate of the next version is multiplied by."""
+        return backoff.factor ** (self.rejections // backoff.after)
 
     def reported(self, version: int) -> None:
         """Nobody measures this version any more; replicas may unload it."""
@@ -174,6 +309,14 @@ class Lineage:
             "next_version": self.next_version,
             "fallen": self.fallen,
             "without_gain": self.without_gain,
+            "rejections": self.rejections,
+            "activated": sorted(self.activated),
+            "champions": self.champions,
+            "withdrawn": sorted(self.withdrawn),
+            "by_hand": sorted(self.by_hand),
+            "held": asdict(self.held) if self.held else None,
+            "waiting": asdict(self.waiting) if self.waiting else None,
+            "due": asdict(self.due) if self.due else None,
         }
 
     def restore(self, snapshot: dict[str, Any], published: list[Published], decisions: list[Decision]) -> None:
@@ -189,36 +332,87 @@ class Lineage:
         self.next_version = max([snapshot["next_version"], *(v + 1 for v in self.published)])
         self.fallen = snapshot["fallen"]
         self.without_gain = snapshot["without_gain"]
+        promoted = [v for v, state in self.states.items() if state == "promoted"]
+        rejected = [v for v, state in self.states.items() if state == "rejected"]
+        self.rejections = snapshot.get("rejections", 0)
+        self.activated = set(snapshot.get("activated", promoted))
+        self.champions = list(snapshot.get("champions", [0] if self.champion != BASE else []))
+        self.withdrawn = set(snapshot.get("withdrawn", rejected))
+        self.by_hand = set(snapshot.get("by_hand", []))
+        self.held = Held(**snapshot["held"]) if snapshot.get("held") else None
+        self.waiting = Waiting(**snapshot["waiting"]) if snapshot.get("waiting") else None
+        self.due = Due(**snapshot["due"]) if snapshot.get("due") else None
+
+    # --- inside ---
+
+    def _activate(self, version: int, crowned: bool, serve: bool = True) -> None:
+        """Users get this version, now or when the hold ends; one shown to be better is not replaced by a mere equal."""
+        if self.held is not None:
+            if crowned or self.waiting is None or not self.waiting.crowned:
+                self.waiting = Waiting(version, crowned)
+            return
+        if serve:
+            self.serve = PolicyRef(version=version)
+            self.activated.add(version)
+        if crowned:
+            self.champions.append(self.champion.version)
+            self.champion = PolicyRef(version=version)
+            self.without_gain = 0
+
+    def _answers(self, version: int) -> bool:
+        return self.states.get(version) == "promoted" and version in self.activated
+
+    def _expect_promoted(self, version: int, what: str) -> None:
+        if self.states.get(version) != "promoted":
+            raise VersionError(f"v{version} is {self.states.get(version, 'unknown')}; only a promoted version {what}")
+
+    def _was_not_proven(self, version: int) -> bool:
+        """Also one that fell with its parent before any replica had it is tried: replicas prove before they serve."""
+        return version in self.decisions and self.decisions[version].reason.startswith(NOT_PROVEN)
+
+    def _withdraw(self, version: int, state: State) -> None:
+        self.states[version] = state
+        self.withdrawn.add(version)
+        self.reporting.discard(version)
 
     def _reject(self, version: int, reason: str, decision: Decision | None = None) -> list[Settled]:
         self.epoch += 1
         self.fallen = max(self.published)
-        if reason != PARENT_REJECTED:
-            self.without_gain += 1
-        settled: list[Settled] = []
-        for each in [version, *self._undecided_descendants(version)]:
-            self.states[each] = "rejected"
-            judged = each == version
-            if decision is None or not judged:
-                self.reporting.discard(each)
-            self.decisions[each] = decision if decision and judged else self._fall(each, reason if judged else "")
-            discarded = self.decisions[each].reason == PARENT_REJECTED
-            settled.append(Settled(self.published[each].window, each, rejected=True, discarded=discarded))
+        if reason in FELL:
+            return [self._fall_with_parent(version, reason)]
+        self.without_gain += 1
+        self.rejections += 1
+        under_report = version in self.reporting and decision is not None
+        self._withdraw(version, "rejected")
+        if under_report:
+            self.reporting.add(version)
+        self.decisions[version] = decision or self._fallen(version, reason)
+        settled = [Settled(self.published[version].window, version, rejected=True)]
+        for each in self._descendants(version, ("published", "proven")):
+            settled.append(self._fall_with_parent(each, PARENT_REJECTED))
         return settled
 
-    def _fall(self, version: int, reason: str) -> Decision:
+    def _fall_with_parent(self, version: int, reason: str) -> Settled:
+        """A held version had its verdict, which stands; only its place is lost."""
+        decided = version in self.decisions
+        self._withdraw(version, "rolled_back" if decided else "rejected")
+        if not decided:
+            self.decisions[version] = self._fallen(version, reason)
+        return Settled(self.published[version].window, version, rejected=True, discarded=not decided)
+
+    def _fallen(self, version: int, reason: str) -> Decision:
         return Decision(
             verdict="reject",
             candidate=PolicyRef(version=version),
             champion=self.champion,
-            reason=reason or PARENT_REJECTED,
+            reason=reason,
             probes=0,
             certified=False,
         )
 
-    def _undecided_descendants(self, version: int) -> list[int]:
+    def _descendants(self, version: int, states: tuple[State, ...]) -> list[int]:
         lost = {version}
-        for later in self.undecided:
-            if self.published[later].parent.version in lost:
+        for later in sorted(self.published):
+            if self.published[later].parent.version in lost and self.states[later] in states:
                 lost.add(later)
         return sorted(lost - {version})

@@ -29,6 +29,13 @@ class SlottedPolicy(Policy, Protocol):
     explore: PolicyRef
 
 
+class Runs(Protocol):
+    """A part of the system as its driver sees it."""
+
+    async def start(self) -> None: ...
+    async def run(self) -> None: ...
+
+
 @dataclass
 class LocalReplica:
     """Reaches every desired state at once, and proves by saying so."""
@@ -36,6 +43,8 @@ class LocalReplica:
     versions: LocalPeer
     policy: SlottedPolicy
     name: str = "local"
+
+    async def start(self) -> None: ...
 
     async def run(self) -> None:
         epoch = -1
@@ -55,17 +64,21 @@ class LocalSystem:
         self.config = config
         self.sink = MemorySink()
         metrics = Metrics([self.sink])
-        self.store = Store(str(run_dir))
+        self.store = Store(str(run_dir), config.run, config.learning)
         store = LocalPeer(self.store)
-        self.buffer = Buffer(str(run_dir), store, config.learning, config.run.versions, metrics)
+        self.buffer = Buffer(str(run_dir), store, config.learning, config.run.versions, metrics, config.method.votes)
         buffer = LocalPeer(self.buffer)
         plateau = config.learning.plateau
-        self.versions = Versions(str(run_dir), store, buffer, metrics, plateau.versions if plateau else None)
+        patience, backoff = plateau.versions if plateau else None, config.learning.backoff
+        self.versions = Versions(str(run_dir), store, buffer, metrics, patience, backoff=backoff)
         versions = LocalPeer(self.versions)
         self.trainer = Trainer(room, store, buffer, versions, config.run.cpu_share, metrics)
         self.collectors = [Collector(buffer, config, policy) for _ in range(config.collect.collectors)]
         self.evaluator = Evaluator(str(run_dir), store, versions, config, policy, metrics)
-        self.replica = LocalReplica(versions, policy)
+        self.replica: Runs = LocalReplica(versions, policy)
+        """Another one may take its place before `run`."""
+        self.beside: list[Runs] = []
+        """What else runs along, from before the first lease: people who vote, say."""
 
     async def run(self, decided: int = 0, until_paused: bool = False, timeout_s: float = 60.0) -> None:
         """Until so many candidates are decided, and learning is paused if asked. Raises: Overdue; an ExceptionGroup of
@@ -74,12 +87,15 @@ class LocalSystem:
         background = asyncio.create_task(self.store.run())
         for part in (self.buffer, self.versions, self.trainer, self.evaluator, *self.collectors):
             await part.start()
+        for part in self.beside:
+            await part.start()
         try:
             async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
-                parts = (self.buffer, self.trainer, self.evaluator, self.replica, *self.collectors)
+                parts = (self.buffer, self.trainer, self.evaluator, self.replica, *self.collectors, *self.beside)
                 running = [tasks.create_task(part.run()) for part in parts]
                 while not await self._is_done(decided, until_paused):
                     await asyncio.sleep(0.02)
+                await self.store.append([])  # what was decided is on disk before everything stops
                 for task in running:
                     task.cancel()
         except TimeoutError:
@@ -107,10 +123,12 @@ class ScriptedRoom:
 
     def return_to(self, parent: Published) -> None: ...
 
-    def make(self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None]) -> Published:
+    def make(
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+    ) -> Published:
         time.sleep(self.seconds)
         rest()
-        stats = {"loss": 1.0 / ref.version, "examples": float(len(window.examples))}
+        stats = {"loss": 1.0 / ref.version, "examples": float(len(window.examples)), "lr_scale": lr_scale}
         return Published(
             ref=ref, path=str(self.run_dir), parent=parent.ref, window=window.number, fingerprint=str(ref), stats=stats
         )

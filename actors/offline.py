@@ -30,11 +30,13 @@ OFFLINE_CANDIDATE = PolicyRef(adapter="checkpoint", version=1)
 
 
 @asynccontextmanager
-async def offline_policy(config: Config) -> AsyncIterator[tuple[Engine, EnginePolicy]]:
+async def offline_policy(config: Config, max_versions: int = 2) -> AsyncIterator[tuple[Engine, EnginePolicy]]:
     """An engine in this process, for as long as the block lasts."""
     os.environ.update(environment(config.model, config.serve.engine))
     multiplex = isinstance(config.model.weights, Full)
-    engine = Engine(config.model, config.serve.engine, max_versions=2, seed=config.run.seed, multiplex=multiplex)
+    engine = Engine(
+        config.model, config.serve.engine, max_versions=max_versions, seed=config.run.seed, multiplex=multiplex
+    )
     await engine.start()
     try:
         yield engine, EnginePolicy(engine)
@@ -44,7 +46,8 @@ async def offline_policy(config: Config) -> AsyncIterator[tuple[Engine, EnginePo
 
 def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decision:
     """The gate's word on any checkpoint of the run's base, also one that another trainer made: a PEFT adapter, or a
-    whole model where the run has whole models. A fresh gate: nothing of this counts in the run's ledger.
+    whole model where the run has whole models. A fresh gate: nothing of this counts in the run's ledger, of which only
+    the champion's agreement is taken, for it says whether the anchors are saturated.
 
     Raises: ConfigError when there is nothing to weigh with; ArtifactError for a folder that is no checkpoint."""
     config = load(run_dir / "config.yaml")
@@ -53,13 +56,15 @@ def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decisi
         raise ConfigError("this run has neither gate.anchors nor gate.keys; there is nothing to weigh with")
     published = _as_published(candidate, OFFLINE_CANDIDATE)
     champion = _champion(run_dir)
+    known = _ledger(run_dir).under(champion.ref if champion else BASE)
 
     async def run() -> Decision:
         async with offline_policy(config) as (engine, policy):
             await engine.stage(published)
             if champion is not None:
                 await engine.stage(champion)
-            gate = Gate(config.gate, GateLedger(champion=champion.ref if champion else BASE))
+            told = known.model_dump(include={"champion_asked", "champion_hits"})
+            gate = Gate(config.gate, GateLedger(champion=known.champion, **told))
             weighing = Weighing(
                 policy=policy,
                 gate=gate,
@@ -132,6 +137,13 @@ def _as_published(folder: Path, ref: PolicyRef) -> Published:
         raise ArtifactError(f"{folder} holds no safetensors; give a PEFT adapter or a model saved by transformers")
     digest = hashlib.sha256("".join(digest_file(file) for file in files).encode()).hexdigest()
     return Published(ref=ref, path=str(folder.absolute()), parent=BASE, window=0, fingerprint=digest)
+
+
+def _ledger(run_dir: Path) -> GateLedger:
+    reader = RunReader(run_dir)
+    ledger = reader.fact("ledger")
+    reader.close()
+    return GateLedger.model_validate(ledger) if ledger else GateLedger()
 
 
 def _champion(run_dir: Path) -> Published | None:

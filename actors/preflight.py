@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from actors.evaluator import probes_of, report_questions
+from actors.evaluator import kept_out, probes_of, report_questions
+from actors.rundir import RUNS
+from actors.store import free_bytes
 from core.artifacts import MANIFEST, digest_file, read_manifest
 from core.config import Config, Full, Lora
 from core.errors import ConfigError
+from core.messages import Reinforce
 from core.proof import fingerprint
 from methods import prompts, recipes
 from training import objectives
@@ -43,23 +46,33 @@ class Memory:
 
 def check(config: Config) -> list[str]:
     """Notes worth telling (lines skipped, duplicates folded). Raises: ConfigError naming the field and the remedy."""
-    objectives.check(recipes.build(config.method))
+    method = recipes.build(config.method)
+    objectives.check(method)
     _check_model(config)
     pool = prompts.read(config.prompts, config.run.seed)
     probes, _ = probes_of(config)
     report = report_questions(config)
     asked = [question.prompt for question in probes]
-    prompts.refuse_overlap(pool, asked, config.prompts.path, "the gate's probes")
+    suspects = list(filter(kept_out(config).holds, pool))
+    prompts.refuse_overlap(suspects, asked, config.prompts.path, "the gate's probes")
     if report:
         keyed = [question.prompt for question in report]
-        prompts.refuse_overlap(pool, keyed, config.prompts.path, config.report.questions or "")
+        prompts.refuse_overlap(suspects, keyed, config.prompts.path, config.report.questions or "")
         prompts.refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
     _check_anchors(config)
     _check_port(config.serve.host, config.serve.port)
+    check_disk(config)
     _check_memory(config)
     notes = [f"skipped {report}" for report in pool.reports]
     if pool.duplicates:
         notes.append(f"{pool.duplicates} duplicate prompts in {config.prompts.path} were folded")
+    if suspects:
+        notes.append(f"{len(suspects)} of {len(pool)} prompts nearly ask what gate or report ask, and are left out")
+    if method.makes is Reinforce and config.learning.replay_windows > 1:
+        notes.append(
+            f"recipe {method.name} learns from what its own version sampled; learning.replay_windows="
+            f"{config.learning.replay_windows} also trains on older samples, 1 is what was published"
+        )
     if not probes:
         notes.append("no gate.anchors and no gate.keys: every candidate will be held, nothing will be promoted")
     return notes
@@ -74,7 +87,10 @@ def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
     gradient_and_adam = 3 * 4
     activations = 16 * config.learning.batch_tokens * shape["hidden_size"] * shape["num_hidden_layers"] * 4
     logits = 3 * config.learning.batch_tokens * shape["vocab_size"] * 4
-    trainer = parameters * BYTES_OF[config.model.trainer_dtype] + trained * gradient_and_adam + activations + logits
+    objective = objectives.objective(recipes.build(config.method).objective)
+    copies = 2 if full and "reference" in objective.terms(config.learning).columns else 1
+    read = copies * parameters * BYTES_OF[config.model.trainer_dtype]
+    trainer = read + trained * gradient_and_adam + activations + logits
     return Memory(
         engines=engines * (weights + ENGINE_FIXED_BYTES),
         kv_caches=engines * (config.serve.engine.kv_cache_bytes or 0),
@@ -86,11 +102,15 @@ def parameters_of(folder: Path) -> int:
     """Counted from the headers of the safetensors files, without reading the weights."""
     total = 0
     for file in folder.glob("*.safetensors"):
-        with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                total += _product(tensor["shape"])
+        try:
+            with file.open("rb") as opened:
+                size = int.from_bytes(opened.read(8), "little")
+                if size > file.stat().st_size:
+                    raise ValueError(f"its header would be {size} bytes long")
+                header = json.loads(opened.read(size))
+            total += sum(_product(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{file} is no safetensors file ({error}); restore it") from None
     return total
 
 
@@ -112,7 +132,10 @@ def _check_anchors(config: Config) -> None:
     weights = Path(config.model.path) / "model.safetensors"
     if path is None or config.gate.keys is not None or not weights.is_file():
         return
-    made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()
+    try:
+        made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"gate.anchors={path} cannot be read: {error}") from None
     if made_for and made_for != digest_file(weights):
         raise ConfigError(
             f"gate.anchors={path} were made for another model than {config.model.path}; make its own with "
@@ -135,6 +158,17 @@ def check_same_base(config: Config, run_dir: Path) -> None:
         )
 
 
+def check_disk(config: Config, free: Callable[[Path], int] = free_bytes) -> None:
+    """Raises: ConfigError when the run could not write from the start."""
+    place = Path(config.run.dir) if config.run.dir else RUNS
+    there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
+    if free(there) < config.run.min_free_bytes:
+        raise ConfigError(
+            f"{free(there) / 2**20:.0f} MiB are free on the disk of {place}, run.min_free_bytes asks for "
+            f"{config.run.min_free_bytes / 2**20:.0f}; free some space, or choose another disk with --dir"
+        )
+
+
 def _check_port(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -151,7 +185,7 @@ def _check_memory(config: Config) -> None:
     folder = Path(config.model.path)
     if not folder.is_dir() or not any(folder.glob("*.safetensors")):
         return
-    shape = json.loads((folder / "config.json").read_text())
+    shape = _shape(folder / "config.json")
     need = memory(config, parameters_of(folder), shape)
     have = psutil.virtual_memory().available
     if need.total > have and not _has_gpu():
@@ -162,6 +196,18 @@ def _check_memory(config: Config) -> None:
             f"{config.serve.replicas}) or learning.batch_tokens (now {config.learning.batch_tokens}), or "
             "take a smaller model"
         )
+
+
+def _shape(file: Path) -> dict[str, Any]:
+    """What the memory estimate needs of a model's config.json. Raises: ConfigError naming what is missing."""
+    try:
+        shape: dict[str, Any] = json.loads(file.read_bytes())
+        missing = [name for name in ("hidden_size", "num_hidden_layers", "vocab_size") if int(shape[name]) < 1]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file} is no model's config ({error!r}); restore it") from None
+    if missing:
+        raise ConfigError(f"{file} says {missing[0]}={shape[missing[0]]}, expected at least 1; restore it")
+    return shape
 
 
 def _lora_parameters(config: Config, shape: dict[str, Any]) -> int:

@@ -6,16 +6,18 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from actors.lineage import FELL
 from actors.report import VersionRow, version_rows
 from core.errors import StoreError
 from core.messages import Event
 from core.store import RunReader
 
 SHOWN_VERSIONS = 8
-STYLES = {"promote": "green", "reject": "red", "hold": "yellow", "base": "cyan"}
+STYLES = {"promote": "green", "reject": "red", "hold": "yellow", "base": "cyan", "rolled back": "magenta"}
 
 
 class Progress:
@@ -65,13 +67,17 @@ class Progress:
         share = buffer.get("vote_share")
         rates = "  ".join(f"{who} {rate:.0f}" for who, rate in self._rates.items())
         parts = [
-            f"serve v{slots.get('serve', 0)}  explore v{slots.get('explore', 0)}  champion v{slots.get('champion', 0)}",
+            f"serve v{slots.get('serve', 0)} ({status.get('versions', {}).get('standing', 'base')})",
+            f"explore v{slots.get('explore', 0)}  champion v{slots.get('champion', 0)}",
             f"tokens/s: {rates}",
             f"vote agreement {share:.2f}" if share is not None else "no votes yet",
             f"lag {buffer.get('lag', 0)}, swaps {sum(r.get('swaps', 0) for r in replicas):.0f}",
             f"buffer {buffer.get('waiting', 0)} waiting, {buffer.get('outstanding', 0)} leased",
             f"trainer {status.get('trainer', {}).get('phase', '-')}",
         ]
+        held = status.get("versions", {}).get("held")
+        if held:
+            parts.append(f"HELD by {held['by']}: {held['why']}; `ratchet hold --off` goes on")
         if buffer.get("paused"):
             parts.append(f"PAUSED: {buffer['paused']}; `ratchet resume` goes on")
         return f"{self._url}   " + " | ".join(parts)
@@ -84,6 +90,15 @@ class Progress:
         then, before = self._before
         self._before = (now, totals)
         return {who: max(0.0, totals[who] - before.get(who, 0.0)) / max(now - then, 1e-3) for who in totals}
+
+
+def _standing(detail: dict[str, Any]) -> str:
+    """Events of older runs do not say it."""
+    return f" ({detail['standing']})" if "standing" in detail else ""
+
+
+def _signed(detail: dict[str, Any]) -> str:
+    return escape(f"by {detail['by']}: {detail['reason']}")
 
 
 def _clock(at: float) -> str:
@@ -104,7 +119,7 @@ def tokens_by_purpose(status: dict[str, Any]) -> dict[str, float]:
 
 def versions_table(rows: list[VersionRow]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("version", "verdict", "probes", "agreement", "accuracy (95%)", "tokens", "why"):
+    for heading in ("version", "verdict", "standing", "probes", "agreement", "accuracy (95%)", "tokens", "why"):
         table.add_column(heading, overflow="ellipsis", no_wrap=heading == "why", max_width=60)
     for row in rows:
         agreement = "" if row.agreement is None else f"{100 * row.agreement:.1f}%"
@@ -112,8 +127,8 @@ def versions_table(rows: list[VersionRow]) -> Table:
         if row.accuracy is not None and row.low is not None and row.high is not None:
             accuracy = f"{100 * row.accuracy:.1f}% ({100 * row.low:.0f}-{100 * row.high:.0f})"
         style = STYLES.get(row.verdict, "dim")
-        cells = (f"v{row.version}", f"[{style}]{row.verdict}[/]", str(row.probes or ""), agreement, accuracy)
-        table.add_row(*cells, str(row.tokens), row.reason)
+        cells = (f"v{row.version}", f"[{style}]{row.verdict}[/]", row.standing, str(row.probes or ""))
+        table.add_row(*cells, agreement, accuracy, str(row.tokens), escape(row.reason))
     return table
 
 
@@ -123,16 +138,29 @@ def told(event: Event) -> str | None:
     match event.kind:
         case "drawn":
             return f"window {d['window']}: {d['prompts']} prompts voted, {d['examples']} examples to train on"
+        case "voted":
+            left_out = f", {d['left_out']} left out" if d["left_out"] else ""
+            return f"people cast {d['votes']} votes{left_out}; {d['resettled']} prompts settled again"
         case "published":
             return f"v{d['version']} trained: loss {d.get('loss', 0):.3f}, {d.get('seconds', 0):.1f} s"
         case "proven":
             return f"v{d['version']} proven in every replica; collectors sample from it"
         case "decided":
             style = STYLES.get(d["verdict"], "white")
-            return f"v{d['version']} [{style}]{d['verdict']}[/]: {d['reason']}"
+            return f"v{d['version']} [{style}]{d['verdict']}[/]{_standing(d)}: {d['reason']}"
         case "crowned":
-            return f"v{d['version']} is better: the new champion"
-        case "rejected" if d["reason"] == "its parent was rejected":
+            return f"v{d['version']} is better{_standing(d)}: the new champion"
+        case "rolled_back":
+            return f"v{d['version']} [red]rolled back[/] {_signed(d)}; v{d['serve']} is served"
+        case "promoted_by_hand":
+            return f"v{d['version']} [green]promoted by hand[/] {_signed(d)}"
+        case "serving_held":
+            return f"[yellow]v{d['serve']} is held[/] {_signed(d)}"
+        case "serving_released":
+            return f"serving is no longer held; v{d['serve']} is served"
+        case "alert":
+            return f"[red]alert[/] {escape(d['reason'])}"
+        case "rejected" if d["reason"] in FELL:
             return f"v{d['version']} [red]dropped[/]: {d['reason']}"
         case "proof_failed":
             return f"[red]v{d['version']} did not arrive[/]: {d['why']}"
@@ -145,4 +173,12 @@ def told(event: Event) -> str | None:
             return f"[yellow]learning paused[/]: {d['reason']}"
         case "resumed":
             return "learning goes on"
+        case "hung":
+            return f"[red]{d['part']} hangs[/]: {d['why']}"
+        case "restarted":
+            return f"[yellow]{d['part']} was started again[/] in {d['seconds']:.0f} s: {escape(d['why'])}"
+        case "swap_hung":
+            return f"[red]a replica hangs[/]: {d['why']}"
+        case "disk_full":
+            return f"[yellow]the disk was full[/] for {d['seconds']:.0f} s; learning goes on"
     return None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ FINAL = "final:"
 class VersionRow:
     version: int
     verdict: str
+    """base, undecided, promote, reject, hold; `rolled back` for one that was promoted or held and is withdrawn."""
+    standing: str
+    """What the verdict rests on: certified (answer keys), guarded (anchors), by hand, unweighed; empty without one."""
     reason: str
     probes: int
     agreement: float | None
@@ -34,7 +37,21 @@ def version_rows(reader: RunReader) -> list[VersionRow]:
     measured = {int(name.removeprefix(ACCURACY)): body for name, body in reader.facts(ACCURACY).items()}
     tokens = _tokens_by_version(reader.events("training"), reader)
     versions = [0, *(p.ref.version for p in reader.versions())]
-    return [_row(v, decisions.get(v), measured.get(v), tokens.get(v, 0)) for v in versions]
+    rows = [_row(v, decisions.get(v), measured.get(v), tokens.get(v, 0)) for v in versions]
+    return _as_it_stands(rows, reader.fact("lineage", {}))
+
+
+def _as_it_stands(rows: list[VersionRow], lineage: dict[str, Any]) -> list[VersionRow]:
+    """With what came after the gate's word: rollbacks, and what people promoted."""
+    states, by_hand = lineage.get("states", {}), lineage.get("by_hand", [])
+    standing: list[VersionRow] = []
+    for row in rows:
+        if row.version in by_hand:
+            row = replace(row, verdict="promote", standing="by hand")
+        elif states.get(str(row.version)) == "rolled_back":
+            row = replace(row, verdict="rolled back")
+        standing.append(row)
+    return standing
 
 
 def has_questions(config: Config) -> bool:
@@ -74,6 +91,7 @@ def _row(version: int, decision: Decision | None, measured: dict[str, Any] | Non
     return VersionRow(
         version=version,
         verdict="base" if version == 0 else decision.verdict if decision else "undecided",
+        standing=decision.standing if decision and (decision.probes or decision.by != "gate") else "",
         reason=decision.reason if decision else "",
         probes=decision.probes if decision else 0,
         agreement=decision.candidate_rate if decision and decision.probes else None,
@@ -113,14 +131,14 @@ def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
         "",
         "![accuracy by version and by tokens](report.png)",
         "",
-        "| version | verdict | probes | agreement | accuracy | 95% interval | tokens | reason |",
-        "|---|---|---|---|---|---|---|---|",
+        "| version | verdict | standing | probes | agreement | accuracy | 95% interval | tokens | reason |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         interval = f"{_percent(row.low)} - {_percent(row.high)}" if row.low is not None else "-"
         lines.append(
-            f"| v{row.version} | {row.verdict} | {row.probes} | {_percent(row.agreement)} | {_percent(row.accuracy)} "
-            f"| {interval} | {row.tokens} | {row.reason} |"
+            f"| v{row.version} | {row.verdict} | {row.standing} | {row.probes} | {_percent(row.agreement)} "
+            f"| {_percent(row.accuracy)} | {interval} | {row.tokens} | {row.reason} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -132,6 +150,7 @@ def _plot(path: Path, rows: Sequence[VersionRow]) -> None:
     from matplotlib import pyplot as plt
 
     colours = {"promote": "tab:green", "reject": "tab:red", "hold": "tab:orange", "base": "tab:blue"}
+    colours["rolled back"] = "tab:purple"
     known = [row for row in rows if row.accuracy is not None]
     figure, (by_version, by_tokens) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for axes, at in ((by_version, lambda r: r.version), (by_tokens, lambda r: r.tokens / 1000)):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from core.artifacts import make_folder, sync
 from core.config import Config, dump
 from core.errors import ConfigError, RunInUse
 
@@ -26,10 +27,13 @@ class RunDir:
     def open(cls, config: Config) -> "RunDir":
         """The directory that the config names, or a new one, locked. Raises: RunInUse."""
         path = Path(config.run.dir) if config.run.dir else RUNS / time.strftime("%Y%m%d-%H%M%S")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            make_folder(path.absolute())
+        except OSError as error:
+            raise ConfigError(f"run.dir={path} cannot be made ({error}); choose another with --dir") from None
         run = cls(path.absolute())
         run._take_lock()
-        (run.path / CONFIG_FILE).write_text(dump(config))
+        run._write_config(dump(config))
         (run.path / "logs").mkdir(exist_ok=True)
         run._point_latest()
         return run
@@ -44,8 +48,19 @@ class RunDir:
             self._lock.close()
             self._lock = None
 
+    def _write_config(self, text: str) -> None:
+        """A crash leaves the old one or the new one."""
+        aside = self.path / f".{CONFIG_FILE}"
+        aside.write_text(text)
+        sync(aside)
+        aside.replace(self.path / CONFIG_FILE)
+        sync(self.path)
+
     def _take_lock(self) -> None:
-        lock = (self.path / "lock").open("a+")
+        try:
+            lock = (self.path / "lock").open("a+", errors="replace")
+        except OSError as error:
+            raise ConfigError(f"{self.path / 'lock'} cannot be opened ({error}); remove it") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -75,10 +90,13 @@ def find(path: str | None) -> Path:
 
 
 def live_url(run_dir: Path) -> str | None:
-    """Where the run answers, if it is alive."""
+    """Where the run answers, if it is alive. A file that says nothing of the kind is no sign of life."""
     try:
-        live = json.loads((run_dir / LIVE_FILE).read_text())
-        os.kill(live["pid"], 0)
-    except (OSError, ValueError, KeyError):
+        live = json.loads((run_dir / LIVE_FILE).read_bytes())
+        pid, url = live["pid"], live["url"]
+        if type(pid) is not int or pid < 1 or not isinstance(url, str):
+            return None
+        os.kill(pid, 0)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return str(live["url"])
+    return url

@@ -2,7 +2,7 @@
 
 import logging
 import os
-import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from actors.trainer import Trainer
 from actors.versions import Versions
 from core.config import Config
 from core.metrics import Metrics
+from core.store import event
 from methods import prompts, recipes
 from serve.app import Service, deploy, open_gateway, undeploy
 from serve.client import ServedPolicy
+from serve.gateway import free_ports
 from serve.telemetry import RaySink
 from training.room import Room
 
@@ -44,8 +46,6 @@ class RaySystem:
     def connect(self) -> None:
         """Join the cluster at `address`, or start one that lives as long as this process."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
-        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is not None:
@@ -55,24 +55,39 @@ class RaySystem:
                 **common,
                 include_dashboard=False,
                 object_store_memory=200 * 2**20,
-                _metrics_export_port=free_port(),
+                _metrics_export_port=free_ports(1)[0],
                 _system_config={"metrics_report_interval_ms": 2000},
             )
         self._link_logs()
 
-    def peer(self, name: str, deadline_s: float = 60.0) -> RayPeer:
-        return RayPeer(name, self.namespace, deadline_s)
+    def peer(self, name: str, deadline_s: float | None = None) -> RayPeer:
+        """Patient by default: whom it asks may hang until that is noticed, and then starts again."""
+        return RayPeer(name, self.namespace, deadline_s or 3 * self.config.run.hang_s)
+
+    def kill(self, name: str) -> None:
+        ray.kill(self.parts[name], no_restart=False)
+
+    async def note(self, kind: str, **detail: Any) -> None:
+        await self.peer("store").call("append", [event(time.time(), "lifecycle", kind, **detail)])
 
     def make_core(self) -> None:
-        """What a first answer needs: memory, buffer, versions, and the trainer, which describes the base."""
+        """What a first answer needs besides the service: memory, and who owns the versions."""
         config, run_dir = self.config, str(self.run_dir)
-        store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
         plateau = config.learning.plateau
         patience = plateau.versions if plateau is not None and config.run.versions is None else None
-        self._host("store", Store, run_dir)
-        self._host("buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics())
-        self._host("versions", Versions, run_dir, store, buffer, _metrics(), patience)
-        self._host("trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics())
+        self._host("store", Store, run_dir, config.run, config.learning)
+        self._host(
+            "versions",
+            Versions,
+            run_dir,
+            self.peer("store"),
+            self.peer("buffer"),
+            _metrics(),
+            plateau=patience,
+            backoff=config.learning.backoff,
+            ends=config.run.versions is not None,
+            keep=config.run.retention.versions,
+        )
 
     def open_gateway(self) -> None:
         open_gateway(self.config)
@@ -82,15 +97,19 @@ class RaySystem:
         self._service = deploy(self.config, self.namespace, self._gpus()[0])
 
     def make_learners(self) -> None:
-        """What a first answer does not need: collectors and evaluator, which need the service, and the console."""
+        """What a first answer does not need: all that learns, and the console."""
         assert self._service is not None, "serve() comes first"
-        config, policy = self.config, ServedPolicy(self._service.learning)
+        config, policy, run_dir = self.config, ServedPolicy(self._service.learning), str(self.run_dir)
         store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
+        self._host(
+            "buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics(), config.method.votes
+        )
+        self._host("trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics())
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, buffer, config, policy)
         asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}
         self._host("console", Console, asked, config.report.final)
-        self._host("evaluator", Evaluator, str(self.run_dir), store, versions, config, policy, _metrics())
+        self._host("evaluator", Evaluator, run_dir, store, versions, config, policy, _metrics())
 
     def disconnect(self) -> None:
         """Take everything down that this run brought up."""
@@ -106,7 +125,7 @@ class RaySystem:
         link.unlink(missing_ok=True)
         link.symlink_to(Path(ray._private.worker._global_node.get_logs_dir_path()))  # type: ignore[attr-defined]
 
-    def _host(self, name: str, kind: type, *arguments: Any) -> None:
+    def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
         env = {"OMP_NUM_THREADS": str(self.config.learning.threads)}
         if Path(self.config.model.path).is_dir():
             env["HF_HUB_OFFLINE"] = "1"
@@ -121,7 +140,7 @@ class RaySystem:
                 num_gpus=self._gpus()[1] if heavy else 0,
                 runtime_env={"env_vars": env},
             )
-            .remote(*arguments)
+            .remote(*arguments, **settings)
         )
 
     def _gpus(self) -> tuple[float, float]:
@@ -141,12 +160,6 @@ class RaySystem:
         asked = [pool[place] for place in range(min(PROOF_PROMPTS, len(pool)))]
         objective = recipes.build(config.method).objective
         return Room(self.run_dir, config.model, config.learning, config.run.seed, objective, asked)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _metrics() -> Metrics:

@@ -1,18 +1,26 @@
 """Draws a window, trains on it, publishes a version, and goes on: it never waits for the gate."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from actors.calls import Peer
-from core.clock import Clock, SystemClock
+from core.clock import Clock, Pulse, SystemClock
 from core.codec import decode, encode
+from core.errors import MismatchError, StorageFull
 from core.messages import PolicyRef, Published, Window
 from core.metrics import Metrics
 from core.store import event
 
+log = logging.getLogger("ratchet.trainer")
+
 DRAW_WAIT_S = 20.0
+ROOM_WAIT_S = 1.0
+"""Between two attempts to write a version on a full disk."""
+LOOK_S = 0.5
+"""Between two looks whether a paused buffer was resumed."""
 
 
 class Room(Protocol):
@@ -26,8 +34,13 @@ class Room(Protocol):
         """Take the weights of that version."""
         ...
 
-    def make(self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None]) -> Published:
-        """Train on the window from `parent` and write version `ref`; `rest` is called after each step."""
+    def make(
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+    ) -> Published:
+        """Train on the window from `parent` and write version `ref`; `rest` is called after each step, and the
+        learning rate is `lr_scale` times the configured.
+
+        Raises: StorageFull; asked again for the same version it does not train again."""
         ...
 
 
@@ -52,6 +65,7 @@ class Trainer:
         self._at: PolicyRef | None = None
         self._phase = "starting"
         self._idle_s = 0.0
+        self._pulse = Pulse(self._clock)
 
     async def start(self) -> None:
         """Load the model, which takes seconds, and say what the base is, for which the replicas wait."""
@@ -62,16 +76,28 @@ class Trainer:
         while True:
             window = await self._draw()
             parent = decode(Published, await self._versions.call("parent"))
+            self._pulse.moved()
             if parent.ref != self._at:
                 await asyncio.to_thread(self._room.return_to, parent)
                 self._at = parent.ref
-            published = await self._train(window, parent)
+            try:
+                published = await self._train(window, parent)
+            except MismatchError as error:
+                self._pulse.idle()
+                await self._note("refused", window=window.number, why=str(error))
+                await self._wait_for_resume(str(error))
+                continue
+            self._pulse.idle()
             self._phase = "publishing"
             await self._buffer.call("published", published.ref.version)
             await self._versions.call("propose", encode(published))
             self._at = published.ref
 
     async def stop(self) -> None: ...
+
+    async def quiet_s(self) -> float:
+        """Seconds since its work last moved on; 0 while it has none."""
+        return self._pulse.quiet_s
 
     async def status(self) -> dict[str, Any]:
         return {"phase": self._phase, "at": self._at.version if self._at else None, "idle_s": self._idle_s}
@@ -88,16 +114,44 @@ class Trainer:
                 self._idle_s += time.monotonic() - asked
                 return decode(Window, body)
 
+    async def _wait_for_resume(self, reason: str) -> None:
+        """Serving goes on. What the trainer was refused is tried again when a person says `resume`."""
+        await self._buffer.call("pause", reason)
+        self._phase = "paused"
+        while (await self._buffer.call("status"))["paused"] is not None:
+            await asyncio.sleep(LOOK_S)
+
     async def _train(self, window: Window, parent: Published) -> Published:
         self._phase = f"training on window {window.number}"
         ref: PolicyRef = await self._versions.call("take_ref")
         await self._note("training", window=window.number, version=ref.version, parent=parent.ref.version)
         started = time.monotonic()
-        published = await asyncio.to_thread(self._room.make, window, ref, parent, self._rest())
+        scale = await self._versions.call("learning_rate_scale")
+        published = await self._make(window, ref, parent, scale)
         self._metrics.count("train_seconds_total", time.monotonic() - started)
         self._metrics.count("train_examples_total", len(window.examples))
         self._metrics.set("train_loss", published.stats.get("loss", 0.0))
+        if "mismatch_kl" in published.stats:
+            self._metrics.set("mismatch_kl", published.stats["mismatch_kl"])
         return published
+
+    async def _make(self, window: Window, ref: PolicyRef, parent: Published, lr_scale: float) -> Published:
+        """Train and write; on a full disk wait for room, and then write what was trained."""
+        full_since: float | None = None
+        while True:
+            try:
+                published = await asyncio.to_thread(self._room.make, window, ref, parent, self._rest(), lr_scale)
+            except StorageFull as error:
+                if full_since is None:
+                    full_since = self._clock.now()
+                    log.error("%s. v%d waits for room", error, ref.version)
+                self._pulse.moved()
+                self._phase = f"waiting for room on the disk to write v{ref.version}"
+                await asyncio.sleep(ROOM_WAIT_S)
+            else:
+                if full_since is not None:
+                    await self._note("disk_full", since=full_since, seconds=self._clock.now() - full_since)
+                return published
 
     def _rest(self) -> Callable[[], None]:
         """After each optimiser step, sleep so long that training uses no more than its share of the time."""
@@ -109,6 +163,7 @@ class Trainer:
             if share < 1:
                 time.sleep((time.monotonic() - last) * (1 / share - 1))
             last = time.monotonic()
+            self._pulse.moved()
 
         return rest
 

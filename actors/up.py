@@ -18,13 +18,19 @@ from actors.calls import RayPeer
 from actors.lifecycle import Lifecycle
 from actors.progress import Progress, tokens_by_purpose, versions_table
 from actors.rundir import RunDir
-from actors.system import MEASURE_S, RaySystem, free_port
+from actors.system import MEASURE_S, RaySystem
+from core.clock import Clock, SystemClock
 from core.config import Config
-from core.errors import RatchetError
+from core.errors import ConfigError, RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.store import RunReader, event, fact
+from serve.gateway import free_ports
 
 LOOK_S = 1.0
+SIGN_OF_LIFE_S = 60.0
+RESTLESS = frozenset({"store.free_bytes", "store.room_for_s"})
+"""What changes without the run's doing."""
+STATUS_S = 10.0
 
 
 def up(config: Config, console: Console, address: str | None = None) -> Path:
@@ -32,7 +38,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
 
     Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
     if config.serve.port == 0:
-        config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_port()})})
+        config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
     for note in preflight.check(config):
         console.print(f"[yellow]note[/] {escape(note)}")
     if config.run.dir is not None:
@@ -51,7 +57,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
     console.print(f"run directory {run.path}")
     system = RaySystem(config, run.path, address)
-    lifecycle = Lifecycle(system, config.run.start_timeout_s, config.run.stop_timeout_s)
+    lifecycle = Lifecycle(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
     url = f"http://{config.serve.host}:{config.serve.port}"
     try:
         with console.status("starting Ray, the engine and the trainer"):
@@ -98,15 +104,15 @@ async def _until_done(
 ) -> dict[str, Any]:
     """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
     sinks = _sinks(config, run.path)
+    flush = WhenChanged()
     failed = asyncio.create_task(lifecycle.failed())
-    peers = {name: system.peer(name) for name in ("console", *_collectors(system))}
+    peers = {name: system.peer(name, STATUS_S) for name in ("console", *_collectors(system))}
     try:
         with Progress(run.path, url, console) as progress:
             while True:
                 status = await _status(peers)
                 progress.show(status)
-                for sink in sinks:
-                    sink.flush(time.time(), _snapshot(status))
+                flush(sinks, _snapshot(status))
                 decided = status.get("versions", {}).get("decided", 0)
                 if config.run.versions is not None and decided >= config.run.versions:
                     progress.show(status)
@@ -165,12 +171,30 @@ def _collectors(system: RaySystem) -> list[str]:
 
 def _sinks(config: Config, run_dir: Path) -> list[Sink]:
     """metrics.jsonl always; others by `run.sinks`."""
-    sinks: list[Sink] = [JsonlSink(run_dir / "metrics.jsonl")]
+    sinks: list[Sink] = [JsonlSink(run_dir / "metrics.jsonl", config.run.retention.metrics_bytes)]
     if "tensorboard" in config.run.sinks:
         sinks.append(TensorBoardSink(run_dir / "tensorboard"))
     if "wandb" in config.run.sinks:
         sinks.append(WandbSink(run_dir, config.model_dump(mode="json")))
     return sinks
+
+
+class WhenChanged:
+    """Numbers go to the sinks when one of them changed, and once a minute all the same, as a sign of life."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._last: dict[str, float] | None = None
+        self._at = 0.0
+
+    def __call__(self, sinks: list[Sink], values: dict[str, float]) -> None:
+        now = self._clock.now()
+        told = {name: value for name, value in values.items() if name not in RESTLESS}
+        if told == self._last and now - self._at < SIGN_OF_LIFE_S:
+            return
+        self._last, self._at = told, now
+        for sink in sinks:
+            sink.flush(now, values)
 
 
 def _snapshot(status: dict[str, Any]) -> dict[str, float]:
@@ -185,13 +209,21 @@ def sample_questions(config: Config) -> list[str]:
     """What a newcomer may ask: the model's own samples, else the first prompts of the pool."""
     manifest = Path(config.model.path).parent / "manifest.json"
     if manifest.is_file():
-        samples = json.loads(manifest.read_text()).get("try") or []
+        samples = _samples(manifest)
         if samples:
-            return [str(sample) for sample in samples]
+            return samples
     from methods import prompts
 
     pool = prompts.read(config.prompts, config.run.seed)
     return [prompts.asked_text(pool[place]) for place in range(min(6, len(pool)))]
+
+
+def _samples(manifest: Path) -> list[str]:
+    """Raises: ConfigError."""
+    try:
+        return [str(sample) for sample in json.loads(manifest.read_bytes()).get("try") or []]
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{manifest} is damaged ({error}); restore it or remove it") from None
 
 
 def _log_to(file: Path) -> None:

@@ -2,19 +2,29 @@
 pull it, prove it, and report. All decisions are in `actors.lineage`; this is the shell around it."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from actors.calls import Peer
-from actors.lineage import PARENT_REJECTED, Lineage, Settled
+from actors.lineage import FELL, Due, Held, Lineage, Settled
+from core.artifacts import vanish
 from core.clock import Clock, SystemClock
 from core.codec import decode, encode
-from core.errors import Overdue, Unavailable
+from core.config import BackoffConfig
+from core.errors import Overdue, Unavailable, VersionError
 from core.messages import Decision, PolicyRef, Published, ReplicaReport
 from core.metrics import Metrics
-from core.store import Record, RunReader, event, fact, message
+from core.retention import prunable
+from core.store import Record, RunReader, event, fact, here, message
+from training.gate import GateLedger
 
+log = logging.getLogger("ratchet.versions")
+
+REPORT_WAIT_S = 5.0
+"""A replica goes on without an answer after that: a store that waits for room on the disk keeps no replica waiting."""
 REPORT_FRESH_S = 30.0
 """A replica that has not been heard of for so long does not hold up a promotion."""
 
@@ -28,17 +38,29 @@ class Versions:
         metrics: Metrics,
         plateau: int | None = None,
         clock: Clock | None = None,
+        backoff: BackoffConfig | None = None,
+        ends: bool = False,
+        keep: int | None = None,
     ) -> None:
+        """`ends`: the run stops by itself after so many candidates, so learning is never paused for good. `keep`:
+        run.retention.versions."""
         self._run_dir = Path(run_dir)
         self._lineage = Lineage()
+        self._desired = self._lineage.slots()
+        """What replicas are to reach: the lineage's slots as the store has them."""
         self._store = store
         self._buffer = buffer
         self._metrics = metrics
         self._plateau = plateau
+        self._backoff = backoff or BackoffConfig()
+        self._ends = ends
         self._clock = clock or SystemClock()
         self._changed = asyncio.Condition()
         self._reports: dict[str, tuple[ReplicaReport, float]] = {}
         self._ledger: dict[str, Any] | None = None
+        self._keep_folders = keep
+        self._pruned: set[int] = set()
+        self._considering: set[asyncio.Task[None]] = set()
         self._started = False
 
     async def start(self) -> None:
@@ -47,11 +69,12 @@ class Versions:
         snapshot = reader.fact("lineage")
         base = reader.fact("base")
         if base is not None:
-            self._lineage.base = Published.model_validate(base)
+            self._lineage.base = here(Published.model_validate(base), self._run_dir)
         if snapshot is not None:
             self._lineage.restore(snapshot, reader.versions(), list(reader.all("decisions", Decision)))
             self._ledger = reader.fact("ledger")
         reader.close()
+        self._desired = self._lineage.slots()
         self._started = True
 
     async def run(self) -> None:
@@ -59,9 +82,11 @@ class Versions:
         for version, decision in self._lineage.decisions.items():
             if version in self._lineage.published:
                 window = self._lineage.published[version].window
-                discarded = decision.reason == PARENT_REJECTED
-                await self._buffer.call("settle", window, version, decision.verdict == "reject", discarded)
-        await asyncio.Event().wait()
+                withdrawn, discarded = version in self._lineage.withdrawn, decision.reason in FELL
+                await self._buffer.call("settle", window, version, withdrawn, discarded)
+        if self._hopeless():
+            await self._buffer.call("pause", self._despair())
+        await self._prune_for_ever()
 
     async def stop(self) -> None: ...
 
@@ -90,16 +115,29 @@ class Versions:
         async with self._changed:
             try:
                 async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(lambda: self._lineage.epoch > seen_epoch)
+                    await self._changed.wait_for(lambda: self._desired.epoch > seen_epoch)
             except TimeoutError:
                 pass
-            return encode(self._lineage.slots())
+            return encode(self._desired)
 
     async def report(self, body: str) -> None:
         """Take a replica's report in; a version that all fresh replicas of its pool hold is proven."""
         self._check_started()
         report = ReplicaReport.model_validate_json(body)
         self._reports[report.replica] = (report, self._clock.monotonic())
+        task = asyncio.create_task(self._consider())
+        self._considering.add(task)
+        task.add_done_callback(self._considered)
+        done, _ = await asyncio.wait({task}, timeout=REPORT_WAIT_S)
+        if done:
+            task.result()
+
+    def _considered(self, task: asyncio.Task[None]) -> None:
+        self._considering.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("taking a report in failed: %r", task.exception())
+
+    async def _consider(self) -> None:
         for version in self._lineage.undecided:
             ref = PolicyRef(version=version)
             why = next((r.failed[str(ref)] for r, _ in self._reports.values() if str(ref) in r.failed), None)
@@ -107,6 +145,10 @@ class Versions:
                 await self._failed(version, why)
             elif self._held_by_all(ref) and self._lineage.proven(version):
                 await self._keep([event(self._clock.now(), "versions", "proven", version=version)])
+
+    async def trouble(self, replica: str, kind: str, why: str) -> None:
+        """A replica says what is about to end it."""
+        await self._keep([event(self._clock.now(), "versions", kind, replica=replica, why=why)])
 
     # --- trainer ---
 
@@ -119,6 +161,11 @@ class Versions:
         """The newest window that a version was trained on; 0 before the first."""
         self._check_started()
         return max((published.window for published in self._lineage.published.values()), default=0)
+
+    async def learning_rate_scale(self) -> float:
+        """Below 1 after several rejections in a row."""
+        self._check_started()
+        return self._lineage.learning_rate_scale(self._backoff)
 
     async def newest(self) -> int:
         """The version in the explore slot: staleness is counted from it."""
@@ -166,27 +213,26 @@ class Versions:
         """The gate's word. A decision on a version that was decided meanwhile (its parent fell) is dropped."""
         self._check_started()
         decision = decode(Decision, body)
-        if self._lineage.states.get(decision.candidate.version) != "proven":
+        version = decision.candidate.version
+        if self._lineage.states.get(version) != "proven" or decision.champion != self._lineage.champion:
             # the count of candidates stands; a champion that this decision would have made does not
-            self._ledger = {**ledger, "champion": self._lineage.champion.model_dump(mode="json")}
-            return await self._keep([fact("ledger", self._ledger)])
-        self._ledger = ledger
+            return await self._keep([self._account(ledger)])
         settled = self._lineage.decide(decision)
         self._metrics.count("verdicts_total", verdict=decision.verdict)
         detail = decision.model_dump(mode="json", exclude={"candidate", "champion"})
-        records = [
-            message("decisions", str(decision.candidate), str(decision.champion), decision),
-            fact("ledger", ledger),
-            event(
-                self._clock.now(),
-                "versions",
-                "decided",
-                version=decision.candidate.version,
-                champion=decision.champion.version,
-                **detail,
-            ),
-        ]
-        await self._settle(settled, records)
+        decided = self._event(
+            "decided", version=version, champion=decision.champion.version, standing=decision.standing, **detail
+        )
+        await self._settle(
+            settled,
+            [
+                message("decisions", str(decision.candidate), str(decision.champion), decision),
+                self._account(ledger),
+                decided,
+            ],
+        )
+        if decision.verdict == "reject":
+            await self._rejected_again()
 
     async def weighed(self) -> None:
         """The evaluator is done with a candidate, crown included: time to see whether learning still gains anything."""
@@ -196,11 +242,26 @@ class Versions:
             await self._buffer.call("pause", reason)
 
     async def crown(self, version: int, ledger: dict[str, Any]) -> None:
-        """A promoted version has shown that it is better than the champion, and takes its place."""
+        """A promoted version has shown that it is better than the champion, and takes its place, now or when a hold
+        ends. One that was rolled back meanwhile does not."""
         self._check_started()
+        if self._lineage.states.get(version) != "promoted" or version in self._lineage.withdrawn:
+            return await self._keep([self._account(ledger)])
         self._lineage.crown(version)
-        self._ledger = ledger
-        await self._keep([fact("ledger", ledger), event(self._clock.now(), "versions", "crowned", version=version)])
+        standing = self._lineage.decisions[version].standing
+        await self._keep([self._account(ledger), self._event("crowned", version=version, standing=standing)])
+
+    async def call_back(self, version: int, reason: str) -> None:
+        """A watch found a served version wanting: users get the champion again, after the hold if there is one. The
+        evaluator's watch on probes calls this; one on live signals (votes of people, graded traffic) would too."""
+        self._check_started()
+        if self._lineage.serve.version != version:
+            return
+        if self._lineage.held is not None:
+            self._lineage.due = Due(version, reason)
+            say = f"v{version} is served and {reason}, but serving is held; `ratchet rollback v{version}` ends it now"
+            return await self._keep([self._event("alert", reason=say)])
+        await self._roll_back(version, reason, by="the watch")
 
     async def reported(self, version: int) -> None:
         """The report on this version is done; replicas may unload it."""
@@ -210,8 +271,53 @@ class Versions:
 
     # --- people ---
 
+    async def promote(self, version: int, by: str, why: str) -> dict[str, Any]:
+        """Serve a proven version whatever the gate said. Raises: VersionError."""
+        self._check_started()
+        if version in self._lineage.published and self._is_pruned(version):
+            raise VersionError(f"v{version} is pruned: its folder is gone; restore it, or raise run.retention.versions")
+        before = self._lineage.serve.version
+        settled = self._lineage.promote_by_hand(version, f"promoted by {by}: {why}")
+        told = self._event("promoted_by_hand", version=version, before=before, by=by, reason=why)
+        await self._settle(settled, [told])
+        return {"serve": version, "before": before}
+
+    async def rollback(self, version: int, by: str, why: str) -> dict[str, Any]:
+        """Stop serving a version, for good unless it is promoted by hand again. Raises: VersionError."""
+        self._check_started()
+        if version == 0:
+            raise VersionError("there is nothing below the base to roll back to")
+        before = self._lineage.serve.version
+        await self._roll_back(version, why, by)
+        return {"serve": self._lineage.serve.version, "before": before}
+
+    async def hold(self, by: str, why: str) -> dict[str, Any]:
+        """Nothing is activated until `release`. Raises: VersionError when it is held already."""
+        self._check_started()
+        self._lineage.hold(Held(by, why, self._clock.now()))
+        serve = self._lineage.serve.version
+        await self._keep([self._event("serving_held", serve=serve, by=by, reason=why)])
+        return {"serve": serve}
+
+    async def release(self, by: str, why: str) -> dict[str, Any]:
+        """End the hold; what was decided meanwhile takes effect. Raises: VersionError when nothing is held."""
+        self._check_started()
+        settled, waiting, due = self._lineage.release()
+        records = [
+            self._event("serving_released", serve=self._lineage.serve.version, by=by, reason=why),
+            self._account(self._ledger),
+        ]
+        if due is not None:
+            records.append(self._told_rolled_back(settled, due.why, "the watch"))
+        await self._settle(settled, records)
+        return {"serve": self._lineage.serve.version, "took_effect": waiting.version if waiting else None}
+
+    async def quiet_s(self) -> float:
+        """An answer is all that tells that its loop turns."""
+        return 0.0
+
     async def status(self) -> dict[str, Any]:
-        slots = self._lineage.slots()
+        slots, now = self._lineage.slots(), self._clock.monotonic()
         return {
             "slots": {
                 "serve": slots.serve.version,
@@ -223,16 +329,24 @@ class Versions:
             "states": {str(v): state for v, state in sorted(self._lineage.states.items())},
             "decided": self._lineage.decided,
             "without_gain": self._lineage.without_gain,
+            "standing": self._standing(),
+            "rejections": self._lineage.rejections,
+            "learning_rate_scale": self._lineage.learning_rate_scale(self._backoff),
+            "held": asdict(self._lineage.held) if self._lineage.held else None,
+            "waiting": self._lineage.waiting.version if self._lineage.waiting else None,
             "replicas": {
-                name: {"serving": r.serving.version, "epoch": r.epoch, "failed": r.failed, **r.counters}
-                for name, (r, _) in self._reports.items()
+                name: {"serving": r.serving.version, "epoch": r.epoch, "failed": r.failed, "age_s": now - at}
+                | r.counters
+                for name, (r, at) in self._reports.items()
+                if now - at < REPORT_FRESH_S
             },
         }
 
     async def forget_plateau(self) -> None:
-        """Learning was resumed by hand: count anew."""
+        """Learning was resumed by hand: count anew, rejections too."""
         self._check_started()
         self._lineage.without_gain = 0
+        self._lineage.rejections = 0
         await self._keep([])
 
     # --- inside ---
@@ -240,6 +354,48 @@ class Versions:
     def _check_started(self) -> None:
         if not self._started:
             raise Unavailable("the versions actor is not started yet; try again")
+
+    async def _prune_for_ever(self) -> None:
+        """Remove the folders of versions that nobody can need, whenever something was decided."""
+        while True:
+            seen = self._lineage.epoch
+            gone = [version for version in self._prunable() if await self._prune(version)]
+            if gone:
+                await self._store.call("append", [event(self._clock.now(), "versions", "pruned", versions=gone)])
+            async with self._changed:
+                await self._changed.wait_for(lambda seen=seen: self._lineage.epoch != seen)
+
+    def _prunable(self) -> list[int]:
+        lineage = self._lineage
+        if self._keep_folders is None or not lineage.published:
+            return []
+        used = [lineage.serve, lineage.champion, lineage.explore, lineage.parent.ref]
+        waiting = {each.version for each in (lineage.waiting, lineage.due) if each is not None}
+        needed = {*lineage.undecided, *lineage.reporting, *lineage.champions, *waiting, *(ref.version for ref in used)}
+        needed |= {lineage.published[version].parent.version for version in lineage.undecided}
+        decided = {v: state == "promoted" for v, state in lineage.states.items() if v not in lineage.undecided}
+        return prunable(decided, needed, self._keep_folders)
+
+    async def _prune(self, version: int) -> bool:
+        """Whether it was there and is gone. Called again for what is used again meanwhile, it does nothing."""
+        if version in self._pruned or version not in self._prunable() or self._is_pruned(version):
+            return False
+        self._pruned.add(version)
+        try:
+            await asyncio.to_thread(vanish, self._folder(version))
+        except OSError as error:
+            log.error("the folder of v%d cannot be pruned: %s", version, error)
+            return False
+        return True
+
+    def _is_pruned(self, version: int) -> bool:
+        """A version that lies elsewhere than in the run directory is nobody's to prune."""
+        folder = self._folder(version)
+        elsewhere = Path(self._lineage.published[version].path).name != folder.name
+        return version in self._pruned or (not elsewhere and not folder.is_dir())
+
+    def _folder(self, version: int) -> Path:
+        return self._run_dir / "versions" / f"v{version:04d}"
 
     def _held_by_all(self, ref: PolicyRef) -> bool:
         now = self._clock.monotonic()
@@ -249,23 +405,69 @@ class Versions:
 
     async def _failed(self, version: int, why: str) -> None:
         settled = self._lineage.failed(version, why)
-        failed = event(self._clock.now(), "versions", "proof_failed", version=version, why=why)
-        await self._settle(settled, [failed])
+        await self._settle(settled, [self._event("proof_failed", version=version, why=why)])
+        await self._rejected_again()
+
+    async def _roll_back(self, version: int, why: str, by: str) -> None:
+        settled = self._lineage.roll_back(version)
+        records = [self._told_rolled_back(settled, why, by), self._account(self._ledger)]
+        await self._settle(settled, records)
+        await self._rejected_again()
+
+    def _told_rolled_back(self, settled: Sequence[Settled], why: str, by: str) -> Record:
+        self._metrics.count("rollbacks_total", by="watch" if by == "the watch" else "hand")
+        serve, champion = self._lineage.serve.version, self._lineage.champion.version
+        version, *fell = (each.version for each in settled)
+        return self._event("rolled_back", version=version, fell=fell, reason=why, by=by, serve=serve, champion=champion)
+
+    async def _rejected_again(self) -> None:
+        """After a rejection or a rollback: the next versions learn more slowly, and at last learning pauses."""
+        self._metrics.set("learning_rate_scale", self._lineage.learning_rate_scale(self._backoff))
+        if self._lineage.rejections < self._backoff.stop:
+            return
+        await self._store.call("append", [self._event("alert", reason=self._despair())])
+        if self._hopeless():
+            await self._buffer.call("pause", self._despair())
+
+    def _hopeless(self) -> bool:
+        return not self._ends and self._lineage.rejections >= self._backoff.stop
+
+    def _despair(self) -> str:
+        return (
+            f"{self._lineage.rejections} candidates in a row were rejected; `ratchet versions` says why each: look at "
+            "prompts and votes, lower learning.lr or method.sampler.temperature, then `ratchet resume`"
+        )
+
+    def _account(self, ledger: dict[str, Any] | None) -> Record:
+        """The gate's budgets under the champion that stands here, whatever the gate took for the champion."""
+        known = GateLedger.model_validate(ledger) if ledger else GateLedger()
+        self._ledger = known.under(self._lineage.champion).model_dump(mode="json")
+        return fact("ledger", self._ledger)
+
+    def _standing(self) -> str:
+        """What the served version's place rests on."""
+        serve = self._lineage.serve.version
+        return "base" if serve == 0 else self._lineage.standing(serve)
+
+    def _event(self, kind: str, **detail: Any) -> Record:
+        return event(self._clock.now(), "versions", kind, **detail)
 
     async def _settle(self, settled: Sequence[Settled], records: list[Record]) -> None:
         """Make a change of the lineage durable, tell the buffer, and wake whoever waits for it."""
         for each in settled:
             decision = self._lineage.decisions[each.version]
             records.append(message("decisions", str(decision.candidate), str(decision.champion), decision))
-            if each.rejected:
-                records.append(
-                    event(self._clock.now(), "versions", "rejected", version=each.version, reason=decision.reason)
-                )
+            if self._lineage.states[each.version] == "rejected":
+                records.append(self._event("rejected", version=each.version, reason=decision.reason))
         await self._keep(records)
         for each in settled:
             await self._buffer.call("settle", each.window, each.version, each.rejected, each.discarded)
 
     async def _keep(self, records: list[Record]) -> None:
+        """On disk first, then desired: a crash cannot forget what users were answered by."""
+        slots = self._lineage.slots()
         await self._store.call("append", [*records, fact("lineage", self._lineage.snapshot())])
         async with self._changed:
+            if slots.epoch > self._desired.epoch:
+                self._desired = slots
             self._changed.notify_all()

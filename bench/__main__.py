@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import version
+from types import ModuleType
 
 import bench
 
@@ -15,7 +16,11 @@ import bench
 def names() -> dict[str, str]:
     """Benchmark -> its question, the first line of its file."""
     modules = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
-    return {name: (importlib.import_module(f"bench.{name}").__doc__ or "").splitlines()[0] for name in modules}
+    return {name.replace("_", "-"): (module_of(name).__doc__ or "").splitlines()[0] for name in modules}
+
+
+def module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"bench.{name.replace('-', '_')}")
 
 
 def surroundings() -> dict[str, str]:
@@ -30,7 +35,7 @@ def main() -> None:
         for name, question in names().items():
             print(f"  {name:12} {question}")
         sys.exit(f"usage: ./run bench NAME   ({', '.join(names())})" if len(sys.argv) > 1 else 0)
-    module = importlib.import_module(f"bench.{sys.argv[1]}")
+    module = module_of(sys.argv[1])
     parser = argparse.ArgumentParser(prog=f"./run bench {sys.argv[1]}", description=module.__doc__)
     parser.add_argument("--quick", action="store_true", help="a smaller one, under a minute where that can be")
     if hasattr(module, "arguments"):

@@ -1,13 +1,51 @@
-"""How often does the gate promote what is worse, and how soon does it find a gain or a loss?
+"""How often does the gate promote what is worse, how soon does it find a gain or a loss, and what can it not see?
 
 Simulated on a probe set of 2,000 drawn without replacement: candidate and champion answer a part of the probes
-differently (the discordance), and the candidate is `effect` better. A run weighs 100 candidates.
+differently (the discordance), and the candidate is `effect` better. A run weighs 100 candidates. Then the cases in
+which anchors are known to mislead, each as a row with what became of 5th candidates of its kind.
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from training.gate_simulation import DISCORDANCE, EFFECTS, power, simulate
+import numpy as np
+
+from core.config import GateConfig
+from training.gate_simulation import (
+    DISCORDANCE,
+    EFFECTS,
+    HELD,
+    PROMOTED,
+    REJECTED,
+    Verdicts,
+    decline,
+    power,
+    simulate,
+    simulate_saturated,
+    watch,
+    weigh_many,
+    weigh_saturated,
+)
+
+NTH = 5
+PRECISION = 0.93
+
+
+@dataclass(frozen=True)
+class World:
+    """A version on probes whose anchors are right with chance `precision`: how often it is right there, and how often
+    it repeats a wrong anchor (else it is right)."""
+
+    right: float
+    repeats: float
+
+    def agreement(self, precision: float) -> float:
+        return precision * self.right + (1 - precision) * self.repeats
+
+    def accuracy(self, precision: float) -> float:
+        return precision * self.right + (1 - precision) * (1 - self.repeats)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,18 +58,87 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     runs, weighed = (200, 500) if options.quick else (options.runs, 4000)
     worst = simulate(runs, options.candidates, options.seed)
     equal = simulate(runs, options.candidates, options.seed, 0.0)
+    below = simulate_saturated(20 if options.quick else 1000, options.candidates, options.seed)
     table = [
         power(effect, weighed, options.seed, discordance=discordance)
         for discordance in (DISCORDANCE, 2 * DISCORDANCE)
         for effect in EFFECTS
     ]
-    for row in table:
+    rejection = [_rejections(at, weighed, options.seed) for at in (20, 50, 100)]
+    watched = [watch(effect, weighed // 4, options.seed) for effect in (0.0, -0.03, -0.06, -0.10)]
+    failures = _known_failures(weighed // 4, options.seed, 10 if options.quick else 100)
+    for row in (*table, *rejection, *watched, *failures):
         print(row)
     by_effect = {row["effect"]: row for row in table[: len(EFFECTS)]}
     return {
         "runs": runs,
         "false_promotions": worst["promoted_in_run_ratio"],
         "false_champions": equal["champion_moved_in_run_ratio"],
+        "false_promotions_saturated": below["promoted_in_run_ratio"],
         "median_probes": {str(effect): row["median_probes_decided"] for effect, row in by_effect.items()},
         "missed_gains": 1 - by_effect[0.10]["promoted_ratio"],
+        "reject_at": rejection,
+        "watch": watched,
+        "known_failures": failures,
     }
+
+
+def _rejections(reject_at: float, candidates: int, seed: int) -> dict[str, float]:
+    """What evidence to ask for before a rejection: too little costs good training, too much lets bad ones go on."""
+    config = GateConfig(reject_at=reject_at)
+    equal, loss = (power(effect, candidates, seed, NTH, config) for effect in (0.0, -0.06))
+    return {
+        "reject_at": reject_at,
+        "equal_rejected_ratio": equal["rejected_ratio"],
+        "six_points_worse_rejected_ratio": loss["rejected_ratio"],
+        "six_points_worse_median_probes": loss["median_probes_decided"],
+    }
+
+
+def _known_failures(candidates: int, seed: int, chains: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    blind, knowing = GateConfig(), GateConfig(anchor_precision=PRECISION)
+    champion, better = World(right=0.985, repeats=0.5), World(right=0.985, repeats=0.1)
+    peer = World(right=0.98, repeats=0.4)
+    copied, copier = World(right=0.90, repeats=0.5), World(right=0.88, repeats=0.9)
+    rows: list[dict[str, Any]] = [
+        _weighed("better than its anchors, saturation unknown", better, champion, PRECISION, blind, candidates, rng),
+        _weighed("better than its anchors, precision given", better, champion, PRECISION, knowing, candidates, rng),
+        _weighed("as good as the champion, saturation unknown", peer, champion, PRECISION, blind, candidates, rng),
+        _weighed("as good as the champion, precision given", peer, champion, PRECISION, knowing, candidates, rng),
+        _weighed("copies wrong anchors (70% right)", copier, copied, 0.7, blind, candidates, rng),
+    ]
+    same = power(0.0, candidates, seed, 1, blind)
+    rows.append({"case": "equal on the probes, 10 points worse on the traffic", **_ratios(same), "true_gain": -0.10})
+    for spending in (True, False):
+        for rule in (True, False):
+            against = "the champion" if rule else "the version served last"
+            budget = "one budget" if spending else "a whole alpha each"
+            found = decline(0.01, chains, 30, rule, spending, seed)
+            rows.append({"case": f"slow decline, 1 point each of 30, against {against}, {budget}", **found})
+    return rows
+
+
+def _weighed(
+    case: str, candidate: World, champion: World, precision: float, config: GateConfig, n: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Both on the same questions; where both repeat a wrong anchor or both slip is drawn as alike as can be."""
+    shape = (n, config.max_probes)
+    anchored, u = rng.random(shape) < precision, rng.random(shape)
+    hits, theirs = (np.where(anchored, u < w.right, u < w.repeats).astype(np.int8) for w in (candidate, champion))
+    saturated = config.anchor_precision is not None and champion.agreement(precision) >= precision - config.delta
+    found = weigh_saturated(hits, theirs, config, NTH) if saturated else weigh_many(hits - theirs, config, NTH)
+    gain = candidate.accuracy(precision) - champion.accuracy(precision)
+    agreement = candidate.agreement(precision) - champion.agreement(precision)
+    return {"case": case, **_shares(found), "agreement_gain": round(agreement, 4), "true_gain": round(gain, 4)}
+
+
+def _shares(found: Verdicts) -> dict[str, float]:
+    words = {"promoted": PROMOTED, "rejected": REJECTED, "held": HELD}
+    shares = {word: float((found.verdict == value).mean()) for word, value in words.items()}
+    return {**shares, "median_probes": float(np.median(found.probes))}
+
+
+def _ratios(row: dict[str, float]) -> dict[str, float]:
+    names: Sequence[str] = ("promoted", "rejected", "held")
+    return {**{name: row[f"{name}_ratio"] for name in names}, "median_probes": row["median_probes"]}

@@ -5,17 +5,12 @@ so this can be stopped and started. Accuracy is greedy exact match on the report
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from actors.evaluator import ACCURACY
-from core.messages import Decision
-from core.store import RunReader
-from training.evaluate import paired_difference
+from bench._runs import finished, served_hits, worst_drop
 
 NULL = "unvoted"
 
@@ -61,31 +56,8 @@ def summary(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def report(recipe: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     folder = options.out / f"{Path(options.config).stem}-{recipe}-v{options.versions}-s{seed}"
-    if not (folder / "report.json").is_file():
-        settings = [*options.overrides, f"method.recipe={recipe}", *(["gate.enabled=false"] if recipe == NULL else [])]
-        command = [sys.executable, "-m", "actors.cli", "up", "--config", options.config, "--versions"]
-        command += [str(options.versions), "--seed", str(seed), "--port", "0", "--dir", str(folder), *settings]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-    body = json.loads((folder / "report.json").read_text())
-    body["worst_served_drop"] = worst_served_drop(folder)
+    settings = [*options.overrides, f"method.recipe={recipe}", *(["gate.enabled=false"] if recipe == NULL else [])]
+    body = finished(folder, options.config, options.versions, seed, settings)
+    body["worst_served_drop"] = worst_drop(served_hits(folder))[0]
     print(f"{recipe} seed {seed}: {body['accuracy_start']} -> {body['accuracy_end']}", file=sys.stderr)
     return body
-
-
-def worst_served_drop(folder: Path) -> float:
-    """The lower 95% paired bound of the largest drop of a served version from the best served before it, on the same
-    questions; 0 when nothing served was surely worse."""
-    reader = RunReader(folder)
-    promoted = sorted(d.candidate.version for d in reader.all("decisions", Decision) if d.verdict == "promote")
-    facts = reader.facts(ACCURACY)
-    reader.close()
-    hits = {
-        v: [bit == "1" for bit in facts[f"{ACCURACY}{v}"]["hits"]] for v in [0, *promoted] if f"{ACCURACY}{v}" in facts
-    }
-    worst, best = 0.0, 0
-    for version in sorted(hits):
-        if sum(hits[version]) > sum(hits[best]):
-            best = version
-        elif version != best:
-            worst = max(worst, paired_difference(hits[best], hits[version])[1])
-    return worst

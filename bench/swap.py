@@ -8,6 +8,7 @@ answer; `ttft_ratio`: median first token while swapping, against the same load w
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import statistics
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from core.messages import BASE, Imitate, PolicyRef, Published, ReplicaReport, Sl
 CLIENTS = 32
 TOKENS = 100
 VERSIONS = 4
+FRESH_S = 6.0
+"""A replica that was not heard of for so long is gone."""
 NAMESPACE = "bench-swap"
 
 
@@ -59,7 +63,7 @@ class Versions:
         self._base = base
         self._slots = Slots(epoch=0)
         self._changed = asyncio.Condition()
-        self._serving = 0
+        self._replicas: dict[str, tuple[int, float]] = {}
         self._failed: dict[str, str] = {}
         self._pauses_ms: list[float] = []
 
@@ -79,13 +83,22 @@ class Versions:
         report = ReplicaReport.model_validate_json(body)
         self._failed |= report.failed
         async with self._changed:
-            if report.serving.version != self._serving and "pause_ms" in report.counters:
+            before, _ = self._replicas.get(report.replica, (0, 0.0))
+            if report.serving.version != before:
                 self._pauses_ms.append(report.counters["pause_ms"])
-            self._serving = report.serving.version
+            self._replicas[report.replica] = (report.serving.version, time.monotonic())
             self._changed.notify_all()
 
+    async def trouble(self, replica: str, kind: str, why: str) -> None:
+        self._failed[replica] = why
+
+    def serving(self) -> dict[str, int]:
+        """What each replica that was heard of lately answers with."""
+        now = time.monotonic()
+        return {name: version for name, (version, at) in self._replicas.items() if now - at < FRESH_S}
+
     async def serve(self, published: Published) -> float:
-        """Move on to this version; seconds until the replica serves it. Nobody wants the one before any more: it is
+        """Move on to this version; seconds until every replica serves it. Nobody wants the one before any more: it is
         unloaded under the requests that it still answers."""
         started = time.monotonic()
         async with self._changed:
@@ -96,14 +109,20 @@ class Versions:
                 loaded=(published,),
             )
             self._changed.notify_all()
-            async with asyncio.timeout(60):
-                await self._changed.wait_for(
-                    lambda: self._serving == published.ref.version or str(published.ref) in self._failed
-                )
+        async with asyncio.timeout(60):
+            while set(self.serving().values()) != {published.ref.version} and str(published.ref) not in self._failed:
+                await self._next_report()
         return time.monotonic() - started
 
+    async def _next_report(self) -> None:
+        """Or a while: a replica that is heard of no more no longer counts."""
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await self._changed.wait()
+
     async def found(self) -> dict[str, Any]:
-        return {"failed": self._failed, "pauses_ms": self._pauses_ms}
+        return {"failed": self._failed, "pauses_ms": self._pauses_ms, "serving": self.serving()}
 
 
 @dataclass
@@ -117,21 +136,26 @@ class Seen:
 
 
 async def measure(kind: str, swaps: int) -> dict[str, Any]:
+    async with service(kind) as (actor, url, versions):
+        return await _under_load(actor, url, versions, swaps)
+
+
+@contextlib.asynccontextmanager
+async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, list[Published]]]:
+    """The policy service alone: the actor that says what is served, its URL, and versions to serve."""
     from serve.app import deploy, open_gateway, undeploy
+    from serve.gateway import free_ports
 
     with tempfile.TemporaryDirectory() as folder:
-        config = load("configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml", ["serve.port=0"])
+        path = "configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml"
+        config = load(path, [f"serve.port={free_ports(1)[0]}", *settings])
         base, versions = await asyncio.to_thread(make_versions, config, Path(folder))
-        from actors.system import free_port
-
-        config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_port()})})
         ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         try:
             actor = ray.remote(Versions).options(name="versions", num_cpus=0.02).remote(base)
             await asyncio.to_thread(open_gateway, config)
             await asyncio.to_thread(deploy, config, NAMESPACE, 0)
-            url = f"http://{config.serve.host}:{config.serve.port}"
-            return await _under_load(actor, url, versions, swaps)
+            yield actor, f"http://{config.serve.host}:{config.serve.port}", versions
         finally:
             await asyncio.to_thread(undeploy)
             ray.shutdown()

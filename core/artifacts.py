@@ -1,55 +1,107 @@
 """Directories that appear whole: written aside, synced, digested, renamed; a manifest is the marker, written last."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from core.errors import ArtifactError
+from core.errors import ArtifactError, StorageFull
 
 MANIFEST = "manifest.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def appearing(path: Path, manifest: dict[str, Any]) -> Generator[Path]:
     """A directory to fill; on leaving without an error it stands at `path`, synced, with what `manifest` holds by then
-    and the digest of every file. Raises: ArtifactError when `path` exists."""
-    if path.exists():
-        raise ArtifactError(f"{path} exists already; a version or checkpoint is never written twice")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    aside.mkdir()
-    try:
+    and the digest of every file. Raises: ArtifactError when `path` exists; StorageFull, and then nothing is left."""
+    with whole(path) as aside:
         yield aside
         if (aside / MANIFEST).exists():
             raise ArtifactError(f"{path} was filled with a {MANIFEST} of its own; that name is the marker's")
+        _sync_tree(aside)
         files = {str(f.relative_to(aside)): digest_file(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         (aside / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1))
-        for file in aside.rglob("*"):
-            sync(file)
-        sync(aside)
+
+
+@contextmanager
+def whole(path: Path) -> Generator[Path]:
+    """`appearing` without a manifest."""
+    if path.exists():
+        raise ArtifactError(f"{path} exists already; a version or checkpoint is never written twice")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        make_folder(path.parent)
+        aside.mkdir()
+        yield aside
+        _sync_tree(aside)
         os.rename(aside, path)
         sync(path.parent)
+    except Exception as error:
+        if says_full(error):
+            raise StorageFull(f"no room on the disk for {path} ({error}); nothing of it was kept; free some") from None
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def vanish(path: Path) -> None:
+    """Remove a directory so that it is there whole or not at all; one that is gone already is well."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with suppress(FileNotFoundError):
+        os.rename(path, aside)
+        sync(path.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(folder: Path) -> list[str]:
+    """Remove what a crash left aside in `folder`; for its only writer, while it writes nothing. Returns the names."""
+    left = sorted(child for child in folder.glob(".*.*") if child.is_dir())
+    for child in left:
+        shutil.rmtree(child, ignore_errors=True)
+    return [child.name for child in left]
+
+
+def make_folder(path: Path) -> None:
+    """A directory and its missing parents, every new entry synced, so that what is synced in it can be found again."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def says_full(error: BaseException) -> bool:
+    """Whether an error means that the disk, or a quota on it, is full. safetensors' own error says it in words only."""
+    if isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+        return True
+    return any(f"os error {number}" in str(error) for number in NO_ROOM)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Raises: ArtifactError naming the file, when it is missing or damaged."""
     file = path / MANIFEST
     try:
-        manifest: Any = json.loads(file.read_text())
+        manifest: Any = json.loads(file.read_bytes())
     except FileNotFoundError:
+        if not path.exists():
+            raise ArtifactError(
+                f"{path} does not exist: it was never finished, or pruned (run.retention.versions); restore it"
+            ) from None
         raise ArtifactError(f"{path} has no {MANIFEST}: it is no finished artifact; remove it or restore it") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{file} is damaged ({error}); restore it or remove {path}") from None
-    if not isinstance(manifest, dict) or not isinstance(cast(dict[str, Any], manifest).get("files"), dict):
+    files = cast(dict[str, Any], manifest).get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict):
         raise ArtifactError(f"{file} lists no files; restore it or remove {path}")
+    for name in cast(dict[str, Any], files):
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise ArtifactError(f"{file} lists {name!r}, which does not lie in {path}; restore it or remove {path}")
     return cast(dict[str, Any], manifest)
 
 
@@ -58,7 +110,10 @@ def verify(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     for name, expected in manifest["files"].items():
         file = path / name
-        actual = digest_file(file) if file.is_file() else "missing"
+        try:
+            actual = digest_file(file) if file.is_file() else "missing"
+        except OSError as error:
+            actual = f"unreadable ({error})"
         if actual != expected:
             raise ArtifactError(
                 f"{file} has digest {actual}, its manifest says {expected}; restore it or remove {path}"
@@ -78,3 +133,9 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    for child in folder.rglob("*"):
+        sync(child)
+    sync(folder)

@@ -22,6 +22,27 @@ class SystemClock:
         return time.monotonic()
 
 
+class Pulse:
+    """Since when a part's work has not moved on, for whoever looks after it. Nothing to do is no standstill."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._moved_at: float | None = None
+
+    def moved(self) -> None:
+        """Work goes on, or begins."""
+        self._moved_at = self._clock.monotonic()
+
+    def idle(self) -> None:
+        """There is nothing to do."""
+        self._moved_at = None
+
+    @property
+    def quiet_s(self) -> float:
+        moved_at = self._moved_at
+        return 0.0 if moved_at is None else self._clock.monotonic() - moved_at
+
+
 class ManualClock:
     """A clock that a test moves by hand."""
 

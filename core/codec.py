@@ -21,6 +21,7 @@ _msgpack: Any = msgpack
 _COMPRESSED = b"z"
 _PLAIN = b"p"
 _COMPRESS_FROM_BYTES = 256
+_MOST_BYTES = 2**30
 
 
 def pack_ids(ids: Iterable[int]) -> bytes:
@@ -87,7 +88,7 @@ def _message(kind: type[M], tree: Any) -> M:
         )
     try:
         return actual.model_validate(actual.migrate(body, schema))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"not a valid {actual.__name__}: {error}") from None
 
 
@@ -103,6 +104,15 @@ def _unframe(data: bytes) -> Any:
     if mark not in (_PLAIN, _COMPRESSED):
         raise ArtifactError(f"not a Ratchet record: it begins with {mark!r}, expected {_PLAIN!r} or {_COMPRESSED!r}")
     try:
-        return _msgpack.unpackb(zlib.decompress(body) if mark == _COMPRESSED else body, raw=False)
-    except (zlib.error, ValueError, _msgpack.exceptions.UnpackException) as error:
+        return _msgpack.unpackb(_inflated(body) if mark == _COMPRESSED else body, raw=False)
+    except (zlib.error, ValueError, TypeError, RecursionError, _msgpack.exceptions.UnpackException) as error:
         raise ArtifactError(f"a damaged record of {len(data)} bytes: {error}") from None
+
+
+def _inflated(body: bytes) -> bytes:
+    """Raises: zlib.error; ValueError when there is more than any message can hold, or something behind it."""
+    stream = zlib.decompressobj()
+    plain = stream.decompress(body, _MOST_BYTES)
+    if not stream.eof or stream.unused_data:
+        raise ValueError(f"it is cut off, goes on after its end, or holds more than {_MOST_BYTES} bytes")
+    return plain

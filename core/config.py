@@ -129,23 +129,77 @@ class SamplerConfig(Part):
     """Bound on each candidate; one that runs into it has no answer."""
 
 
+class VotesConfig(Part):
+    """How far people's votes reach. A flood of votes, or a minority that agreed on a lie, gets no further than this."""
+
+    people_share: float = Field(default=0.5, ge=0, le=1)
+    """People's part of the weight in a ballot in which samples vote too, at most. 1: no limit."""
+    voter_weight: float = Field(default=1.0, gt=0)
+    """Weight of all votes of one voter in one ballot, at most; a sample weighs 1."""
+    ballots_per_window: int = Field(default=64, ge=1)
+    """Prompts on which one voter counts between two draws of a window; votes beyond that are kept and not counted."""
+    quorum: int = Field(default=3, ge=1)
+    """Distinct people who must have written the same correction before it is learned from, or favour the same candidate
+    where samples have no say."""
+    admins: tuple[str, ...] = ()
+    """Voters who are a quorum by themselves."""
+    correction_share: float = Field(default=0.05, ge=0, le=1)
+    """Part of a window's examples that people may have written, at most."""
+
+
 class MethodConfig(Part):
     recipe: str = "lmsi"
-    """A file in methods/recipes: lmsi, or its null control unvoted."""
+    """A file in methods/recipes: lmsi, its null control unvoted, or ttrl."""
     sampler: SamplerConfig = SamplerConfig()
     answer: AnswerConfig = PatternAnswer()
+    votes: VotesConfig = VotesConfig()
     min_share: float = Field(default=0.5, ge=0, le=1)
     """Ballots whose winner has a smaller share of the votes are dropped."""
     max_winners: int = Field(default=64, ge=1)
     """At most so many distinct winning candidates of a prompt become examples."""
+    distinct: bool = True
+    """False: a winner that was sampled several times weighs that much more."""
+    train_n: int | None = Field(default=None, ge=2)
+    """ttrl: of a prompt's candidates only the first so many are trained on; the others vote. None: all."""
+    divide_by_std: bool = True
+    """ttrl: advantages are divided by the deviation of the group's scores (GRPO). False: only the mean is taken off,
+    so that a nearly unanimous group weighs no more than a split one."""
 
 
 # --- how to learn ----------------------------------------------------------------------------------------------------
 
 
+class GrpoConfig(Part):
+    """The objective `grpo`. Ratios are of one token's probabilities."""
+
+    clip_low: float | None = Field(default=0.2, ge=0, lt=1)
+    """Nothing is gained by making a token less likely than 1 - clip_low times what it was when the window came in.
+    None: unbounded."""
+    clip_high: float | None = Field(default=0.2, ge=0)
+    """The same for more likely than 1 + clip_high times. None: unbounded."""
+    kl: float = Field(default=1e-3, ge=0)
+    """Weight of the divergence from the base model, nats a token; 0 does without (and without a second forward)."""
+    mean: Literal["token", "sequence"] = "token"
+    """Whether each token of a step weighs the same, or each completion."""
+    max_correction: float | None = Field(default=2.0, ge=1)
+    """A token counts as many times as the trainer held it likelier than the engine that sampled it, at most so many
+    times (truncated importance sampling). None: always once."""
+
+
 class PlateauConfig(Part):
     versions: int = Field(default=6, ge=1)
     """Learning pauses when so many candidates in a row did not beat the champion."""
+
+
+class BackoffConfig(Part):
+    """What happens when the gate rejects one candidate after the other. A promotion starts the count anew."""
+
+    after: int = Field(default=3, ge=1)
+    """Every so many rejections in a row the learning rate of the next versions is multiplied by `factor`."""
+    factor: float = Field(default=0.5, gt=0, le=1)
+    """1 leaves the learning rate alone."""
+    stop: int = Field(default=8, ge=1)
+    """Learning pauses, with an alert, after so many rejections in a row; a run with an end only alerts."""
 
 
 class LearningConfig(Part):
@@ -174,6 +228,28 @@ class LearningConfig(Part):
     """CPU threads of the trainer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     plateau: PlateauConfig | None = PlateauConfig()
+    backoff: BackoffConfig = BackoffConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    max_mismatch_kl: float | None = Field(default=0.02, gt=0)
+    """Learning pauses when engine and trainer, with the same weights, differ by more on the tokens that were sampled
+    (nats a token). Measured for recipes whose examples carry the engine's log-probabilities. None: never."""
+
+
+class GuardsConfig(Part):
+    """Limits on how a candidate answers, against the champion and against the base on the same probes: what an answer
+    key or an anchor does not look at. A candidate that breaks one is rejected."""
+
+    min_probes: int = Field(default=64, ge=16)
+    """No guard speaks, and nothing is promoted, before so many probes, unless there are no more."""
+    min_entropy_ratio: float = Field(default=0.85, ge=0, le=1)
+    """Entropy of the answers across probes (nats), at least this part of the other's, or of the expected answers'
+    where that is less. Healthy versions of the embedded model: .98 and more; collapse: .65 and less. 0: no limit."""
+    max_format_drop: float = Field(default=0.05, ge=0, le=1)
+    """Part of the answers that are finished and can be read, at most this much lower. 1: no limit."""
+    min_length_ratio: float = Field(default=0.4, ge=0, le=1)
+    """Mean tokens of an answer, at least this many times the other's. 0: no limit."""
+    max_length_ratio: float = Field(default=4.0, ge=1)
+    """At most this many times the other's. Answers of the embedded model become twice as long when they improve."""
 
 
 class GateConfig(Part):
@@ -185,13 +261,25 @@ class GateConfig(Part):
     split: SplitByHash | None = None
     delta: float = Field(default=0.03, gt=0, lt=1)
     """A candidate may be at most this much worse than the champion."""
+    anchor_precision: float | None = Field(default=None, gt=0, le=1)
+    """Part of the anchors that are right, as audited. A champion that agrees with this part less delta has saturated
+    them: candidates are then held to a fixed floor, this part less two deltas, and none becomes champion. None: the
+    anchors never count as saturated."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Chance, over the whole run, that any promoted version is worse than that."""
-    reject_at: float = Field(default=20, gt=1)
+    reject_at: float = Field(default=50, gt=1)
     """Evidence for `worse` at which a candidate is rejected (1 in this many)."""
     max_probes: int = Field(default=2000, ge=1)
     batch: int = Field(default=64, ge=1)
     """Probes between two looks."""
+    guards: GuardsConfig = GuardsConfig()
+    watch_probes: int = Field(default=512, ge=0)
+    """Further probes of a promoted version, asked while no candidate waits. 0: no watch after a promotion."""
+    rollback_at: float = Field(default=100, gt=1)
+    """Evidence on those probes for `worse by more than delta` at which serving returns to the champion."""
+    near_duplicate: float = Field(default=0.8, gt=0, le=1)
+    """A prompt that holds this part of a probe's (or report question's) 8-word sequences, or is made of them to this
+    part, never enters training. What says the same but for case, punctuation and spacing is refused at the start."""
     enabled: bool = True
     """False promotes every proven candidate unweighed; for experiments only."""
 
@@ -254,6 +342,19 @@ class CollectConfig(Part):
     """Prompts that one collector explores at once."""
 
 
+class RetentionConfig(Part):
+    """What a run that goes on for weeks throws away. Votes of people, decisions, events and what no window has drawn
+    are never thrown away."""
+
+    versions: int | None = Field(default=32, ge=2)
+    """So many of the newest promoted versions, and so many of the newest others with a verdict, keep their folder;
+    what is served, compared with, trained from, measured or undecided keeps it anyway. None keeps all."""
+    windows: int | None = Field(default=64, ge=1)
+    """Newest windows whose groups, examples and sample votes are kept; never fewer than replay can need. None: all."""
+    metrics_bytes: int = Field(default=64 * 2**20, ge=2**12)
+    """metrics.jsonl is moved to metrics.jsonl.1, over the one before, when it has grown to this."""
+
+
 class RunConfig(Part):
     dir: str | None = None
     """Run directory; None makes a new one under runs/. An existing one is resumed."""
@@ -264,8 +365,15 @@ class RunConfig(Part):
     """Part of the time that learning may use; the rest it idles."""
     start_timeout_s: float = Field(default=300, gt=0)
     stop_timeout_s: float = Field(default=30, gt=0)
+    hang_s: float = Field(default=60, gt=0)
+    """An actor whose work has not moved on for so long is killed and started again. Above the longest optimiser step
+    and the longest answer of a sample."""
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics go besides metrics.jsonl."""
+    min_free_bytes: int = Field(default=200 * 2**20, ge=0)
+    """With less room on the run directory's disk nothing is written: learning stands still until there is more,
+    serving goes on."""
+    retention: RetentionConfig = RetentionConfig()
 
 
 class Config(Part):
@@ -310,7 +418,8 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(_readable(detail) for detail in error.errors())) from None
+        where = f" (in {path})" if path is not None and not overrides else ""
+        raise ConfigError("\n".join(_readable(detail) + where for detail in error.errors())) from None
 
 
 def dump(config: Config) -> str:
@@ -323,7 +432,7 @@ def _read(path: Path) -> dict[str, Any]:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}; the shipped ones are in configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
@@ -347,7 +456,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree = cast(dict[str, Any], part)
     try:
         tree[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"the value of {override!r} is not YAML: {error}") from None
 
 

@@ -7,7 +7,9 @@
     ├── ProofError (ValueError)         weights in an engine are not the ones that were published
     ├── VersionError (LookupError)      a policy version that is not loaded, or not known
     ├── ObjectiveError (TypeError)      an example that the objective cannot eat
+    ├── MismatchError (ArithmeticError) engine and trainer disagree on the same weights and tokens
     ├── StoreError (OSError)            the durable store refused a write or cannot be read
+    │   └── StorageFull             no room on the disk: nothing was written; wait, and try again when there is
     ├── RunInUse (OSError)              a run directory that another process holds
     ├── Unavailable (RuntimeError)      a part is gone or stopping; the caller may try again
     └── Overdue (TimeoutError)          something did not happen by its deadline; the message names it
@@ -39,7 +41,13 @@ class VersionError(RatchetError, LookupError): ...
 class ObjectiveError(RatchetError, TypeError): ...
 
 
+class MismatchError(RatchetError, ArithmeticError): ...
+
+
 class StoreError(RatchetError, OSError): ...
+
+
+class StorageFull(StoreError): ...
 
 
 class RunInUse(RatchetError, OSError): ...

@@ -111,6 +111,8 @@ class Group(Message):
     prompt: Prompt
     candidates: tuple[Candidate, ...]
     parent: str | None = None
+    by: Literal["sample", "person"] = "sample"
+    """Who wrote the candidates: the policy, or people who corrected it."""
 
     @property
     def policy(self) -> PolicyRef:
@@ -129,7 +131,12 @@ class Vote(Message):
     """May be negative."""
     by: Literal["sample", "person", "verifier"] = "sample"
     voter: str = ""
+    """Who cast it. All votes without a name are one voter's."""
     cast_at: float = 0.0
+    correction: str | None = Field(default=None, max_length=2**16)
+    """A text to imitate, from a person who misses it among the candidates; without `answer` a vote for what it says."""
+    counted: bool = True
+    """False: kept, and in no ballot, because its voter had voted on too many prompts of this window."""
 
 
 class Verdict(Message):
@@ -159,6 +166,8 @@ class Example(Message):
     adapter: str = "policy"
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     render_id: str
+    by: Literal["sample", "person"] = "sample"
+    """Who wrote the completion."""
 
 
 class Imitate(Example):
@@ -191,6 +200,20 @@ class Lease(Message):
     id: str
     places: tuple[int, ...]
     expires_at: float
+    voted: bool = False
+    """People have voted in this run: ask for the votes on each prompt (`Buffer.votes_on`)."""
+
+
+class Resettle(Message):
+    """Work beside leases: people voted on an explored prompt, so its groups are to be settled again."""
+
+    id: str
+    place: int
+    prompt_id: str
+    revision: int
+    groups: tuple[Group, ...]
+    """As they were sampled."""
+    votes: tuple[Vote, ...]
 
 
 class Outcome(Message):
@@ -209,6 +232,12 @@ class Outcome(Message):
     tokens: int = 0
     """Tokens generated, dropped groups included."""
     failure: str | None = None
+    revision: int = 0
+    """Votes of people on this prompt that it was settled with."""
+    sampled_ids: tuple[str, ...] = ()
+    """Groups that were sampled; the others were added by the scorer. None named: all."""
+    group_ids: tuple[str, ...] | None = None
+    """In the store, where groups have a table of their own: which are this outcome's. None: all of its place."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -294,6 +323,17 @@ class Decision(Message):
     new_champion: bool = False
     candidate_rate: float = 0.0
     champion_rate: float = 0.0
+    saturated: bool = False
+    """The champion agreed with as many anchors as are right: held to a fixed floor, see training.gate."""
+    by: Literal["gate", "hand", "nobody"] = "gate"
+    """`hand`: a person decided. `nobody`: the gate was off."""
+
+    @property
+    def standing(self) -> Literal["certified", "guarded", "by hand", "unweighed"]:
+        """What a verdict rests on: answer keys, anchors, a person's word, or nothing. Shown wherever it is shown."""
+        if self.by != "gate":
+            return "by hand" if self.by == "hand" else "unweighed"
+        return "certified" if self.certified else "guarded"
 
 
 class Event(Message):

@@ -11,9 +11,11 @@ label value that is not in the table gets a ValueError at once, not a second tim
 import difflib
 import json
 import math
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -59,6 +61,7 @@ _TABLE = (
         {"result": ("accepted", "filtered", "failed", "expired", "duplicate", "stale")},
     ),
     Row("votes_total", "counter", "Votes cast, by kind of voter", {"by": ("sample", "person", "verifier")}),
+    Row("resettled_total", "counter", "Explored prompts settled again because people voted"),
     Row("vote_share", "histogram", "Winner's share of a ballot", bounds=_TENTHS),
     Row("buffer_groups", "gauge", "Accepted groups that no window has drawn yet"),
     Row("buffer_examples", "gauge", "Examples in the replay buffer"),
@@ -68,8 +71,11 @@ _TABLE = (
     Row("train_seconds_total", "counter", "Time spent training"),
     Row("train_examples_total", "counter", "Examples trained on"),
     Row("train_loss", "gauge", "Mean loss of the version trained last"),
+    Row("mismatch_kl", "gauge", "Engine against trainer with the same weights, nats a sampled token"),
     Row("versions_published_total", "counter", "Versions written by the trainer"),
     Row("verdicts_total", "counter", "Candidates decided by the gate", {"verdict": ("promote", "reject", "hold")}),
+    Row("rollbacks_total", "counter", "Promoted versions that are served no more", {"by": ("watch", "hand")}),
+    Row("learning_rate_scale", "gauge", "What the learning rate is multiplied by; below 1 after rejections in a row"),
     Row("probes_total", "counter", "Probe questions asked of a candidate"),
     Row("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),
     Row("accuracy_ratio", "gauge", "Right answers among the report's questions, by the version reported last"),
@@ -200,20 +206,30 @@ class MemorySink:
 
 
 class JsonlSink:
-    """One line a snapshot, flushed: `{"at": seconds, "tokens_total{purpose=user}": 12}`. A value that is not finite is
-    null. A second run on the same file appends."""
+    """One line a snapshot: `{"at": seconds, "tokens_total{purpose=user}": 12}`. A value that is not finite is null.
+    A second run on the same file appends. At `limit_bytes` the file is moved to `.1`, over the one before. A line that
+    finds no room on the disk is left out, whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit_bytes: int | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._limit_bytes = limit_bytes
+        self._file = path.open("ab", buffering=0)
 
     def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
         pass
 
     def flush(self, at: float, values: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"at": at, **finite}) + "\n")
-        self._file.flush()
+        line = json.dumps({"at": at, **finite}).encode() + b"\n"
+        before = self._file.seek(0, os.SEEK_END)
+        if self._limit_bytes is not None and 0 < before > self._limit_bytes - len(line):
+            self._file.close()
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._file, before = self._path.open("ab", buffering=0), 0
+        with suppress(OSError):
+            if self._file.write(line) < len(line):
+                self._file.truncate(before)
 
     def close(self) -> None:
         self._file.close()

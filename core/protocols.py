@@ -27,6 +27,12 @@ class Policy(Protocol):
         """Log-probability of every token of `text`, with the stop token, after the prompt (nats)."""
         ...
 
+    async def render(self, prompt: Prompt, text: str) -> Candidate:
+        """A text that somebody wrote as the candidate it would be, had version 0 said it: what imitating it takes.
+
+        Raises: PromptError when it does not fit the engine."""
+        ...
+
 
 @dataclass(frozen=True)
 class Votes:

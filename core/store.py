@@ -1,12 +1,15 @@
 """The run's memory on disk: one SQLite file, one writer, any number of readers.
 
 Every record has an id of its own, so that writing it again changes nothing. A write returns when it is on disk
-(WAL, synchronous=FULL): what was acknowledged survives a crash. Payloads are `core.codec` bytes.
+(WAL, synchronous=FULL): what was acknowledged survives a crash, of the process and of the machine. A write that is
+refused was not acknowledged; after a disk that failed to sync, it may be found all the same. Payloads are `core.codec`
+bytes.
 
     votes      parent: prompt id      a Vote
     groups     parent: place          a Scored
     examples   parent: group id       an Example
     outcomes   parent: prompt id      an Outcome without what the three tables above hold; id: the place
+    resettled  parent: place          an Outcome's examples with late votes, the newest stands; id: place:revision
     versions   parent: parent's name  a Published; id: policy@vN
     decisions  parent: policy@vN      a Decision
     facts      replaceable: small JSON values by name (lineage, ledger, windows drawn, measurements)
@@ -14,19 +17,30 @@ Every record has an id of its own, so that writing it again changes nothing. A w
 """
 
 import json
+import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from core.artifacts import says_full
 from core.codec import decode, encode
-from core.errors import StoreError
-from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Published, Reinforce, Scored
+from core.errors import ArtifactError, StorageFull, StoreError
+from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Published, Reinforce, Scored, Vote
 
-SCHEMA = 1
-TABLES = ("votes", "groups", "examples", "outcomes", "versions", "decisions")
+SCHEMA = 2
+READABLE = 1
+"""The oldest schema that a reader, which changes nothing, understands as it is."""
+TABLES = ("votes", "groups", "examples", "outcomes", "resettled", "versions", "decisions")
 FILE = "run.sqlite"
+WAL_BYTES = 64 * 2**20
+"""What a long reader made the log grow to is cut down to this again."""
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_HARMLESS = (*_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT)
+"""Refusals after which a connection is as good as before."""
 
 M = TypeVar("M", bound=Message)
 
@@ -57,13 +71,33 @@ def message(table: str, id: str, parent: str, body: Message) -> Record:
 def outcome_records(outcome: Outcome) -> list[Record]:
     """An outcome as rows, each thing in the table of its kind."""
     place = str(outcome.place)
-    rest = outcome.model_copy(update={"scored": (), "votes": (), "imitate": (), "prefer": (), "reinforce": ()})
+    rest = _without_parts(outcome, group_ids=tuple(scored.group.id for scored in outcome.scored))
     return [
         *(message("votes", vote.id, vote.prompt_id, vote) for vote in outcome.votes),
         *(message("groups", scored.group.id, place, scored) for scored in outcome.scored),
         *(message("examples", example.id, example.group_id, example) for example in outcome.examples),
         message("outcomes", place, outcome.prompt_id, rest),
     ]
+
+
+def resettled_record(outcome: Outcome) -> Record:
+    """A prompt settled again: its examples whole, since an id may weigh otherwise now. Groups are kept already."""
+    body = outcome.model_copy(update={"scored": (), "votes": ()})
+    return message("resettled", f"{outcome.place}:{outcome.revision}", str(outcome.place), body)
+
+
+def _without_parts(outcome: Outcome, **update: Any) -> Outcome:
+    empty: dict[str, Any] = {"scored": (), "votes": (), "imitate": (), "prefer": (), "reinforce": ()}
+    return outcome.model_copy(update=empty | update)
+
+
+@dataclass
+class Forgotten:
+    """Rows that were thrown away."""
+
+    groups: int = 0
+    examples: int = 0
+    votes: int = 0
 
 
 class RunStore:
@@ -73,122 +107,306 @@ class RunStore:
         self._path = run_dir / FILE
         self._lock = threading.Lock()  # sqlite3 crashes when it is closed under a running statement
         self._closed = False
-        try:
-            self._db = _open(self._path, read_only=False)
-            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
-            _create(self._db)
-            _check_schema(self._db, self._path)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be opened ({error}); restore it from a backup") from None
+        _refuse_loss(run_dir)
+        self._db: sqlite3.Connection | None = self._connect()
 
     def write(self, records: Iterable[Record]) -> int:
         """Write all or none; returns how many were new. On disk when it returns.
 
-        Raises: StoreError, and then nothing was written."""
+        Raises: StoreError, and then nothing was acknowledged; StorageFull, and then nothing was written."""
         with self._lock:
-            if self._closed:
-                raise StoreError(f"{self._path} is closed; nothing was written")
-            before = self._db.total_changes
+            db = self._ready()
+            before = db.total_changes
             try:
-                with self._db:
+                with db:
                     for record in records:
-                        self._insert(record)
+                        _insert(db, record)
             except sqlite3.Error as error:
-                raise StoreError(f"{self._path} refused a write ({error}); nothing of it was kept") from None
-            return self._db.total_changes - before
+                raise self._refusal(error) from None
+            return db.total_changes - before
+
+    def forget(self, places: Sequence[int], failure: str | None = None) -> Forgotten:
+        """Throw away groups, examples and sample votes of these places. The outcomes stay, so that no place is used
+        twice; with `failure` they say from now on that nothing came of them. Votes of people stay.
+
+        The room is used again by what is written later: the file does not shrink, nor does it grow."""
+        gone = Forgotten()
+        with self._lock:
+            db = self._ready()
+            try:
+                with db:
+                    for place in places:
+                        _forget_place(db, place, gone)
+                        if failure is not None:
+                            _mark_failed(db, place, failure)
+            except sqlite3.Error as error:
+                raise self._refusal(error) from None
+        return gone
 
     def close(self) -> None:
         """After the write that is under way; idempotent."""
         with self._lock:
             self._closed = True
-            self._db.close()
+            self._let_go()
 
-    def _insert(self, record: Record) -> None:
-        if record.table == "events":
-            body = json.loads(record.payload)
-            self._db.execute(
-                "INSERT INTO events (at, actor, kind, detail) VALUES (?, ?, ?, ?)",
-                (body["at"], body["actor"], body["kind"], json.dumps(body["detail"])),
-            )
-        elif record.table == "facts":
-            self._db.execute(
-                "INSERT INTO facts (id, value) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value",
-                (record.id, record.payload.decode()),
-            )
-        elif record.table in TABLES:
-            self._db.execute(
-                f"INSERT OR IGNORE INTO {record.table} (id, parent, payload) VALUES (?, ?, ?)",
-                (record.id, record.parent, record.payload),
-            )
-        else:
-            raise StoreError(f"no table {record.table!r}; expected one of {', '.join((*TABLES, 'facts', 'events'))}")
+    def _ready(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"{self._path} is closed; nothing was written")
+        if self._db is None:
+            self._db = self._connect()
+        return self._db
+
+    def _connect(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = None
+        try:
+            db = _open(self._path, read_only=False)
+            _prepare(db, self._path)
+            return db
+        except StoreError:
+            if db is not None:
+                db.close()
+            raise
+        except sqlite3.Error as error:
+            if db is not None:
+                db.close()
+            if _is_full(error, self._path.parent):
+                raise StorageFull(f"no room on the disk to open {self._path} ({error}); free some") from None
+            raise StoreError(f"{self._path} cannot be opened ({error}); {_way_out(error)}") from None
+
+    def _refusal(self, error: sqlite3.Error) -> StoreError:
+        """After a failed write or sync the connection's picture of the file is not trusted: the next write takes a
+        new one, which reads from the log what is really there."""
+        if _code(error) not in _HARMLESS:
+            self._let_go()
+        if _is_full(error, self._path.parent):
+            return StorageFull(f"{self._path}: no room on the disk ({error}); nothing was written; free some")
+        return StoreError(f"{self._path} refused a write ({error}); nothing of it was acknowledged")
+
+    def _let_go(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+
+def _insert(db: sqlite3.Connection, record: Record) -> None:
+    if record.table == "events":
+        body = json.loads(record.payload)
+        db.execute(
+            "INSERT INTO events (at, actor, kind, detail) VALUES (?, ?, ?, ?)",
+            (body["at"], body["actor"], body["kind"], json.dumps(body["detail"])),
+        )
+    elif record.table == "facts":
+        db.execute(
+            "INSERT INTO facts (id, value) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value",
+            (record.id, record.payload.decode()),
+        )
+    elif record.table in TABLES:
+        db.execute(
+            f"INSERT OR IGNORE INTO {record.table} (id, parent, payload) VALUES (?, ?, ?)",
+            (record.id, record.parent, record.payload),
+        )
+    else:
+        raise StoreError(f"no table {record.table!r}; expected one of {', '.join((*TABLES, 'facts', 'events'))}")
+
+
+def _forget_place(db: sqlite3.Connection, place: int, gone: Forgotten) -> None:
+    groups = db.execute("SELECT id, payload FROM groups WHERE parent = ?", (str(place),)).fetchall()
+    for id, payload in groups:
+        gone.votes += _forget_votes(db, payload)
+        gone.examples += db.execute("DELETE FROM examples WHERE parent = ?", (id,)).rowcount
+    gone.groups += db.execute("DELETE FROM groups WHERE parent = ?", (str(place),)).rowcount
+    db.execute("DELETE FROM resettled WHERE parent = ?", (str(place),))
+
+
+def _forget_votes(db: sqlite3.Connection, payload: bytes) -> int:
+    """Those that samples of this group cast; the prompt may have others, of people and of another epoch."""
+    scored = _readable(Scored, payload)
+    if scored is None:  # nobody can tell any more whose votes they are
+        return 0
+    candidates = {candidate.id for candidate in scored.group.candidates}
+    cast = db.execute("SELECT id, payload FROM votes WHERE parent = ?", (scored.group.prompt.id,)).fetchall()
+    votes = [(id, _readable(Vote, body)) for id, body in cast]
+    mine = [(id,) for id, vote in votes if vote and vote.by == "sample" and vote.candidate_id in candidates]
+    db.executemany("DELETE FROM votes WHERE id = ?", mine)
+    return len(mine)
+
+
+def _mark_failed(db: sqlite3.Connection, place: int, failure: str) -> None:
+    row = db.execute("SELECT payload FROM outcomes WHERE id = ?", (str(place),)).fetchone()
+    outcome = _readable(Outcome, row[0]) if row else None
+    if outcome is not None:
+        marked = encode(outcome.model_copy(update={"failure": failure}))
+        db.execute("UPDATE outcomes SET payload = ? WHERE id = ?", (marked, str(place)))
+
+
+def _readable(kind: type[M], payload: bytes) -> M | None:
+    """None for a damaged record: pruning goes past it, reading names it."""
+    try:
+        return decode(kind, payload)
+    except ArtifactError:
+        return None
 
 
 class RunReader:
-    """Reads a run, running or stopped, without disturbing its writer."""
+    """Reads a run, running or stopped, without disturbing its writer. Raises: StoreError for what cannot be read."""
 
     def __init__(self, run_dir: Path) -> None:
-        path = run_dir / FILE
-        if not path.is_file():
+        self._run_dir = run_dir
+        self._path = run_dir / FILE
+        if not self._path.is_file():
             raise StoreError(f"{run_dir} holds no {FILE}: it is no run directory")
         try:
-            self._db = _open(path, read_only=True)
-            _check_schema(self._db, path)
+            self._db = _open(self._path, read_only=True)
+            _check_schema(self._db, self._path, READABLE)
+            self._schema = _schema(self._db)
         except sqlite3.Error as error:
-            raise StoreError(f"{path} cannot be read ({error}); restore it from a backup") from None
+            raise StoreError(f"{self._path} cannot be read ({error}); {_way_out(error)}") from None
 
     def all(self, table: str, kind: type[M]) -> Iterator[M]:
         """Every record of a table, oldest first."""
-        for (payload,) in self._db.execute(f"SELECT payload FROM {_known(table)} ORDER BY seq"):
-            yield decode(kind, payload)
+        for id, payload in self._rows(f"SELECT id, payload FROM {_known(table)} ORDER BY seq"):
+            yield self._decoded(kind, table, id, payload)
 
     def children(self, table: str, kind: type[M], parent: str) -> list[M]:
-        rows = self._db.execute(f"SELECT payload FROM {_known(table)} WHERE parent = ? ORDER BY seq", (parent,))
-        return [decode(kind, payload) for (payload,) in rows]
+        rows = self._rows(f"SELECT id, payload FROM {_known(table)} WHERE parent = ? ORDER BY seq", parent)
+        return [self._decoded(kind, table, id, payload) for id, payload in rows]
+
+    def ids(self, table: str, parent: str | None = None) -> list[str]:
+        """Of every record of a table, or of one parent's, oldest first."""
+        where, values = ("", ()) if parent is None else ("WHERE parent = ?", (parent,))
+        rows = self._rows(f"SELECT id FROM {_known(table)} {where} ORDER BY seq", *values)
+        return [str(id) for (id,) in rows]
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Every delivered outcome as it came, oldest first; without the votes."""
+        """Every delivered outcome as it came, oldest first; without the votes, and what was forgotten is not there."""
         for rest in self.all("outcomes", Outcome):
-            scored = self.children("groups", Scored, str(rest.place))
-            examples = [e for s in scored for e in self.children("examples", Example, s.group.id)]
-            yield rest.model_copy(
-                update={
-                    "scored": tuple(scored),
-                    "imitate": tuple(e for e in examples if isinstance(e, Imitate)),
-                    "prefer": tuple(e for e in examples if isinstance(e, Prefer)),
-                    "reinforce": tuple(e for e in examples if isinstance(e, Reinforce)),
-                }
-            )
+            yield self._whole(rest)
+
+    def outcome(self, place: int) -> Outcome | None:
+        """One delivered outcome as it stands: with the examples of its newest settling. Without the votes."""
+        rest = self.get("outcomes", Outcome, str(place))
+        if rest is None:
+            return None
+        whole = self._whole(rest)
+        again = self.children("resettled", Outcome, str(place)) if self._schema >= 2 else []
+        if not again or not whole.scored:  # what was forgotten is not there
+            return whole
+        newest = max(again, key=lambda settled: settled.revision)
+        names = ("imitate", "prefer", "reinforce", "drops", "revision")
+        return whole.model_copy(update={name: getattr(newest, name) for name in names})
+
+    def briefs(self, after_place: int | None = None) -> Iterator[Outcome]:
+        """Outcomes without groups, votes and examples, oldest first; only those stored after that of a place."""
+        after = next(self._rows("SELECT seq FROM outcomes WHERE id = ?", str(after_place)), (0,))[0]
+        for id, payload in list(self._rows("SELECT id, payload FROM outcomes WHERE seq > ? ORDER BY seq", after)):
+            yield self._decoded(Outcome, "outcomes", id, payload)
+
+    def _whole(self, rest: Outcome) -> Outcome:
+        kept = self.children("groups", Scored, str(rest.place))
+        if rest.group_ids is not None:  # a place explored twice, the second time in vain, has other groups too
+            kept = [scored for scored in kept if scored.group.id in rest.group_ids]
+        examples = [e for s in kept for e in self.children("examples", Example, s.group.id)]
+        return rest.model_copy(
+            update={
+                "scored": tuple(kept),
+                "imitate": tuple(e for e in examples if isinstance(e, Imitate)),
+                "prefer": tuple(e for e in examples if isinstance(e, Prefer)),
+                "reinforce": tuple(e for e in examples if isinstance(e, Reinforce)),
+            }
+        )
+
+    def places_held(self) -> set[int]:
+        """Places whose groups were not forgotten."""
+        return {self._int(place) for (place,) in self._rows("SELECT DISTINCT parent FROM groups")}
 
     def get(self, table: str, kind: type[M], id: str) -> M | None:
-        row = self._db.execute(f"SELECT payload FROM {_known(table)} WHERE id = ?", (id,)).fetchone()
-        return decode(kind, row[0]) if row else None
+        rows = list(self._rows(f"SELECT payload FROM {_known(table)} WHERE id = ?", id))
+        return self._decoded(kind, table, id, rows[0][0]) if rows else None
 
     def count(self, table: str) -> int:
-        return int(self._db.execute(f"SELECT count(*) FROM {_known(table)}").fetchone()[0])
+        return sum(int(n) for (n,) in self._rows(f"SELECT count(*) FROM {_known(table)}"))
 
     def fact(self, name: str, default: Any = None) -> Any:
-        row = self._db.execute("SELECT value FROM facts WHERE id = ?", (name,)).fetchone()
-        return json.loads(row[0]) if row else default
+        rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
+        return self._json("fact", name, rows[0][0]) if rows else default
+
+    def fact_names(self, prefix: str) -> list[str]:
+        end = prefix + "\U0010ffff"
+        return [str(id) for (id,) in self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", prefix, end)]
 
     def facts(self, prefix: str) -> dict[str, Any]:
-        rows = self._db.execute("SELECT id, value FROM facts WHERE id >= ? AND id < ?", (prefix, prefix + "\U0010ffff"))
-        return {id: json.loads(value) for id, value in rows}
+        rows = self._rows("SELECT id, value FROM facts WHERE id >= ? AND id < ?", prefix, prefix + "\U0010ffff")
+        return {id: self._json("fact", id, value) for id, value in rows}
 
     def events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[Event]:
         """Events oldest first; only these kinds if any are named, only the newest so many if asked."""
         where = f"AND kind IN ({','.join('?' * len(kinds))})" if kinds else ""
-        rows = self._db.execute(
-            f"SELECT at, actor, kind, detail FROM events WHERE seq > ? {where} ORDER BY seq DESC LIMIT ?",
-            (after, *kinds, -1 if newest is None else newest),
-        ).fetchall()
-        return [Event(at=at, actor=who, kind=kind, detail=json.loads(detail)) for at, who, kind, detail in rows[::-1]]
+        rows = list(
+            self._rows(
+                f"SELECT seq, at, actor, kind, detail FROM events WHERE seq > ? {where} ORDER BY seq DESC LIMIT ?",
+                after,
+                *kinds,
+                -1 if newest is None else newest,
+            )
+        )
+        return [self._event(*row) for row in rows[::-1]]
 
     def versions(self) -> list[Published]:
-        return list(self.all("versions", Published))
+        return [here(published, self._run_dir) for published in self.all("versions", Published)]
 
     def close(self) -> None:
         self._db.close()
+
+    def _rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} cannot be read ({error}); {_way_out(error)}") from None
+
+    def _decoded(self, kind: type[M], table: str, id: object, payload: Any) -> M:
+        try:
+            if not isinstance(payload, bytes):
+                raise ArtifactError(f"it holds {type(payload).__name__}, expected bytes")
+            return decode(kind, payload)
+        except ArtifactError as error:
+            raise self._damaged(table, id, error) from None
+
+    def _json(self, what: str, name: object, text: Any) -> Any:
+        try:
+            return json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._damaged(what, name, error) from None
+
+    def _event(self, seq: int, at: Any, actor: Any, kind: Any, detail: Any) -> Event:
+        try:
+            return Event(at=at, actor=actor, kind=kind, detail=self._json("events", seq, detail))
+        except ValueError as error:
+            raise self._damaged("events", seq, error) from None
+
+    def _int(self, place: Any) -> int:
+        try:
+            return int(place)
+        except (TypeError, ValueError) as error:
+            raise self._damaged("groups", place, error) from None
+
+    def _damaged(self, what: str, name: object, error: Exception) -> StoreError:
+        return StoreError(f"{self._path}: {what} {name!r} is damaged ({error}); restore it from a backup")
+
+
+def here(published: Published, run_dir: Path) -> Published:
+    """A version of a run directory that was moved or restored lies in it, whatever path was written down."""
+    folder = (run_dir / "versions" / Path(published.path).name).absolute()
+    if folder.is_dir() and Path(published.path).parent.name == "versions":
+        return published.model_copy(update={"path": str(folder)})
+    return published
+
+
+def _refuse_loss(run_dir: Path) -> None:
+    """An empty file where versions were trained is no new run. Raises: StoreError."""
+    file, trained = run_dir / FILE, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
+    if trained and (not file.exists() or file.stat().st_size == 0):
+        raise StoreError(f"{file} is empty or gone, but there are {len(trained)} versions; restore it from a backup")
 
 
 def _open(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -196,27 +414,105 @@ def _open(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
 
 
-def _create(db: sqlite3.Connection) -> None:
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Create or bring up to date, in one transaction. A file that is not ours, or newer, is left as it is."""
+    _check_schema(db, path, 0)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
     with db:
-        for table in TABLES:
-            db.execute(
-                f"CREATE TABLE IF NOT EXISTS {table} (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
-                " parent TEXT NOT NULL, payload BLOB NOT NULL)"
-            )
-            db.execute(f"CREATE INDEX IF NOT EXISTS {table}_by_parent ON {table} (parent)")
-        db.execute("CREATE TABLE IF NOT EXISTS facts (id TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL,"
-            " kind TEXT NOT NULL, detail TEXT NOT NULL)"
-        )
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        db.execute("BEGIN IMMEDIATE")
+        found = _schema(db)
+        if found == 0:
+            _create(db)
+        for older in range(found or SCHEMA, SCHEMA):
+            MIGRATIONS[older](db)
+        if found != SCHEMA:
             db.execute(f"PRAGMA user_version = {SCHEMA}")
+    _settle_log(db, path)
 
 
-def _check_schema(db: sqlite3.Connection, path: Path) -> None:
-    found = db.execute("PRAGMA user_version").fetchone()[0]
-    if found != SCHEMA:
-        raise StoreError(f"{path} has schema {found}, this program reads {SCHEMA}; use the Ratchet that wrote it")
+def _settle_log(db: sqlite3.Connection, path: Path) -> None:
+    """Move the log into the file, synced. A process that died before its sync, or whose sync failed, left records that
+    can be read and are not on disk; writing one of them again would change nothing, and so would sync nothing."""
+    busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise StoreError(f"{path} cannot be taken over while another process reads from its log; try again")
+
+
+def _create(db: sqlite3.Connection) -> None:
+    for table in TABLES:
+        _create_table(db, table)
+    db.execute("CREATE TABLE IF NOT EXISTS facts (id TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL,"
+        " kind TEXT NOT NULL, detail TEXT NOT NULL)"
+    )
+    _index_events(db)
+
+
+def _create_table(db: sqlite3.Connection, table: str) -> None:
+    db.execute(
+        f"CREATE TABLE IF NOT EXISTS {table} (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+        " parent TEXT NOT NULL, payload BLOB NOT NULL)"
+    )
+    db.execute(f"CREATE INDEX IF NOT EXISTS {table}_by_parent ON {table} (parent)")
+
+
+def _to_2(db: sqlite3.Connection) -> None:
+    _create_table(db, "resettled")
+    _index_events(db)
+
+
+def _index_events(db: sqlite3.Connection) -> None:
+    """A run of weeks has hundreds of thousands of events, and readers ask for one kind."""
+    db.execute("CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind)")
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2}
+"""Schema -> what makes it the next one."""
+
+
+def _schema(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_schema(db: sqlite3.Connection, path: Path, oldest: int) -> None:
+    found = _schema(db)
+    if found > SCHEMA:
+        raise StoreError(f"{path} has schema {found}, this program knows {SCHEMA}; use the Ratchet that wrote it")
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if found < 0 or tables - {*TABLES, "facts", "events"} or (found > 0 and not tables):
+        raise StoreError(f"{path} is no run of Ratchet (tables: {sorted(tables)}); restore it from a backup")
+    if found < oldest:
+        raise StoreError(
+            f"{path} has schema {found}, too old to be read as it is; `./run up --dir` brings it up to date"
+        )
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _way_out(error: sqlite3.Error) -> str:
+    return "another process holds it; try again" if _code(error) in _BUSY else "restore it from a backup"
+
+
+def _is_full(error: sqlite3.Error, folder: Path) -> bool:
+    """SQLite tells a full disk from a broken one when it writes, not when it syncs, and never for a quota: so try."""
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return True
+    probe = folder / f".room.{os.getpid()}"
+    try:
+        with probe.open("wb", buffering=0) as file:
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+    except OSError as refusal:
+        return says_full(refusal)
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return False
 
 
 def _known(table: str) -> str:

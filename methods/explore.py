@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from core.clock import Clock
 from core.codec import stable_id
 from core.errors import PromptError, RatchetError
-from core.messages import Example, Group, Imitate, Outcome, Prefer, Prompt, Reinforce, Scored, Vote
+from core.messages import Example, Group, Imitate, Outcome, Prefer, Prompt, Reinforce, Resettle, Scored, Vote
 from core.protocols import DropReason, History, Method, Policy, Votes
 
 NO_VOTES = Votes()
@@ -38,8 +38,10 @@ async def explore(
     clock: Clock,
     votes: Votes = NO_VOTES,
     history: History = NO_HISTORY,
+    revision: int = 0,
 ) -> Outcome:
-    """A prompt that cannot be used (a ValueError, as a PromptError is) gives an Outcome with `failure`.
+    """A prompt that cannot be used (a ValueError, as a PromptError is) gives an Outcome with `failure`. `revision`: how
+    many votes of people count on this prompt.
 
     Raises: whatever a broken policy raises (Unavailable, VersionError, OSError), and a ConfigError and its kin."""
     groups: list[Group] = []
@@ -58,6 +60,26 @@ async def explore(
         prompt_id=prompt.id,
         votes=sample_votes(groups, settled.scored, clock.now()),
         tokens=tokens_in([*groups, *(scored.group for scored in settled.scored)]),
+    ).model_copy(update={"revision": revision, "sampled_ids": tuple(group.id for group in groups)})
+
+
+async def settle_again(method: Method, work: Resettle, policy: Policy) -> Outcome:
+    """An explored prompt with the votes of people that it has by now. What cannot be judged any more is a failure, as
+    in `explore`; Raises: whatever a broken policy raises."""
+    try:
+        settled = await settle(method, work.groups, Votes(work.votes), NO_HISTORY, policy)
+    except ValueError as error:
+        if isinstance(error, RatchetError) and not isinstance(error, PromptError):
+            raise
+        return about(work, f"{type(error).__name__}: {error}")
+    again = outcome(settled, lease_id=work.id, place=work.place, prompt_id=work.prompt_id)
+    return again.model_copy(update={"revision": work.revision})
+
+
+def about(work: Resettle, failure: str) -> Outcome:
+    """Why this work could not be done."""
+    return Outcome(
+        lease_id=work.id, place=work.place, prompt_id=work.prompt_id, revision=work.revision, failure=failure
     )
 
 
@@ -66,7 +88,7 @@ async def settle(method: Method, groups: Sequence[Group], votes: Votes, history:
     scored = await method.score(groups, votes, policy)
     reasons = [_reason(method, one) for one in scored]
     kept = [one for one, reason in zip(scored, reasons, strict=True) if reason is None]
-    examples = tuple(example for one in kept for example in method.select(one, history))
+    examples = tuple(_by(one.group, example) for one in kept for example in method.select(one, history))
     return Settled(tuple(scored), examples, Counter(reason for reason in reasons if reason is not None))
 
 
@@ -108,9 +130,13 @@ def sample_votes(groups: Iterable[Group], scored: Iterable[Scored], cast_at: flo
 
 
 def tokens_in(groups: Iterable[Group]) -> int:
-    """Tokens generated for these groups; a group named twice counts once."""
-    distinct = {group.id: group for group in groups}
+    """Tokens generated for these groups; a group named twice counts once, and what people wrote not at all."""
+    distinct = {group.id: group for group in groups if group.by == "sample"}
     return sum(len(c.completion_ids) // 4 for group in distinct.values() for c in group.candidates)
+
+
+def _by(group: Group, example: Example) -> Example:
+    return example if example.by == group.by else example.model_copy(update={"by": group.by})
 
 
 def _reason(method: Method, scored: Scored) -> DropReason | None:

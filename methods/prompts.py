@@ -2,11 +2,13 @@
 
 prompts = read(config.prompts, seed)      prompts[place]: every prompt once an epoch, each epoch in its own order
 pairs = questions(path)                   prompts with an answer, for anchors, keys and the report only
-refuse_overlap(prompts, probes, ...)      what is asked at the gate never enters training
+Probes(questions).holds(prompt)           what is asked at the gate, or nearly so, never enters training
 """
 
 import hashlib
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -23,6 +25,7 @@ from core.errors import ConfigError, PromptError
 from core.messages import ChatMessage, Origin, Prompt
 
 _SHOWN = 5
+SHINGLE_WORDS = 8
 Row = tuple[str, dict[str, Any]]
 """Where a line stands (`pool.jsonl:17`) and its fields."""
 
@@ -31,7 +34,12 @@ class Prompts:
     """All prompts of a run. A place is any number from 0; a place beyond the length lies in a later epoch."""
 
     def __init__(
-        self, prompts: Iterable[Prompt], seed: int = 0, reports: Sequence[str] = (), duplicates: int = 0
+        self,
+        prompts: Iterable[Prompt],
+        seed: int = 0,
+        reports: Sequence[str] = (),
+        duplicates: int = 0,
+        near_probes: int = 0,
     ) -> None:
         # compact: 100,000 prompts as strings are some 30 MB, as messages several times that
         self._contents = [tuple((message.role, message.content) for message in prompt.messages) for prompt in prompts]
@@ -40,6 +48,8 @@ class Prompts:
         """What was wrong with each line that was skipped."""
         self.duplicates = duplicates
         """Lines that said the same as an earlier one."""
+        self.near_probes = near_probes
+        """Lines left out because they nearly ask what a probe asks."""
         if not self._contents:
             raise ConfigError("there is no prompt to learn from; give prompts.path a file that holds at least one")
 
@@ -57,12 +67,53 @@ class Prompts:
         return _prompt(self._contents[_order(self._seed, epoch, len(self._contents))[index]], "dataset")
 
 
-def read(config: PromptsConfig, seed: int = 0) -> Prompts:
-    """Raises: ConfigError that names file and line when the file cannot be read, a line is no prompt and
+class Probes:
+    """What is asked at the gate and in the report: the one answer to whether a prompt may enter training.
+
+    A prompt is held when one of its messages (the system's aside) asks the same as a probe once case, punctuation,
+    spacing and Unicode's compatibility forms are folded, or shares the part `near` of its 8-word sequences: of the
+    probe's, so that a probe with a preamble is found, or of its own where it is the shorter, but not below half the
+    probe. Numbers are words: one template with other numbers is another question. Texts without spaces between words
+    are compared as wholes only."""
+
+    def __init__(self, prompts: Iterable[Prompt] = (), near: float = 0.8) -> None:
+        self._near = near
+        self._exact: set[str] = set()
+        self._sizes: list[int] = []
+        self._with: dict[int, list[int]] = {}
+        """Hash of a sequence of words -> the probes that hold it."""
+        for prompt in prompts:
+            words = _words(asked_text(prompt))
+            self._exact.add(" ".join(words))
+            shingles = _shingles(words)
+            for shingle in shingles:
+                self._with.setdefault(shingle, []).append(len(self._sizes))
+            self._sizes.append(len(shingles))
+
+    def holds(self, prompt: Prompt) -> bool:
+        return any(self._has(message.content) for message in prompt.messages if message.role != "system")
+
+    def _has(self, text: str) -> bool:
+        words = _words(text)
+        if " ".join(words) in self._exact:
+            return True
+        shingles = _shingles(words)
+        shared = Counter(probe for shingle in shingles for probe in self._with.get(shingle, ()))
+        return any(
+            count >= self._near * min(size, max(len(shingles), size / 2))
+            for probe, count in shared.items()
+            for size in (self._sizes[probe],)
+        )
+
+
+def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None) -> Prompts:
+    """All of the file but what `probes` holds.
+
+    Raises: ConfigError that names file and line when the file cannot be read, a line is no prompt and
     `on_invalid` is `refuse`, or a text breaks the promise of `split`."""
     found: dict[str, Prompt] = {}
     reports: list[str] = []
-    duplicates = 0
+    duplicates = near_probes = 0
     for where, fields in _rows(Path(config.path), (config.column,), "prompts.path", reports):
         try:
             prompt = as_prompt(_field(fields, config.column), system=config.system)
@@ -70,6 +121,9 @@ def read(config: PromptsConfig, seed: int = 0) -> Prompts:
             reports.append(f"{where}: {error}")
             continue
         _keep_promise(config.split, prompt, where, "prompts.split")
+        if probes is not None and probes.holds(prompt):
+            near_probes += 1
+            continue
         duplicates += prompt.id in found
         found.setdefault(prompt.id, prompt)
         if len(found) == config.limit:
@@ -78,8 +132,9 @@ def read(config: PromptsConfig, seed: int = 0) -> Prompts:
         headline = f"{len(reports)} invalid lines; mend them, or set prompts.on_invalid=skip"
         raise ConfigError(_together(headline, reports))
     if not found:
-        raise ConfigError(_together(f"{config.path} holds no valid prompt", reports))
-    return Prompts(found.values(), seed, reports, duplicates)
+        left_out = f" ({near_probes} ask what the gate or the report asks)" if near_probes else ""
+        raise ConfigError(_together(f"{config.path} holds no valid prompt{left_out}", reports))
+    return Prompts(found.values(), seed, reports, duplicates, near_probes)
 
 
 def questions(
@@ -143,11 +198,22 @@ def asked_text(prompt: Prompt) -> str:
     return prompt.messages[-1].content
 
 
+def _words(text: str) -> list[str]:
+    return folded(unicodedata.normalize("NFKC", text)).split()
+
+
+def _shingles(words: Sequence[str]) -> set[int]:
+    """Hashes of all sequences of SHINGLE_WORDS words; a shorter text is one sequence."""
+    starts = range(max(1, len(words) - SHINGLE_WORDS + 1))
+    return {hash(tuple(words[start : start + SHINGLE_WORDS])) for start in starts}
+
+
 def overlap(pool: Iterable[Prompt], probes: Iterable[Prompt]) -> list[tuple[Prompt, Prompt]]:
-    """Pairs that ask the same once case, punctuation and spacing are folded. Questions from one template share most of
-    their words and still differ, so nothing looser counts as the same."""
-    by_text = {folded(asked_text(probe)): probe for probe in probes}
-    return [(prompt, probe) for prompt in pool if (probe := by_text.get(folded(asked_text(prompt)))) is not None]
+    """Pairs that ask the same once case, punctuation, spacing and Unicode's compatibility forms are folded. What is
+    only nearly the same is left out of training by `Probes`."""
+    by_text = {tuple(_words(asked_text(probe))): probe for probe in probes}
+    asked = ((prompt, by_text.get(tuple(_words(asked_text(prompt))))) for prompt in pool)
+    return [(prompt, probe) for prompt, probe in asked if probe is not None]
 
 
 def refuse_overlap(pool: Iterable[Prompt], probes: Iterable[Prompt], pool_name: str, probes_name: str) -> None:

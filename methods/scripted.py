@@ -76,6 +76,18 @@ class ScriptedPolicy:
         count = len(self._tokenize(text)) + 1
         return [math.log(max(likely, 1e-9)) / count] * count
 
+    async def render(self, prompt: Prompt, text: str) -> Candidate:
+        return Candidate(
+            id=stable_id("written", prompt.id, text),
+            start=BASE,
+            end=BASE,
+            context_ids=pack_ids(self._tokenize(prompt.messages[-1].content)),
+            completion_ids=pack_ids([*self._tokenize(text), STOP_ID]),
+            text=text,
+            finish="stop",
+            render_id=self._render_id,
+        )
+
     def _admit(self, prompt: Prompt, ref: PolicyRef) -> None:
         self.calls += 1
         if ref.version not in self.accuracy:

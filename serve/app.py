@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import serve.gateway  # noqa: F401  # isort: skip  # first: Ray reads its settings when ray.serve is imported
+
 from ray import serve as rayserve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle

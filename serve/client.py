@@ -9,7 +9,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from core.codec import decode_batch, encode
+from core.codec import decode, decode_batch, encode
 from core.errors import Overdue, Unavailable, VersionError
 from core.messages import Candidate, PolicyRef, Prompt, Sampling
 
@@ -34,6 +34,9 @@ class ServedPolicy:
 
     async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
         return await self._call("logprobs", encode(prompt), text, str(ref) if ref else None)
+
+    async def render(self, prompt: Prompt, text: str) -> Candidate:
+        return decode(Candidate, await self._call("render", encode(prompt), text))
 
     async def _call(self, method: str, *arguments: object) -> Any:
         """One answer, however long it takes; only what a replica refuses is tried again, until `patience_s` is over."""

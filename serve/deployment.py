@@ -6,20 +6,22 @@ Late joiners and restarts take the same path.
 
 import asyncio
 import logging
+import os
 import time
 from typing import Any
 
 import ray
 from ray import serve as rayserve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
 from core.clock import SystemClock
-from core.codec import decode, encode_batch
+from core.codec import decode, encode, encode_batch
 from core.config import Config
 from core.errors import Overdue, ProofError, RatchetError, Unavailable
-from core.messages import PolicyRef, Pool, Prompt, Published, Sampling, Slots
+from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sampling, Slots
 from core.metrics import Metrics
 from serve.engine import Engine
+from serve.local import written
 from serve.reconcile import Prover, Reconciler
 from serve.routes import BACKGROUND_PRIORITY, Gateway
 from serve.seats import Seats
@@ -53,16 +55,16 @@ class PolicyReplica:
         )
         await self._engine.start()
         self._versions = await self._find_versions(config.run.start_timeout_s)
-        prover = Prover(self._engine, decode(Published, await self._versions.base.remote(config.run.start_timeout_s)))
-        await prover.start()
-        self._reconciler = Reconciler(rayserve.get_replica_context().replica_tag, pool, self._engine, prover)
+        name = f"{rayserve.get_replica_context().replica_tag}.{os.getpid()}"
+        self._reconciler = Reconciler(name, pool, self._engine, Prover(self._engine, self._base))
         await self._reach(decode(Slots, await self._versions.desired.remote(-1, 0.0)))
         self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
 
     async def __serve_build_asgi_app__(self) -> Gateway:
         slots = self._reconciler
-        self._gateway = Gateway(await self._engine.openai_app(), lambda: slots.slots, self._seats, self, self._meter)
+        app = await self._engine.openai_app()
+        self._gateway = Gateway(app, lambda: slots.slots, self._seats, self, self._meter, slots.replica)
         return self._gateway
 
     async def check_health(self) -> None:
@@ -99,6 +101,9 @@ class PolicyReplica:
             rows = await self._engine.score([[*context, *completion]], version)
         return rows[0][len(context) - 1 :]
 
+    async def render(self, prompt: bytes, text: str) -> bytes:
+        return encode(written(self._engine, decode(Prompt, prompt), text))
+
     async def render_id(self) -> str:
         return self._engine.render_id
 
@@ -107,7 +112,7 @@ class PolicyReplica:
     async def status(self) -> dict[str, Any]:
         return await self._console().status.remote()
 
-    async def command(self, name: str, argument: str | None) -> dict[str, Any]:
+    async def command(self, name: str, argument: Any) -> dict[str, Any]:
         return await self._console().command.remote(name, argument)
 
     async def metrics(self) -> str:
@@ -130,6 +135,10 @@ class PolicyReplica:
             why = self._reconciler.report().failed.get(str(self._wanted), "it was never staged")
             raise ProofError(f"this replica serves {self._reconciler.serving}, wanted is {self._wanted}: {why}")
 
+    async def _base(self) -> Published:
+        """What the trainer wrote down of version 0. Raises: Overdue when it has not."""
+        return decode(Published, await self._versions.base.remote(self._config.run.start_timeout_s))
+
     async def _find_versions(self, patience_s: float) -> Any:
         """The versions actor, which may still be on its way up. Raises: Overdue."""
         stop_at = time.monotonic() + patience_s
@@ -142,11 +151,12 @@ class PolicyReplica:
             await asyncio.sleep(0.2)
 
     async def _follow(self) -> None:
+        """Only a swap that hangs ends this, and with it the replica: who else is away costs no user anything."""
         while True:
             try:
                 slots = await self._versions.desired.remote(self._reconciler.slots.epoch, POLL_S)
                 await self._reach(decode(Slots, slots))
-            except (RayActorError, Unavailable) as error:
+            except (RayError, Unavailable) as error:
                 log.warning("the versions actor is away (%s); serving on, trying again", error)
                 await asyncio.sleep(RETRY_S)
                 self._versions = await self._find_versions(self._config.run.start_timeout_s)
@@ -155,8 +165,7 @@ class PolicyReplica:
         """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""
         started = time.monotonic()
         before = self._reconciler.report()
-        async with asyncio.timeout(self._config.serve.swap_timeout_s):
-            report = await self._reconciler.apply(slots)
+        report = await self._applied(slots)
         self._wanted = slots.serve
         new = set(report.proven) - set(before.proven)
         if new:
@@ -178,3 +187,14 @@ class PolicyReplica:
         }
         report = report.model_copy(update={"counters": counters})
         await self._versions.report.remote(report.model_dump_json())
+
+    async def _applied(self, slots: Slots) -> ReplicaReport:
+        """Raises: Overdue for a swap that hangs, once the versions actor knows; this replica is replaced then."""
+        limit_s = self._config.serve.swap_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._reconciler.apply(slots)
+        except TimeoutError:
+            why = f"a swap to epoch {slots.epoch} (serve {slots.serve}) hung for {limit_s:.0f} s; it is replaced"
+            await self._versions.trouble.remote(self._reconciler.replica, "swap_hung", why)
+            raise Overdue(f"{self._reconciler.replica}: {why}") from None

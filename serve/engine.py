@@ -1,6 +1,7 @@
 """vLLM as Ratchet sees it: versions come and go, every answer says which one made it, nothing is dropped.
 
-The only file that names vllm, with its worker-side half (serve/engine_worker.py). Importing it is cheap: vLLM and torch
+The only file that names vllm, with its worker-side half (serve/engine_worker.py) and its process
+(serve/engine_process.py). Importing it is cheap: vLLM and torch
 load in `start`. Every method belongs to one event loop.
 
     LoRA (`model.weights.kind: lora`)     versions are adapters side by side in one engine; each request keeps its own
@@ -30,6 +31,7 @@ from core.config import EngineConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ConfigError, Overdue, PromptError, ProofError, Unavailable, VersionError
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
 from core.render import PLAIN_TEMPLATE, render_id
+from serve import engine_process
 from serve.front import AsgiApp, Front, Presence
 from serve.residency import Residency
 
@@ -37,8 +39,9 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256)
 """The ranks that vLLM has slots for; an adapter of another one is padded."""
 
 BACKEND = "ratchet"
-START_S = 600.0
 STOP_S = 10.0
+ANSWER_S = 20.0
+"""An engine that does not say that it lives for so long hangs; under Serve's own limit of 30 s for a health check."""
 DRAIN_S = 120.0
 QUANTUM_S = 5.0
 """How long users of a shadow engine's resident version may still enter while another version is waited for."""
@@ -105,6 +108,9 @@ class Engine:
 
     async def start(self) -> None:
         """Bring vLLM up and its OpenAI app with it. Raises: ConfigError for a model that cannot be served so."""
+        for name, value in environment(self._model, self._config, gpu=not engine_process.cpu_build()).items():
+            os.environ.setdefault(name, value)
+        engine_process.begin()
         await asyncio.to_thread(self._load_tokenizer)
         self._limit = self._config.max_tokens
         arguments = self._arguments()
@@ -112,6 +118,7 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        engine_process.adopt()
         self._SamplingParams, self._final_only = SamplingParams, RequestOutputKind.FINAL_ONLY
         self._vllm_arguments = AsyncEngineArgs(**arguments)
         config = await asyncio.to_thread(self._vllm_arguments.create_engine_config)
@@ -144,17 +151,26 @@ class Engine:
                 await asyncio.to_thread(llm.shutdown, STOP_S)
 
     async def healthy(self) -> None:
-        """Raises: Unavailable when the engine died or holds weights of which nobody knows the version."""
+        """Raises: Unavailable when the engine died, hangs, or holds weights of which nobody knows the version."""
         if self._llm is None:
             raise Unavailable("the engine is not running; start it, or ask another replica")
         if self._broken is not None:
             raise Unavailable(self._broken)
         try:
             await self._llm.check_health()
+            async with asyncio.timeout(ANSWER_S):
+                await self._llm.collective_rpc("ratchet_alive")  # answered between two steps, paused or not
+        except TimeoutError:
+            raise Unavailable(f"the engine did not answer for {ANSWER_S:.0f} s; its replica must be replaced") from None
         except Exception as error:
             raise Unavailable(f"the engine died ({error}); its replica must be replaced") from None
 
     # --- answering ---
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self._limit
 
     def render(self, messages: Sequence[ChatMessage], text: str = "") -> tuple[list[int], list[int]]:
         """Token ids of the context by the chat template, and of `text` as its completion, with the stop token."""
@@ -500,8 +516,6 @@ class Engine:
         )
         if positions and self._limit > positions:
             raise ConfigError(f"serve.engine.max_tokens={self._limit} is over the {positions} positions of the model")
-        for name, value in environment(self._model, self._config, gpu=_has_gpu()).items():
-            os.environ.setdefault(name, value)
         # Scoring a sequence that fills the context needs room for the one token that vLLM insists on sampling; its
         # position is never computed, so it may lie past the model's last one.
         os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"

@@ -48,6 +48,9 @@ class WorkerHalf:
     model_runner: Any
     vllm_config: Any
 
+    def ratchet_alive(self) -> list[str]:
+        return []
+
     def ratchet_adapter_digests(self, adapter: int) -> dict[str, str]:
         return {name: _digest(tensor) for name, tensor in _slot(self._lora(), adapter).items()}
 

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from core.codec import pack_ids, stable_id
+from core.errors import PromptError
 from core.messages import BASE, Candidate, PolicyRef, Prompt, Sampling
 from serve.engine import Engine
 
@@ -23,3 +25,23 @@ class EnginePolicy:
         context, completion = self._engine.render(prompt.messages, text)
         (row,) = await self._engine.score([[*context, *completion]], ref or self.explore)
         return row[len(context) - 1 :]
+
+    async def render(self, prompt: Prompt, text: str) -> Candidate:
+        return written(self._engine, prompt, text)
+
+
+def written(engine: Engine, prompt: Prompt, text: str) -> Candidate:
+    """`Policy.render` on one engine."""
+    context, completion = engine.render(prompt.messages, text)
+    if len(context) + len(completion) > engine.limit:
+        raise PromptError(f"a written answer of {len(completion)} tokens does not fit an engine of {engine.limit}")
+    return Candidate(
+        id=stable_id("written", prompt.id, text),
+        start=BASE,
+        end=BASE,
+        context_ids=pack_ids(context),
+        completion_ids=pack_ids(completion),
+        text=text,
+        finish="stop",
+        render_id=engine.render_id,
+    )

@@ -6,7 +6,7 @@ the reason; what was served before goes on being served.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,24 +35,28 @@ class Prover:
     """Shows that the weights in an engine are the ones that were published: every tensor's bytes, and the change of
     the log-probabilities on the run's fixed sequences against the change that the trainer saw."""
 
-    def __init__(self, engine: Engine, base: Published) -> None:
+    def __init__(self, engine: Engine, base: Callable[[], Awaitable[Published]]) -> None:
+        """`base` says what the trainer wrote down of version 0; nobody waits for it before there is another version."""
         self._engine = engine
-        self._base = Proof.read(read_manifest(Path(base.path)))
+        self._described = base
+        self._base: Proof | None = None
         self._engine_base: Vector | None = None
 
-    async def start(self) -> None:
+    async def ready(self) -> None:
         """Measure the base once, before any version is staged."""
-        self._engine_base = await self._score(BASE)
+        if self._engine_base is None:
+            self._base = Proof.read(read_manifest(Path((await self._described()).path)))
+            self._engine_base = await self._score(self._base, BASE)
 
     async def prove(self, published: Published) -> None:
         """Raises: ProofError naming what did not arrive."""
         mismatches = await self._engine.verify_weights(published)
         if mismatches:
             raise ProofError(f"{published.ref}: {len(mismatches)} tensors differ in the engine, first: {mismatches[0]}")
-        assert self._engine_base is not None, "start() was not awaited"
+        assert self._base is not None and self._engine_base is not None, "ready() was not awaited"
         proof = Proof.read(read_manifest(Path(published.path)))
         found = arrival(
-            engine_new=await self._score(published.ref),
+            engine_new=await self._score(self._base, published.ref),
             engine_base=self._engine_base,
             trainer_new=vector(proof.version),
             trainer_parent=vector(proof.parent),
@@ -60,8 +64,8 @@ class Prover:
         )
         require_arrival(str(published.ref), found)
 
-    async def _score(self, ref: PolicyRef) -> Vector:
-        return np.concatenate(await self._engine.score(self._base.token_ids, ref)).astype(np.float64)
+    async def _score(self, proof: Proof, ref: PolicyRef) -> Vector:
+        return np.concatenate(await self._engine.score(proof.token_ids, ref)).astype(np.float64)
 
 
 class Reconciler:
@@ -127,6 +131,7 @@ class Reconciler:
                 return
 
     async def _stage(self, published: Published) -> None:
+        await self._prover.ready()
         try:
             await self._engine.stage(published)
             await self._prover.prove(published)

@@ -1,7 +1,8 @@
 """The HTTP face of a replica: vLLM's own OpenAI app behind an allow-list, with the model name pinned at admission.
 
 A client asks for `policy`; what vLLM sees is the version in the serve slot at that moment, `policy@v7`, so a request
-keeps the version that admitted it whatever is promoted meanwhile. The header `x-policy-version` names it.
+keeps the version that admitted it whatever is promoted meanwhile. The header `x-policy-version` names it, and
+`x-policy-replica` who answered.
 """
 
 import json
@@ -49,7 +50,7 @@ class Control(Protocol):
     """What the routes ask of the running system."""
 
     async def status(self) -> dict[str, Any]: ...
-    async def command(self, name: str, argument: str | None) -> dict[str, Any]: ...
+    async def command(self, name: str, argument: Any) -> dict[str, Any]: ...
     async def metrics(self) -> str: ...
 
 
@@ -71,13 +72,20 @@ class Gateway:
     """ASGI app in front of vLLM's: allow-list, version pinning, seats, and Ratchet's own routes."""
 
     def __init__(
-        self, engine_app: ASGIApp, slots: Callable[[], Slots], seats: Seats, control: Control, metrics: Metrics
+        self,
+        engine_app: ASGIApp,
+        slots: Callable[[], Slots],
+        seats: Seats,
+        control: Control,
+        metrics: Metrics,
+        replica: str,
     ) -> None:
         self._engine_app = engine_app
         self._slots = slots
         self._seats = seats
         self._own = own_routes(slots, control)
         self._metrics = metrics
+        self._replica = replica
         self.tokens = 0
         """Tokens that users got."""
 
@@ -93,7 +101,7 @@ class Gateway:
         path = scope["path"]
         if path in GENERATES:
             ref, body = self._admit(await read_body(receive))
-            answer = Answer(send, ref)
+            answer = Answer(send, ref, self._replica)
             with self._seats.user():
                 await self._forward({**scope, "policy_version": str(ref)}, body, receive, answer)
             self.tokens += answer.tokens
@@ -197,11 +205,11 @@ def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
 
 
 class Answer:
-    """`send` for one answer to a user: names the version, and counts status and tokens as they go by."""
+    """`send` for one answer to a user: names version and replica, and counts status and tokens as they go by."""
 
-    def __init__(self, send: Send, ref: PolicyRef) -> None:
+    def __init__(self, send: Send, ref: PolicyRef, replica: str) -> None:
         self._send = send
-        self._ref = ref
+        self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
         self._streaming = False
         self.status = 0
         self.tokens = 0
@@ -211,7 +219,7 @@ class Answer:
             self.status = message["status"]
             headers = message.get("headers", [])
             self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
-            message = {**message, "headers": [*headers, (b"x-policy-version", str(self._ref.version).encode())]}
+            message = {**message, "headers": [*headers, *self._headers]}
         else:
             self._count(message.get("body", b""))
         await self._send(message)

@@ -7,33 +7,35 @@ from random import Random
 import numpy as np
 import torch
 
-from core.messages import Imitate
+from core.messages import Imitate, Reinforce
 
+Continued = Imitate | Reinforce
+"""What has one completion after a context."""
 SPREAD_TOKENS = 40
 """Sequences of one batch differ by at most so much in length."""
 CHUNK = 4096
 """Examples that are sorted by length together: what stays of the shuffle is the choice of chunk and batch order."""
 
 
-def length(example: Imitate) -> int:
+def length(example: Continued) -> int:
     """Tokens of context and completion."""
     return (len(example.context_ids) + len(example.completion_ids)) // 4
 
 
-def pack_batches(examples: Sequence[Imitate], batch_tokens: int, rng: Random) -> list[list[Imitate]]:
+def pack_batches(examples: Sequence[Continued], batch_tokens: int, rng: Random) -> list[list[Continued]]:
     """Shuffled batches of similar lengths, each at most batch_tokens with padding (one longer example: alone).
 
     Every example stands in exactly one batch. Uses no random state but `rng`."""
     shuffled = rng.sample(list(examples), len(examples))
-    batches: list[list[Imitate]] = []
+    batches: list[list[Continued]] = []
     for start in range(0, len(shuffled), CHUNK):
         batches += _fill(sorted(shuffled[start : start + CHUNK], key=length), batch_tokens)
     rng.shuffle(batches)
     return batches
 
 
-def _fill(by_length: Sequence[Imitate], batch_tokens: int) -> Iterator[list[Imitate]]:
-    batch: list[Imitate] = []
+def _fill(by_length: Sequence[Continued], batch_tokens: int) -> Iterator[list[Continued]]:
+    batch: list[Continued] = []
     for example in by_length:
         longest = length(example)
         if batch and (longest * (len(batch) + 1) > batch_tokens or longest - length(batch[0]) > SPREAD_TOKENS):
@@ -44,14 +46,14 @@ def _fill(by_length: Sequence[Imitate], batch_tokens: int) -> Iterator[list[Imit
         yield batch
 
 
-def micro_batches(batch: Sequence[Imitate], micro_batch_tokens: int | None) -> list[list[Imitate]]:
+def micro_batches(batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
     """One batch cut into pieces of at most so many padded tokens, in order; None leaves it whole."""
     if micro_batch_tokens is None:
         return [list(batch)]
     return list(_fill(sorted(batch, key=length), micro_batch_tokens))
 
 
-def collate(batch: Sequence[Imitate]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def collate(batch: Sequence[Continued]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """ids_BT int64, right-padded with 0; mask_BT bool, true on completion tokens (the stop token is one of them and
     the padding none); weight_B float32. A causal model needs no attention mask for right padding."""
     width = max(length(example) for example in batch)

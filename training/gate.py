@@ -10,6 +10,18 @@ Source: Waudby-Smith and Ramdas, arXiv:2010.09686 (capital processes); Ramdas et
 The probes are finitely many and drawn without replacement in random order. The process is the one for independent
 draws; without replacement it is conservative: in the Brownian limit a bridge crosses a line a + bt with chance
 exp(-2a(a + b)), a free path with exp(-2ab). gate_simulation measures it.
+
+**Saturated anchors.** Anchors are answers of the base, of which an audit found the part p right. A champion that agrees
+with p - delta of them has nothing left to show there: who gets better can only disagree with wrong ones, so to be as
+good as the champion would be required and falsely denied. From then on the floor is fixed for the whole run:
+
+    floor = p - 2 delta        F_n = mean over lambda of prod_i (1 + lambda (x_i - floor) / floor)
+
+with x_i the candidate's hit. Promoted is who is at most delta worse than the champion *or* not below the floor: the
+mean of E_n and F_n reaches 1/alpha_j. Where both are false each has mean at most 1, so the mean crosses with chance at
+most alpha_j, and over the run at most alpha. Rejected is who shows to be below the floor. Nobody becomes champion: more
+agreement would be no evidence of anything, and since the floor does not move, small losses cannot add up below it.
+Whether the anchors are saturated is settled before a candidate is weighed, by what the champion answered until then.
 """
 
 import math
@@ -23,6 +35,8 @@ from core.errors import VersionError
 from core.messages import BASE, Decision, Evidence, Message, PolicyRef
 
 STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+SATURATION_PROBES = 256
+"""The champion's agreement is believed from so many probes on (standard error below 2 points)."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,15 +49,50 @@ class GateLedger(Message):
     superiority_spent: float = 0.0
     """Sum of the alphas that the delta = 0 process has been given, of a budget of its own as large as alpha."""
     champion: PolicyRef = BASE
+    champion_asked: int = 0
+    champion_hits: int = 0
+    """On the largest set of probes that the champion was asked in one weighing."""
     open: PolicyRef | None = None
     """The candidate that is being weighed. One found open after a crash is weighed anew, and counted anew."""
+
+    def under(self, champion: PolicyRef) -> "GateLedger":
+        """The same budgets with this champion; of another one nothing is known yet."""
+        if champion == self.champion:
+            return self
+        return self.model_copy(update={"champion": champion, "champion_asked": 0, "champion_hits": 0})
+
+    def told(self, hits: Sequence[bool]) -> "GateLedger":
+        """With what the champion answered, where that is more than was known."""
+        if len(hits) <= self.champion_asked:
+            return self
+        return self.model_copy(update={"champion_asked": len(hits), "champion_hits": sum(hits)})
 
 
 def log_wealth(d: npt.ArrayLike, delta: float) -> Floats:
     """Running log of E_n against "E[D] <= -delta", nats. d: [..., n] in [-1, 1]; returns [..., n], log E_1 to log E_n.
 
     Requires 0 <= delta < 1. delta = 0 doubts "not better"; the mirror, for "not worse", is `log_wealth(-d, 0)`."""
-    gains = (np.asarray(d, dtype=np.float64) + delta) / (1 + delta)
+    return log_capital((np.asarray(d, dtype=np.float64) + delta) / (1 + delta))
+
+
+def log_wealth_above(hits: npt.ArrayLike, floor: float) -> Floats:
+    """Running log of F_n against "E[x] <= floor". hits: [..., n] in [0, 1], 0 < floor < 1."""
+    return log_capital((np.asarray(hits, dtype=np.float64) - floor) / floor)
+
+
+def log_wealth_below(hits: npt.ArrayLike, floor: float) -> Floats:
+    """The mirror, against "E[x] >= floor"."""
+    return log_capital((floor - np.asarray(hits, dtype=np.float64)) / (1 - floor))
+
+
+def log_wealth_worse(d: npt.ArrayLike, delta: float) -> Floats:
+    """Against "E[D] >= -delta": evidence that the candidate is more than delta worse."""
+    return log_capital((-np.asarray(d, dtype=np.float64) - delta) / (1 + delta))
+
+
+def log_capital(gains: Floats) -> Floats:
+    """Running log of the mean over STAKES of prod (1 + stake * gain). gains: [..., n], at least -1, and with mean at
+    most 0 under the doubt that is to be overcome."""
     paths = np.stack([np.cumsum(np.log1p(stake * gains), axis=-1) for stake in STAKES])
     peak = paths.max(axis=0)
     return peak + np.log(np.exp(paths - peak).mean(axis=0))
@@ -77,22 +126,40 @@ class Gate:
         self.config = config
         self.ledger = (ledger or GateLedger()).model_copy(update={"open": None})
 
-    def decide(self, evidence: Evidence, exhausted: bool = False) -> Decision | None:
+    def saturated(self, certified: bool) -> bool:
+        """Whether the champion agrees with as many anchors as are right, less delta. Answer keys never saturate."""
+        precision, ledger = self.config.anchor_precision, self.ledger
+        if certified or precision is None or ledger.champion_asked < min(SATURATION_PROBES, self.config.max_probes):
+            return False
+        return ledger.champion_hits / ledger.champion_asked >= precision - self.config.delta
+
+    @property
+    def floor(self) -> float:
+        """Agreement below which nothing is promoted once the anchors are saturated."""
+        return max(0.01, (self.config.anchor_precision or 0.0) - 2 * self.config.delta)
+
+    def decide(self, evidence: Evidence, exhausted: bool = False, broken: str | None = None) -> Decision | None:
         """The verdict, or None: look again with more probes. Evidence holds all probes of this candidate so far.
 
         `exhausted` says that there are no more probes; then, as at config.max_probes, an open question is a Hold.
+        `broken` is the guard that the candidate breaks: a rejection. Nobody is promoted before the guards may speak.
         Raises: VersionError when the evidence is against another champion; ValueError when it is not paired."""
         self._check(evidence)
         if not self.config.enabled:
-            return _decision(evidence, "promote", "the gate is off: promoted without being weighed")
+            return _decision(evidence, "promote", "the gate is off: promoted without being weighed", by="nobody")
         self._open(evidence.candidate)
         d = differences(evidence)
+        exhausted = exhausted or len(d) >= self.config.max_probes
         decision = self._weigh(evidence, d) if len(d) else None
-        if decision is None and (exhausted or len(d) >= self.config.max_probes):
+        if broken is not None:
+            decision = _decision(evidence, "reject", broken)
+        elif decision is not None and decision.verdict == "promote" and not exhausted:
+            decision = decision if len(d) >= self.config.guards.min_probes else None
+        if decision is None and exhausted:
             reason = "there is nothing to weigh with" if len(d) == 0 else f"undecided after all {len(d)} probes"
             decision = _decision(evidence, "hold", reason)
         if decision is not None:
-            self._close(decision)
+            self._close(decision, evidence)
         return decision
 
     def crown(self, evidence: Evidence) -> bool | None:
@@ -105,14 +172,35 @@ class Gate:
         d = differences(evidence)
         path = log_wealth(d, 0.0)
         if first_crossing(path, 1 / alpha_of(self.ledger.weighed, self.config.alpha)) is not None:
-            self.ledger = self.ledger.model_copy(update={"champion": evidence.candidate})
+            self.ledger = self.ledger.under(evidence.candidate).told(evidence.candidate_hits)
             return True
         if path[-1] <= 0.0 or len(d) >= self.config.max_probes:
             return False
         return None
 
+    def regret(self, evidence: Evidence, since: int, saturated: bool) -> str | None:
+        """Why a promoted version should not be served any longer, from the probes asked since its promotion (from
+        number `since` on); None while nothing says so.
+
+        A version at most delta worse than the champion is called back with chance at most 1 in `rollback_at`."""
+        fresh = len(evidence.candidate_hits) - since
+        if fresh <= 0:
+            return None
+        if saturated:
+            path = log_wealth_below(evidence.candidate_hits[since:], self.floor)
+            what = f"agrees with fewer than {self.floor:.1%} of the saturated anchors"
+        else:
+            path = log_wealth_worse(differences(evidence)[since:], self.config.delta)
+            what = f"more than {self.config.delta:g} worse than the champion"
+        crossed = first_crossing(path, self.config.rollback_at)
+        if crossed is None:
+            return None
+        return f"{what} on {crossed} probes asked since (evidence {self.config.rollback_at:g} to 1)"
+
     def _weigh(self, evidence: Evidence, d: npt.NDArray[np.int8]) -> Decision | None:
         """Whichever comes first on the path decides, so that the verdict does not depend on how often one looks."""
+        if self.saturated(evidence.certified):
+            return self._weigh_saturated(evidence, d)
         alpha = alpha_of(self.ledger.weighed, self.config.alpha)
         fit = first_crossing(log_wealth(d, self.config.delta), 1 / alpha)
         worse = first_crossing(log_wealth(-d, 0.0), self.config.reject_at)
@@ -125,6 +213,25 @@ class Gate:
         gain = "and better: the new champion" if better else "not shown to be better: the champion stays"
         reason = f"at most {self.config.delta:g} worse after {fit} probes (chance of error {alpha:.2g}), {gain}"
         return _decision(evidence, "promote", reason, new_champion=better)
+
+    def _weigh_saturated(self, evidence: Evidence, d: npt.NDArray[np.int8]) -> Decision | None:
+        alpha, floor = alpha_of(self.ledger.weighed, self.config.alpha), self.floor
+        near = log_wealth(d, self.config.delta)
+        fit = first_crossing(
+            np.logaddexp(near, log_wealth_above(evidence.candidate_hits, floor)) - math.log(2), 1 / alpha
+        )
+        low = first_crossing(log_wealth_below(evidence.candidate_hits, floor), self.config.reject_at)
+        rate = self.ledger.champion_hits / self.ledger.champion_asked
+        why = f"anchors saturated (champion {rate:.1%}, {self.config.anchor_precision:.1%} are right)"
+        if low is not None and (fit is None or low < fit):
+            reason = f"agrees with fewer than {floor:.1%} after {low} probes (evidence {self.config.reject_at:g} to 1)"
+            return _decision(evidence, "reject", f"{reason}; {why}", saturated=True)
+        if fit is None:
+            return None
+        reason = f"not below {floor:.1%}, or at most {self.config.delta:g} worse, after {fit} probes"
+        return _decision(
+            evidence, "promote", f"{reason} (chance of error {alpha:.2g}); {why}: the champion stays", saturated=True
+        )
 
     def _check(self, evidence: Evidence) -> None:
         if evidence.champion != self.ledger.champion:
@@ -144,9 +251,11 @@ class Gate:
         spent = self.ledger.superiority_spent + alpha_of(weighed, self.config.alpha)
         self.ledger = self.ledger.model_copy(update={"weighed": weighed, "superiority_spent": spent, "open": candidate})
 
-    def _close(self, decision: Decision) -> None:
-        champion = decision.candidate if decision.new_champion else self.ledger.champion
-        self.ledger = self.ledger.model_copy(update={"champion": champion, "open": None})
+    def _close(self, decision: Decision, evidence: Evidence) -> None:
+        ledger = self.ledger.told(evidence.champion_hits)
+        if decision.new_champion:
+            ledger = ledger.under(decision.candidate).told(evidence.candidate_hits)
+        self.ledger = ledger.model_copy(update={"open": None})
 
 
 def differences(evidence: Evidence) -> npt.NDArray[np.int8]:
@@ -155,7 +264,7 @@ def differences(evidence: Evidence) -> npt.NDArray[np.int8]:
     return candidate - np.array(evidence.champion_hits, dtype=np.int8)
 
 
-def _decision(evidence: Evidence, verdict: str, reason: str, new_champion: bool = False) -> Decision:
+def _decision(evidence: Evidence, verdict: str, reason: str, **fields: bool | str) -> Decision:
     return Decision.model_validate(
         {
             "verdict": verdict,
@@ -164,9 +273,9 @@ def _decision(evidence: Evidence, verdict: str, reason: str, new_champion: bool 
             "reason": reason,
             "probes": len(evidence.candidate_hits),
             "certified": evidence.certified,
-            "new_champion": new_champion,
             "candidate_rate": _rate(evidence.candidate_hits),
             "champion_rate": _rate(evidence.champion_hits),
+            **fields,
         }
     )
 

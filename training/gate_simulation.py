@@ -12,13 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import GateConfig
-from training.gate import STAKES, alpha_of
+from training.gate import (
+    STAKES,
+    Gate,
+    alpha_of,
+    log_wealth,
+    log_wealth_above,
+    log_wealth_below,
+    log_wealth_worse,
+)
 
 DISCORDANCE = 0.10
 EFFECTS = (0.10, 0.03, 0.0, -0.03, -0.06)
 
 PROMOTED, REJECTED, HELD = 1, -1, 0
 
+Bits = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -151,3 +160,75 @@ def power(
         "median_probes": float(np.median(verdicts.probes)),
         "median_probes_decided": float(np.median(verdicts.probes[decided])) if decided.any() else float("nan"),
     }
+
+
+# --- saturated anchors, the watch, slow decline ----------------------------------------------------------------------
+
+
+def draw_pairs(rate: float, champion: float, rows: int, rng: np.random.Generator, probes: int) -> tuple[Bits, Bits]:
+    """Hits [rows, probes] of candidates and of their champion, independent of each other: the hardest pairs."""
+    return (rng.random((rows, probes)) < rate).astype(np.int8), (rng.random((rows, probes)) < champion).astype(np.int8)
+
+
+def weigh_saturated(hits: Bits, champion_hits: Bits, config: GateConfig, j: int) -> Verdicts:
+    """The verdict on each row, as Gate.decide gives it for a j-th candidate once the anchors are saturated."""
+    floor, length = Gate(config).floor, hits.shape[1]
+    near = np.logaddexp(log_wealth(hits - champion_hits, config.delta), log_wealth_above(hits, floor)) - np.log(2)
+    fit = _first(near, 1 / alpha_of(j, config.alpha))
+    low = _first(log_wealth_below(hits, floor), config.reject_at)
+    verdict = np.where(np.minimum(fit, low) > length, HELD, np.where(low < fit, REJECTED, PROMOTED))
+    return Verdicts(verdict, np.minimum(np.minimum(fit, low), length), np.zeros(len(hits), np.bool_))
+
+
+def simulate_saturated(
+    runs: int, candidates: int, seed: int = 0, config: GateConfig | None = None, below: float = 0.0, block: int = 100
+) -> dict[str, float]:
+    """Runs of candidates that agree with `below` less than the floor and are more than delta worse than the champion,
+    who agrees with all that is right: the chance that a run ever promotes one."""
+    config = config or GateConfig(anchor_precision=0.93)
+    rng, promoted = np.random.default_rng(seed), 0
+    floor, champion = Gate(config).floor, config.anchor_precision or 0.0
+    for start in range(0, runs, block):
+        rows = min(block, runs - start)
+        ever = np.zeros(rows, np.bool_)
+        for j in range(1, candidates + 1):
+            pairs = draw_pairs(floor - below, champion, rows, rng, config.max_probes)
+            ever |= weigh_saturated(*pairs, config, j).verdict == PROMOTED
+        promoted += int(ever.sum())
+    return {"runs": runs, "candidates": candidates, "floor": floor, "promoted_in_run_ratio": promoted / runs}
+
+
+def watch(effect: float, versions: int, seed: int = 0, config: GateConfig | None = None) -> dict[str, float | None]:
+    """What becomes of promoted versions that are `effect` better than their champion on the watch's probes."""
+    config = config or GateConfig()
+    d = draw(effect, versions, np.random.default_rng(seed), DISCORDANCE, config.max_probes)[:, : config.watch_probes]
+    called_back = _first(log_wealth_worse(d, config.delta), config.rollback_at)
+    found = called_back <= config.watch_probes
+    return {
+        "effect": effect,
+        "rolled_back_ratio": float(found.mean()),
+        "median_probes": float(np.median(called_back[found])) if found.any() else None,
+    }
+
+
+def decline(
+    step: float, runs: int, candidates: int, champion_rule: bool, spending: bool, seed: int = 0
+) -> dict[str, float]:
+    """Every candidate is `step` worse than the version served before it. How far below the base does it end?
+
+    Without the champion rule each promoted version would be the next one's reference. Without spending every candidate
+    would be given the first one's alpha, as if it were the only one."""
+    config = GateConfig()
+    rng, served = np.random.default_rng(seed), np.zeros(runs)
+    for j in range(1, candidates + 1):
+        effects = served - step if champion_rule else np.full(runs, -step)
+        d = np.concatenate([draw(float(e), 1, rng, DISCORDANCE / 2, config.max_probes) for e in effects])
+        promoted = weigh_many(d, config, j if spending else 1).verdict == PROMOTED
+        served = np.where(promoted, served - step, served)
+    return {"step": step, "mean_end": float(served.mean()), "worst_end": float(served.min())}
+
+
+def _first(path: Floats, level: float) -> Ints:
+    """First crossing of each row of log wealth, from 1; one past the end where there is none."""
+    reached = path >= np.log(level)
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, path.shape[1] + 1)

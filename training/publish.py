@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from core.artifacts import appearing, digest_file, read_manifest
+from core.artifacts import appearing, digest_file, read_manifest, sweep
 from core.codec import pack_floats, pack_ids
 from core.errors import ArtifactError
 from core.messages import BASE, PolicyRef, Published
@@ -32,6 +32,7 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
     On a run directory that has one, it is checked and kept (with its own sequences).
     Raises: ArtifactError when that run was made with another base model, or with no sequence of two tokens."""
     path = version_dir(run_dir, BASE)
+    sweep(path.parent)
     digest = base_digest(learner)
     if path.exists():
         manifest = read_manifest(path)
@@ -59,7 +60,7 @@ def publish(
 ) -> Published:
     """The learner's weights as version `ref`. Needs version 0 and the parent on disk, for the proof.
 
-    Raises: ArtifactError when `ref` exists already, or the parent does not."""
+    Raises: ArtifactError when `ref` exists already, or the parent does not; StorageFull, and then nothing is left."""
     base = Proof.read(read_manifest(version_dir(run_dir, BASE)))
     proof = Proof(
         sequences=base.sequences,
@@ -156,5 +157,5 @@ def _published(manifest: Mapping[str, Any], path: Path) -> Published:
             fingerprint=manifest["fingerprint"],
             stats=manifest["stats"],
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"the manifest in {path} describes no version ({error}); restore it") from None

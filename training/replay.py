@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from core.messages import Example, Imitate, Outcome, Prefer, Reinforce, Window
+from training.places import Places
 
 Added = Literal["accepted", "duplicate", "filtered", "failed", "stale"]
 
@@ -21,6 +22,9 @@ class Explored:
     version: int
     group_ids: tuple[str, ...]
     examples: tuple[Example, ...]
+    prompt_id: str = ""
+    revision: int = 0
+    """Votes of people that it was settled with."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,14 @@ class Replay:
     """A window's examples are those of this many of the newest windows, the new one included."""
     max_lag: int
     """Published versions that an example may be behind the newest one when its window is drawn."""
+    written_share: float = 1.0
+    """Part of a window's examples that people may have written, at most; the newest are kept."""
     _waiting: dict[int, Explored] = field(default_factory=dict[int, Explored])
     _drawn: dict[int, tuple[Explored, ...]] = field(default_factory=dict[int, tuple[Explored, ...]])
     _windows_drawn: int = 0
-    _places: set[int] = field(default_factory=set[int])
+    _oldest: dict[int, int] = field(default_factory=dict[int, int])
+    """Window held -> the oldest version whose examples were fresh when it was drawn."""
+    _places: Places = field(default_factory=Places)
     _versions: set[int] = field(default_factory=set[int])
     _bad_versions: set[int] = field(default_factory=set[int])
     _bad_windows: set[int] = field(default_factory=set[int])
@@ -97,6 +105,11 @@ class Replay:
         """Published versions that `version` is behind `newest`; 0 for one that is as new or newer."""
         return sum(version < v <= newest for v in (self._versions | {newest}) - self._bad_versions)
 
+    def oldest_fresh(self, newest: int) -> int:
+        """The oldest version that is no more than max_lag behind `newest`."""
+        good = sorted(v for v in (self._versions | {newest}) - self._bad_versions if v <= newest)
+        return good[-self.max_lag - 1] if len(good) > self.max_lag else 0
+
     def ready(self) -> bool:
         return len(self._waiting) >= self.groups_per_window
 
@@ -109,9 +122,11 @@ class Replay:
         if not self.ready():
             return None
         places = list(self._waiting)[: self.groups_per_window]
-        new = tuple(self._fresh(self._waiting.pop(place), newest) for place in places)
+        oldest = self.oldest_fresh(newest)
+        new = tuple(self._fresh(self._waiting.pop(place), oldest) for place in places)
         self._windows_drawn += 1
         self._drawn[self._windows_drawn] = new
+        self._oldest[self._windows_drawn] = oldest
         window = self._window(self._windows_drawn)
         self._forget()
         return window
@@ -126,21 +141,38 @@ class Replay:
             raise LookupError(f"window {number} is not held (held: {sorted(self._drawn)})")
         return tuple(explored.place for explored in self._drawn[number])
 
-    def replace(self, group_id: str, examples: Sequence[Example]) -> bool:
-        """A group was settled again, with a late vote: these are its examples now, for every window drawn from here.
+    def replace(self, outcome: Outcome) -> bool:
+        """A held prompt was settled again, with late votes: these are its examples now, for every window drawn from
+        here. What was too old when its window was drawn stays out.
 
-        False when the group is not held (withdrawn, or older than any replay): nothing to do then."""
-        for place, explored in self._waiting.items():
-            if group_id in explored.group_ids:
-                self._waiting[place] = _resettled(explored, group_id, examples)
+        False when its place is not held (withdrawn, or older than any replay), or settled with as many votes already:
+        nothing to do then."""
+        for place, old in self._waiting.items():
+            if place == outcome.place and old.revision < outcome.revision:
+                self._waiting[place] = self._resettled(old, outcome)
                 return True
         for number, window in self._drawn.items():
-            if any(group_id in explored.group_ids for explored in window):
-                self._drawn[number] = tuple(
-                    _resettled(e, group_id, examples) if group_id in e.group_ids else e for e in window
-                )
-                return True
+            for index, old in enumerate(window):
+                if old.place == outcome.place and old.revision < outcome.revision:
+                    new = self._fresh(self._resettled(old, outcome), self._oldest[number])
+                    self._drawn[number] = (*window[:index], new, *window[index + 1 :])
+                    return True
         return False
+
+    def held(self) -> list[Explored]:
+        """Every prompt whose examples a window may still take: drawn ones, oldest first, then those waiting."""
+        return [*(e for number in sorted(self._drawn) for e in self._drawn[number]), *self._waiting.values()]
+
+    def holds(self, place: int) -> bool:
+        return place in self._waiting or any(e.place == place for window in self._drawn.values() for e in window)
+
+    def is_drawn(self, number: int) -> bool:
+        """Whether `again` has it."""
+        return number in self._drawn
+
+    def waiting_places(self) -> tuple[int, ...]:
+        """In order of delivery."""
+        return tuple(self._waiting)
 
     def quarantine(self, version: int) -> Withdrawn:
         """That version was rejected: nothing that it sampled is drawn or replayed again. Returns what was waiting,
@@ -178,41 +210,53 @@ class Replay:
         quarantined_windows: Iterable[int] = (),
         versions: Iterable[int] = (),
         newest_at_draw: Mapping[int, int] | None = None,
+        oldest_at_draw: Mapping[int, int] | None = None,
+        used: Places | None = None,
     ) -> None:
-        """After a restart, on an empty replay: what the store kept. `outcomes` in order of delivery (a late vote's new
-        outcome of a place replaces the older one), `drawn`: window number -> `drawn_places`, `versions`: published.
+        """After a restart, on an empty replay: what the store kept. `outcomes` in order of delivery; those that no
+        draw can need again may be missing, and their places then stand in `used`. `drawn`: window number ->
+        `drawn_places`, the newest window among them. `versions`: published.
 
-        With `newest_at_draw` (window number -> the `newest` of its draw) stale examples are dropped as they were."""
+        Stale examples are dropped as they were: below `oldest_at_draw` (window number -> `oldest_fresh` at its draw),
+        or by `newest_at_draw` (window number -> the `newest` of its draw) where that is not known."""
         if self._places or self._windows_drawn:
             raise ValueError("restore needs an empty replay; make a new one")
         self._versions, self._bad_versions = set(versions), set(quarantined)
         self._bad_windows = set(quarantined_windows)
-        held: dict[int, Explored] = {}
-        for outcome in outcomes:
-            if outcome.failure is None:
-                held[outcome.place] = _explored(outcome)
-        newest_at_draw = newest_at_draw or {}
+        self._places = used or Places()
+        held = {outcome.place: _explored(outcome) for outcome in outcomes if outcome.failure is None}
+        oldest = {number: self.oldest_fresh(newest) for number, newest in (newest_at_draw or {}).items()}
+        oldest |= oldest_at_draw or {}
         for number in sorted(drawn):
             new = tuple(held.pop(place) for place in drawn[number] if place in held)
             for explored in new:
                 self._hold(explored)
-            if number in newest_at_draw:
-                new = tuple(self._fresh(explored, newest_at_draw[number]) for explored in new)
-            self._drawn[number] = new
+            self._oldest[number] = oldest.get(number, 0)
+            self._drawn[number] = tuple(self._fresh(explored, self._oldest[number]) for explored in new)
         self._windows_drawn = max(drawn, default=0)
         self._waiting = {place: e for place, e in held.items() if e.version not in self._bad_versions}
         for explored in self._waiting.values():
             self._hold(explored)
         self._forget()
 
+    def recount(self, stale_examples: int, quarantined_prompts: int) -> None:
+        """After `restore`: counts that only grow go on from here."""
+        self._stale, self._quarantined = stale_examples, quarantined_prompts
+
     def _hold(self, explored: Explored) -> None:
         self._places.add(explored.place)
         self._group_ids.update(explored.group_ids)
 
-    def _fresh(self, explored: Explored, newest: int) -> Explored:
-        fresh = tuple(e for e in explored.examples if self.lag(e.policy.version, newest) <= self.max_lag)
+    def _fresh(self, explored: Explored, oldest: int) -> Explored:
+        fresh = tuple(e for e in explored.examples if e.policy.version >= oldest)
         self._stale += len(explored.examples) - len(fresh)
         return replace(explored, examples=fresh)
+
+    def _resettled(self, old: Explored, outcome: Outcome) -> Explored:
+        new = _explored(outcome)
+        group_ids = tuple(dict.fromkeys((*old.group_ids, *new.group_ids)))
+        self._group_ids.update(group_ids)
+        return replace(old, group_ids=group_ids, examples=new.examples, revision=new.revision)
 
     def _window(self, number: int) -> Window:
         kept: dict[object, Example] = {}
@@ -221,7 +265,7 @@ class Replay:
                 for example in explored.examples:
                     if example.policy.version not in self._bad_versions:
                         kept.setdefault(_tokens_of(example), example)
-        examples = list(kept.values())
+        examples = self._within_share(list(kept.values()))
         return Window(
             number=number,
             group_ids=tuple(g for explored in self._drawn[number] for g in explored.group_ids),
@@ -234,10 +278,25 @@ class Replay:
         good = [n for n in sorted(self._drawn, reverse=True) if n <= number and n not in self._bad_windows]
         return good[:windows]
 
+    def _within_share(self, examples: Sequence[Example]) -> list[Example]:
+        written = sum(example.by == "person" for example in examples)
+        if self.written_share < 1:
+            own = len(examples) - written
+            written = min(written, int(self.written_share / (1 - self.written_share) * own + 1e-9))
+        kept: list[Example] = []
+        for example in examples:
+            written -= example.by == "person"
+            if example.by == "sample" or written >= 0:
+                kept.append(example)
+        return kept
+
     def _forget(self) -> None:
         """Windows that no draw can need again, even when all those still unweighed are quarantined."""
-        keep = self._replayed(self._windows_drawn, self.replay_windows + self.max_lag + 1)
-        self._drawn = {n: window for n, window in self._drawn.items() if n in keep or n == self._windows_drawn}
+        keep = {*self._replayed(self._windows_drawn, self.replay_windows + self.max_lag + 1), self._windows_drawn}
+        for number in self._drawn.keys() - keep:
+            for explored in self._drawn.pop(number):
+                self._group_ids.difference_update(explored.group_ids)
+            del self._oldest[number]
 
 
 def _explored(outcome: Outcome) -> Explored:
@@ -246,12 +305,14 @@ def _explored(outcome: Outcome) -> Explored:
     versions = [scored.group.policy.version for scored in outcome.scored if scored.group.candidates]
     versions += [example.policy.version for example in examples]
     groups = [scored.group.id for scored in outcome.scored] + [example.group_id for example in examples]
-    return Explored(outcome.place, min(versions, default=0), tuple(dict.fromkeys(groups)), tuple(examples))
-
-
-def _resettled(explored: Explored, group_id: str, examples: Sequence[Example]) -> Explored:
-    others = tuple(e for e in explored.examples if e.group_id != group_id)
-    return replace(explored, examples=(*others, *examples))
+    return Explored(
+        place=outcome.place,
+        version=min(versions, default=0),
+        group_ids=tuple(dict.fromkeys(groups)),
+        examples=tuple(examples),
+        prompt_id=outcome.prompt_id,
+        revision=outcome.revision,
+    )
 
 
 def _tokens_of(example: Example) -> object:

@@ -3,7 +3,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,9 +18,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from core.config import LearningConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ObjectiveError, RatchetError
-from core.messages import Imitate, Window
-from training.collate import collate, length, micro_batches, pack_batches
-from training.objectives import objective
+from core.messages import Reinforce, Window
+from training.collate import Continued, collate, length, micro_batches, pack_batches
+from training.objectives import Column, objective
 
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """Config fields of models that do something to the logits after the head: those take the slow, whole forward."""
@@ -47,9 +48,12 @@ class Learner:
         self.seed = seed
         self.render_id = render_id
         self.objective = objective(objective_name)
+        self.terms = self.objective.terms(learning)
         self.device = torch.device(_device(learning.device))
         self._model: Any = None
         self._base: dict[str, torch.Tensor] = {}
+        self._frozen_base: Any = None
+        self._columns: dict[str, dict[Column, npt.NDArray[np.float32]]] = {}
 
     @property
     def lora(self) -> Lora | None:
@@ -67,20 +71,22 @@ class Learner:
         number of torch threads. Raises: ArtifactError when there is no such model."""
         torch.set_num_threads(self.learning.threads)
         disable_progress_bar()
-        dtype = getattr(torch, self.model_config.trainer_dtype)
         with torch.random.fork_rng(devices=[]):
-            try:
-                model: Any = AutoModelForCausalLM.from_pretrained(
-                    self.model_config.path, dtype=dtype, attn_implementation="sdpa"
-                )
-            except (OSError, ValueError) as error:
-                raise ArtifactError(f"model.path={self.model_config.path!r} cannot be loaded: {error}") from None
+            model = self._read()
             if self.lora is not None:
                 model = self._adapted(model, self.lora)
         # Dropout, where a model has any, stays off: the engine that sampled had none.
         self._model = model.to(self.device).eval()
         if self.lora is not None:
             self._base = {name: tensor.clone() for name, tensor in self.weights().items()}
+
+    def _read(self) -> Any:
+        """The base model, as it is on disk."""
+        dtype = getattr(torch, self.model_config.trainer_dtype)
+        try:
+            return AutoModelForCausalLM.from_pretrained(self.model_config.path, dtype=dtype, attn_implementation="sdpa")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"model.path={self.model_config.path!r} cannot be loaded: {error}") from None
 
     def _adapted(self, model: Any, lora: Lora) -> Any:
         config = LoraConfig(
@@ -100,13 +106,20 @@ class Learner:
 
     # --- learning ---
 
-    def train(self, window: Window, should_yield: Callable[[], None] | None = None) -> dict[str, float]:
+    def train(
+        self, window: Window, should_yield: Callable[[], None] | None = None, lr_scale: float = 1.0
+    ) -> dict[str, float]:
         """One window: fresh AdamW, warm-up then linear to 0, clipped gradients. Deterministic from seed and window.
 
-        `should_yield` is called between steps and may wait. Returns loss (mean nats a token, over the window), steps,
-        examples, tokens, target_tokens, seconds, cpu_s, grad_norm (mean, before clipping).
+        `should_yield` is called between steps and may wait; learning.lr is multiplied by `lr_scale`, which is below 1
+        after rejections in a row and returned too. Returns loss (mean nats a token, over the window), steps,
+        examples, tokens, target_tokens, seconds, cpu_s, grad_norm (mean, before clipping); and off_policy_kl (nats a
+        token), how far these weights are from those that sampled, when the objective asks for both.
         Raises: ObjectiveError for examples it cannot eat; Diverged."""
-        examples = self._eaten(window)
+        started, started_cpu = time.monotonic(), time.process_time()
+        examples = self._weighed(self._eaten(window))
+        self._columns = self._look_up(examples)
+        off_policy = self._off_policy()
         rng = Random(f"{self.seed}:{window.number}")
         batches = [
             batch
@@ -116,11 +129,10 @@ class Learner:
         parameters = list(self._trainable().values())
         before = [parameter.detach().clone() for parameter in parameters]
         optimiser = self._optimiser(parameters)
-        started, started_cpu = time.monotonic(), time.process_time()
         losses, norms = [0.0], [0.0]
         try:
             for step, batch in enumerate(batches):
-                optimiser.param_groups[0]["lr"] = self.rate(step, len(batches))
+                optimiser.param_groups[0]["lr"] = lr_scale * self.rate(step, len(batches))
                 loss, norm = self._step(batch, parameters, optimiser)
                 losses.append(loss)
                 norms.append(norm)
@@ -133,14 +145,17 @@ class Learner:
             raise
         finally:
             optimiser.zero_grad(set_to_none=True)
+            self._columns = {}
         steps = max(1, len(batches))
         return {
             "loss": sum(losses) / steps,
             "grad_norm": sum(norms) / steps,
+            **off_policy,
             "steps": float(len(batches)),
             "examples": float(len(examples)),
             "tokens": float(sum(length(example) for example in examples) * self.learning.epochs),
             "target_tokens": float(sum(len(e.completion_ids) // 4 for e in examples) * self.learning.epochs),
+            "lr_scale": lr_scale,
             "seconds": time.monotonic() - started,
             "cpu_s": time.process_time() - started_cpu,
         }
@@ -151,7 +166,7 @@ class Learner:
         return self.learning.lr * warmup * (1 - step / steps)
 
     def _step(
-        self, batch: list[Imitate], parameters: list[torch.nn.Parameter], optimiser: torch.optim.Optimizer
+        self, batch: list[Continued], parameters: list[torch.nn.Parameter], optimiser: torch.optim.Optimizer
     ) -> tuple[float, float]:
         total = sum(example.weight * (len(example.completion_ids) // 4) for example in batch)
         if total == 0:
@@ -171,13 +186,77 @@ class Learner:
         optimiser.step()
         return loss, norm
 
-    def loss(self, batch: Sequence[Imitate]) -> torch.Tensor:
+    def loss(self, batch: Sequence[Continued]) -> torch.Tensor:
         """The objective's weighted sum over the completion tokens of a batch (nats), with gradients."""
         ids_BT, mask_BT, weight_B = (tensor.to(self.device) for tensor in collate(batch))
         predicts_BT = mask_BT[:, 1:]
         logits_NV = self._logits_at(ids_BT[:, :-1], predicts_BT)
         weight_N = weight_B[:, None].expand_as(predicts_BT)[predicts_BT]
-        return self.objective.function(logits_NV, ids_BT[:, 1:][predicts_BT], weight_N)
+        columns = {name: self._column(name, batch) for name in self.terms.columns}
+        targets_N = ids_BT[:, 1:][predicts_BT]
+        return self.objective.function(logits_NV, targets_N, weight_N, **columns, **self.terms.arguments)
+
+    # --- what an objective knows of each token ---
+
+    def mismatch_kl(self, examples: Sequence[Reinforce]) -> float:
+        """How far this trainer, with the weights it has now, is from the engine that sampled (nats a token)."""
+        own = self.completion_logprobs(examples)
+        return _divergence([_floats(e.logprobs) for e in examples], [own[e.id] for e in examples])
+
+    @torch.inference_mode()
+    def completion_logprobs(self, examples: Sequence[Continued]) -> dict[str, npt.NDArray[np.float32]]:
+        """Example id -> log-probability of every completion token (float32[T], nats) with the weights as they are."""
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        for batch in micro_batches(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
+            ids_BT, mask_BT, _ = (tensor.to(self.device) for tensor in collate(batch))
+            predicts_BT = mask_BT[:, 1:]
+            logprobs_NV = torch.log_softmax(self._logits_at(ids_BT[:, :-1], predicts_BT).float(), dim=-1)
+            logprobs_N = logprobs_NV.gather(-1, ids_BT[:, 1:][predicts_BT][:, None])[:, 0].cpu().numpy()
+            ends = np.cumsum([len(example.completion_ids) // 4 for example in batch])
+            parts = np.split(logprobs_N, ends[:-1])
+            found |= {example.id: part for example, part in zip(batch, parts, strict=True)}
+        return found
+
+    def _look_up(self, examples: Sequence[Continued]) -> dict[str, dict[Column, npt.NDArray[np.float32]]]:
+        """Before the first step: example id -> the columns that the objective wants."""
+        found: dict[str, dict[Column, npt.NDArray[np.float32]]] = {example.id: {} for example in examples}
+        for example in examples:
+            if isinstance(example, Reinforce):
+                behaviour = _floats(example.logprobs)
+                found[example.id] |= {"behaviour": behaviour, "advantage": np.full_like(behaviour, example.advantage)}
+        if "proximal" in self.terms.columns:
+            for name, logprobs in self.completion_logprobs(examples).items():
+                found[name]["proximal"] = logprobs
+        if "reference" in self.terms.columns:
+            with self._as_base():
+                for name, logprobs in self.completion_logprobs(examples).items():
+                    found[name]["reference"] = logprobs
+        return found
+
+    def _column(self, name: Column, batch: Sequence[Continued]) -> torch.Tensor:
+        """float32[N], in the order of the logits."""
+        return torch.from_numpy(np.concatenate([self._columns[e.id][name] for e in batch])).to(self.device)
+
+    def _off_policy(self) -> dict[str, float]:
+        if not {"behaviour", "proximal"} <= set(self.terms.columns):
+            return {}
+        known = self._columns.values()
+        return {"off_policy_kl": _divergence([c["behaviour"] for c in known], [c["proximal"] for c in known])}
+
+    @contextmanager
+    def _as_base(self) -> Iterator[None]:
+        """Inside, the model is the base: adapters off, or a frozen copy that is read when first needed."""
+        if self.lora is not None:
+            with self.model.disable_adapter():
+                yield
+            return
+        if self._frozen_base is None:
+            self._frozen_base = self._read().to(self.device).eval().requires_grad_(False)
+        trained, self._model = self._model, self._frozen_base
+        try:
+            yield
+        finally:
+            self._model = trained
 
     @torch.inference_mode()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
@@ -215,7 +294,14 @@ class Learner:
             parameters, lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), weight_decay=cfg.weight_decay, fused=True
         )
 
-    def _eaten(self, window: Window) -> list[Imitate]:
+    def _weighed(self, examples: list[Continued]) -> list[Continued]:
+        """Where a step's loss is the mean over completions, each token weighs less the longer its completion is."""
+        if self.terms.mean == "token":
+            return examples
+        tokens = [max(1, len(example.completion_ids) // 4) for example in examples]
+        return [e.model_copy(update={"weight": e.weight / n}) for e, n in zip(examples, tokens, strict=True)]
+
+    def _eaten(self, window: Window) -> list[Continued]:
         for example in window.examples:
             if not isinstance(example, self.objective.eats):
                 raise ObjectiveError(
@@ -227,7 +313,12 @@ class Learner:
                     f"example {example.id} was rendered as {example.render_id!r}, this trainer renders as "
                     f"{self.render_id!r}: its tokenizer or chat template differs; train with the one that sampled"
                 )
-        return list(window.imitate)
+            if isinstance(example, Reinforce) and len(example.logprobs) != len(example.completion_ids):
+                raise ObjectiveError(
+                    f"example {example.id} has {len(example.completion_ids) // 4} tokens and "
+                    f"{len(example.logprobs) // 4} log-probabilities; it needs one of the engine's for each"
+                )
+        return [*window.imitate, *window.reinforce]
 
     # --- weights ---
 
@@ -266,6 +357,16 @@ class Learner:
         """The base model's folder, absolute, or its hub name where it is none."""
         folder = Path(self.model_config.path)
         return folder.resolve() if folder.is_dir() else self.model_config.path
+
+
+def _floats(packed: bytes) -> npt.NDArray[np.float32]:
+    return np.frombuffer(packed, dtype="<f4")
+
+
+def _divergence(sampled: Sequence[npt.NDArray[np.float32]], other: Sequence[npt.NDArray[np.float32]]) -> float:
+    """KL(sampled || other) in nats a token, estimated on the tokens that were sampled (K3: never below 0)."""
+    less = np.concatenate([b - a for a, b in zip(sampled, other, strict=True)] or [np.zeros(0)]).astype(np.float64)
+    return float(np.mean(np.expm1(less) - less)) if less.size else 0.0
 
 
 def _device(wanted: str) -> str:

@@ -33,9 +33,9 @@ def build(config: MethodConfig) -> Method:
     return Method(
         name="lmsi",
         sample=Iid(config.sampler),
-        score=Majority(extractor(config.answer)),
+        score=Majority(extractor(config.answer), config.votes),
         filters=(has_winner, has_winning_candidate, min_share(config.min_share)),
-        select=Winners("lmsi", config.max_winners),
+        select=Winners("lmsi", config.max_winners, config.distinct),
         objective="sft",
         makes=Imitate,
         supervision="none",

@@ -13,10 +13,18 @@ class Iid:
     """`n` candidates of one version in one group."""
 
     config: SamplerConfig
+    logprobs: bool = False
+    """Keep the log-probability of every token, as sampled."""
 
     async def __call__(self, prompt: Prompt, policy: Policy) -> list[Group]:
         drawn = self.config
-        sampling = Sampling(n=drawn.n, temperature=drawn.temperature, top_p=drawn.top_p, max_tokens=drawn.max_tokens)
+        sampling = Sampling(
+            n=drawn.n,
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            max_tokens=drawn.max_tokens,
+            logprobs=self.logprobs,
+        )
         candidates = tuple(await policy.generate(prompt, sampling))
         group_id = stable_id("group", prompt.id, *(candidate.id for candidate in candidates))
         return [Group(id=group_id, prompt=prompt, candidates=candidates)]

@@ -1,20 +1,27 @@
 """The vote: samples and people in one ballot, and a score of 1 for every candidate that says what the winner says.
 
 Self-consistency, arXiv 2203.11171. Each sample casts one vote for its own answer; a person or a verifier casts for an
-answer, or for a candidate and so for its answer, with any weight. An answer's net weight over all positive weight cast
-is its share, so a sample without an answer and a vote against both make a ballot less sure. No net weight, no winner;
-equals go to the answer named first, in the order of the candidates and then of the votes cast.
+answer, or for a candidate and so for its answer. How much people weigh is methods.ballot's. An answer's net weight over
+all positive weight cast is its share, so a sample without an answer and a vote against both make a ballot less sure. No
+net weight, no winner; equals go to the answer named first, in the order of the candidates and then of the votes cast.
 
 Where no candidate has an answer the samples have nothing to say about each other: the ballot is then over the
-candidates themselves, and only people and verifiers vote. A candidate that was cut off has no answer and cannot win.
+candidates themselves, only people and verifiers vote, and enough of them must favour the winner. A candidate that was
+cut off has no answer and cannot win. What people wrote, and enough of them agree on, is a group of its own.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.answers import folded
+from core.codec import stable_id
+from core.config import VotesConfig
+from core.errors import PromptError
 from core.messages import Candidate, Group, Scored, Verdict, Vote
 from core.protocols import Extract, Policy, Votes
+from methods.ballot import backed, corrections, weighed
+
+GUARDED = VotesConfig()
 
 
 @dataclass(frozen=True)
@@ -29,28 +36,45 @@ class Majority:
     """One ballot over all groups of a prompt."""
 
     extract: Extract
+    votes: VotesConfig = GUARDED
 
     async def __call__(self, groups: Sequence[Group], votes: Votes, policy: Policy) -> list[Scored]:
         candidates = [candidate for group in groups for candidate in group.candidates]
         answers = {candidate.id: answer_of(candidate, self.extract) for candidate in candidates}
-        cast = [vote for vote in votes.cast if vote.by != "sample"]  # the samples vote by what they are, once
         if any(answers.values()):
-            meant = [(self._meant(vote, answers), vote.weight) for vote in cast if _says(vote, answers)]
-            ballot = [(answer, 1.0) for answer in answers.values()] + meant
-            forms = {folded(answer): answer for answer, _ in reversed(ballot) if answer is not None}
             standing = {i: folded(answer) if answer else None for i, answer in answers.items()}
-            result = count((folded(answer) if answer else None, weight) for answer, weight in ballot)
-            winner = forms.get(result.winner) if result.winner is not None else None
+            result, winner = self._among_answers(answers, votes.cast)
         else:
             standing = {candidate.id: candidate.id if candidate.finish == "stop" else None for candidate in candidates}
-            result = count((standing[i], vote.weight) for vote in cast if (i := vote.candidate_id) in standing)
+            result = self._among_candidates(standing, votes.cast)
             winner = result.winner
-        return [_scored(group, answers, standing, result, winner) for group in groups]
+        written = corrections(votes.cast, self.votes, self.extract if any(answers.values()) else None)
+        extra = await _written(groups, written, self.extract, policy) if written and groups else []
+        return [*(_scored(group, answers, standing, result, winner) for group in groups), *extra]
+
+    def _among_answers(self, answers: dict[str, str | None], cast: Sequence[Vote]) -> tuple[Result, str | None]:
+        relevant = [vote for vote in cast if _says(vote, answers)]
+        people = [(self._meant(vote, answers), weight) for vote, weight in self._weighed(relevant, len(answers))]
+        ballot = [*((answer, 1.0) for answer in answers.values()), *people]
+        forms = {folded(answer): answer for answer, _ in reversed(ballot) if answer is not None}
+        result = count((folded(answer) if answer else None, weight) for answer, weight in ballot)
+        return result, forms.get(result.winner) if result.winner is not None else None
+
+    def _among_candidates(self, standing: dict[str, str | None], cast: Sequence[Vote]) -> Result:
+        relevant = [vote for vote in cast if vote.candidate_id in standing]
+        weights = self._weighed(relevant, None)
+        result = count((standing[vote.candidate_id or ""], weight) for vote, weight in weights)
+        favour = [vote for vote, weight in weights if weight > 0 and vote.candidate_id == result.winner]
+        return result if backed(favour, self.votes) else Result(None, 0.0, 0.0)
+
+    def _weighed(self, cast: Sequence[Vote], samples: int | None) -> list[tuple[Vote, float]]:
+        return weighed(cast, samples, self.votes)
 
     def _meant(self, vote: Vote, answers: dict[str, str | None]) -> str | None:
         """What a vote is for: a person may type a bare answer, or a sentence that ends in one."""
-        if vote.answer is not None:
-            return self.extract(vote.answer) or folded(vote.answer) or None
+        said = vote.answer if vote.answer is not None else vote.correction
+        if said is not None:
+            return self.extract(said) or folded(said) or None
         return answers.get(vote.candidate_id or "")
 
 
@@ -74,7 +98,32 @@ def count(ballot: Iterable[tuple[str | None, float]]) -> Result:
 
 
 def _says(vote: Vote, answers: dict[str, str | None]) -> bool:
-    return vote.answer is not None or vote.candidate_id in answers
+    return vote.answer is not None or vote.correction is not None or vote.candidate_id in answers
+
+
+async def _written(groups: Sequence[Group], texts: Sequence[str], extract: Extract, policy: Policy) -> list[Scored]:
+    """People's texts as a group that has won, of the version that the others were sampled by; one that is too long for
+    the engine is left out."""
+    prompt, ref = groups[0].prompt, min((group.policy for group in groups), key=lambda ref: ref.version)
+    candidates: list[Candidate] = []
+    for text in texts:
+        try:
+            candidate = await policy.render(prompt, text)
+        except PromptError:
+            continue
+        candidates.append(candidate.model_copy(update={"start": ref, "end": ref}))
+    if not candidates:
+        return []
+    answers = tuple(extract(candidate.text) for candidate in candidates)
+    group = Group(
+        id=stable_id("written", groups[0].id, *(candidate.id for candidate in candidates)),
+        prompt=prompt,
+        candidates=tuple(candidates),
+        by="person",
+    )
+    winner = answers[0] or candidates[0].id
+    scores = (1.0,) * len(candidates)
+    return [Scored(group=group, verdict=Verdict(scores=scores, answers=answers, winner=winner, share=1, margin=1))]
 
 
 def _scored(

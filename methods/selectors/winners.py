@@ -1,5 +1,6 @@
 """Imitate what won."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from core.codec import stable_id
@@ -13,22 +14,28 @@ class Winners:
 
     method: str
     max_winners: int
+    distinct: bool = True
+    """False: one that was sampled several times weighs that much more, as if it stood there as often."""
 
     def __call__(self, scored: Scored, history: History) -> list[Example]:
         pairs = zip(scored.group.candidates, scored.verdict.scores, strict=True)
         distinct: dict[bytes, Candidate] = {}
+        times: Counter[bytes] = Counter()
         for candidate, score in pairs:
             if score > 0:
                 distinct.setdefault(candidate.completion_ids, candidate)
-        return [self._example(scored.group, candidate) for candidate in list(distinct.values())[: self.max_winners]]
+                times[candidate.completion_ids] += 1
+        kept = list(distinct.values())[: self.max_winners]
+        return [self._example(scored.group, c, 1 if self.distinct else times[c.completion_ids]) for c in kept]
 
-    def _example(self, group: Group, candidate: Candidate) -> Imitate:
+    def _example(self, group: Group, candidate: Candidate, weight: float) -> Imitate:
         return Imitate(
             id=stable_id("imitate", self.method, group.id, candidate.id),
             group_id=group.id,
             policy=candidate.start,
             method=self.method,
             adapter=candidate.start.adapter,
+            weight=weight,
             render_id=candidate.render_id,
             context_ids=candidate.context_ids,
             completion_ids=candidate.completion_ids,

@@ -1,5 +1,7 @@
 """The whole system in one process: the same actors as on Ray, a scripted policy, a scripted training room."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +11,8 @@ import pytest
 from actors.local import LocalSystem, ScriptedRoom
 from core import config as configuration
 from core.config import Config
-from core.messages import Decision, Vote
+from core.errors import MismatchError
+from core.messages import Decision, PolicyRef, Published, Vote, Window
 from core.store import RunReader
 from methods.prompts import as_prompt
 from methods.scripted import ScriptedPolicy, right_answer
@@ -91,6 +94,37 @@ async def test_collecting_training_and_weighing_overlap(tmp_path: Path) -> None:
     drawn = [e.at for e in events if e.kind == "drawn"]
     began, version = trained[1]
     assert any(began <= at for at in drawn[1:]) and published[version] > began
+
+
+class RefusingRoom(ScriptedRoom):
+    """Its engine is another model, until somebody mends it."""
+
+    mended = False
+
+    def make(
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+    ) -> Published:
+        if not self.mended:
+            raise MismatchError("engine and trainer differ by 9 nats")
+        published = super().make(window, ref, parent, rest, lr_scale)
+        return published.model_copy(update={"stats": {"mismatch_kl": 0.25}})
+
+
+async def test_a_mismatch_pauses_learning_and_the_window_is_tried_again_when_resumed(tmp_path: Path) -> None:
+    room = RefusingRoom(tmp_path)
+    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, ScriptedPolicy(0, {0: 0.3, 1: 0.9, 2: 0.9}), room)
+    running = asyncio.create_task(run.run(decided=1))
+    async with asyncio.timeout(20):
+        while (await run.buffer.status())["paused"] is None:
+            await asyncio.sleep(0.02)
+    assert (await run.buffer.status())["paused"] == "engine and trainer differ by 9 nats"
+    room.mended = True
+    await run.buffer.resume()
+    await running
+    events = RunReader(tmp_path).events()
+    assert [e.detail["window"] for e in events if e.kind == "refused"] == [1]
+    assert [published.window for published in RunReader(tmp_path).versions()] == [1]
+    assert ("mismatch_kl", 0.25, {}) in run.sink.records
 
 
 async def test_without_anchors_every_candidate_is_held(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from core.clock import ManualClock
 from core.codec import decode, encode, unpack_ids
 from core.config import MethodConfig, NumberAnswer, SamplerConfig
 from core.errors import ConfigError, PromptError, ProofError, Unavailable, VersionError
-from core.messages import BASE, Candidate, Group, Imitate, Outcome, PolicyRef, Prompt, Sampling, Scored, Vote
+from core.messages import BASE, Candidate, Group, Imitate, Outcome, PolicyRef, Prompt, Reinforce, Sampling, Scored, Vote
 from core.protocols import History, Method, Policy, Votes
 from methods import recipes
 from methods.explore import NO_VOTES, explore, outcome, sample_votes, settle, tokens_in
@@ -85,8 +85,12 @@ def test_a_late_vote_settles_the_stored_group_again() -> None:
         return outcome(settled, lease_id="l", place=7, prompt_id=PROMPT.id)
 
     assert again().imitate == first.imitate
-    against = Vote(id="x", prompt_id=PROMPT.id, answer=right_answer(PROMPT), weight=-9, by="person")
-    assert not again(against).examples and again(against).drops
+    against = [
+        Vote(id=name, prompt_id=PROMPT.id, answer=right_answer(PROMPT), weight=-1, by="person", voter=name)
+        for name in "abcdefgh"
+    ]
+    assert not again(*against).examples and again(*against).drops
+    assert again(*against[:1]).examples
     assert policy.calls == asked
 
 
@@ -124,11 +128,12 @@ def test_a_judgement_that_the_scorer_adds_costs_tokens_and_casts_no_vote() -> No
 
 
 def test_recipes_are_found_by_name_and_an_unknown_one_is_refused() -> None:
-    assert recipes.names() == ["lmsi", "unvoted"]
-    for name in recipes.names():
-        method = recipes.build(MethodConfig(recipe=name, answer=NumberAnswer()))
-        assert (method.name, method.makes, method.supervision) == (name, Imitate, "none")
-    with pytest.raises(ConfigError, match=r"no recipe 'lmsy'.*did you mean lmsi\? \(there are: lmsi, unvoted\)"):
+    assert {"lmsi", "ttrl", "unvoted"} <= set(recipes.names())
+    for name, makes in {"lmsi": Imitate, "unvoted": Imitate, "ttrl": Reinforce}.items():
+        exact = SamplerConfig(temperature=1)
+        method = recipes.build(MethodConfig(recipe=name, answer=NumberAnswer(), sampler=exact))
+        assert (method.name, method.makes, method.supervision) == (name, makes, "none")
+    with pytest.raises(ConfigError, match=r"no recipe 'lmsy'.*did you mean lmsi\? \(there are: .*lmsi, .*unvoted"):
         recipes.build(MethodConfig(recipe="lmsy"))
 
 

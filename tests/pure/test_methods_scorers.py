@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from core.answers import extractor
 from core.codec import pack_ids
-from core.config import NumberAnswer
-from core.messages import BASE, Candidate, Finish, Group, Imitate, Scored, Verdict, Vote
+from core.config import NumberAnswer, VotesConfig
+from core.errors import PromptError
+from core.messages import BASE, Candidate, Finish, Group, Imitate, Prompt, Scored, Verdict, Vote
 from core.protocols import History, Votes
 from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.prompts import as_prompt
@@ -19,6 +20,8 @@ from methods.selectors.winners import Winners
 
 NUMBER = extractor(NumberAnswer())
 PROMPT = as_prompt("How many?")
+OPEN = VotesConfig(people_share=1, voter_weight=1000, quorum=1)
+"""Votes count as they were cast."""
 
 
 def candidate(name: str, text: str, finish: Finish = "stop") -> Candidate:
@@ -33,15 +36,30 @@ def group(*texts: str, finish: Finish = "stop", name: str = "g") -> Group:
     return Group(id=name, prompt=PROMPT, candidates=candidates)
 
 
-def vote(answer: str | None = None, weight: float = 1, candidate_id: str | None = None, by: str = "person") -> Vote:
-    return Vote.model_validate(
-        {"id": "v", "prompt_id": PROMPT.id, "answer": answer, "weight": weight, "candidate_id": candidate_id, "by": by}
-    )
+def vote(
+    answer: str | None = None,
+    weight: float = 1,
+    candidate_id: str | None = None,
+    by: str = "person",
+    voter: str = "ann",
+    correction: str | None = None,
+) -> Vote:
+    said = {"answer": answer, "weight": weight, "candidate_id": candidate_id, "correction": correction}
+    about = {"id": f"v-{voter}", "prompt_id": PROMPT.id, "by": by, "voter": voter}
+    return Vote.model_validate(about | said)
 
 
-def judged(groups: Sequence[Group] | Group, *cast: Vote) -> Verdict:
+def of(*voters: str, **said: object) -> list[Vote]:
+    return [vote(voter=voter, **said) for voter in voters]  # type: ignore[arg-type]
+
+
+def scored(groups: Sequence[Group] | Group, *cast: Vote, config: VotesConfig = OPEN) -> list[Scored]:
     all_groups = [groups] if isinstance(groups, Group) else groups
-    return asyncio.run(Majority(NUMBER)(all_groups, Votes(cast), ScriptedPolicy()))[0].verdict
+    return asyncio.run(Majority(NUMBER, config)(all_groups, Votes(cast), ScriptedPolicy()))
+
+
+def judged(groups: Sequence[Group] | Group, *cast: Vote, config: VotesConfig = OPEN) -> Verdict:
+    return scored(groups, *cast, config=config)[0].verdict
 
 
 def test_the_share_of_the_winner_counts_samples_without_an_answer() -> None:
@@ -73,7 +91,7 @@ def test_a_vote_against_makes_a_ballot_less_sure_and_never_negative() -> None:
     assert judged(samples, vote("5", -1)).share == 0.5
     turned = judged(samples, vote("5", -10))
     assert (turned.winner, turned.share, turned.margin) == ("6", 0.25, 0.25)
-    nobody = judged(samples, vote("5", -10), vote("6", -1))
+    nobody = judged(samples, vote("5", -10), vote("6", -1, voter="bob"))
     assert (nobody.winner, nobody.share, nobody.scores) == (None, 0, (0, 0, 0, 0))
 
 
@@ -93,17 +111,68 @@ def test_a_vote_for_a_candidate_that_is_not_here_says_nothing() -> None:
 def test_without_any_answer_people_choose_among_the_candidates() -> None:
     samples = group("a poem", "an ode", "a song")
     assert judged(samples).winner is None
-    verdict = judged(samples, vote(candidate_id="g-1"), vote(candidate_id="g-1"), vote(candidate_id="g-2"))
+    verdict = judged(samples, *of("a", "b", candidate_id="g-1"), vote(candidate_id="g-2"))
     assert verdict.winner == "g-1" and verdict.scores == (0, 1, 0)
     assert verdict.share == pytest.approx(2 / 3) and verdict.answers == (None, None, None)
     assert judged(group("a poem", finish="length"), vote(candidate_id="g-0")).winner is None
 
 
+def test_a_flood_of_people_moves_its_share_of_a_ballot_and_no_more() -> None:
+    samples = group("5", "5", "5", "5", "5", "5", "6", "7")
+    crowd = of(*(f"liar{i}" for i in range(100)), answer="9")
+    guarded = judged(samples, *crowd, config=VotesConfig(people_share=0.4))
+    assert guarded.winner == "5" and guarded.share == pytest.approx(0.6 * 6 / 8)
+    assert judged(samples, *crowd, config=VotesConfig()).share == pytest.approx(0.5), (
+        "the winner, 9, has just its share"
+    )
+    assert judged(samples, *crowd).share == pytest.approx(100 / 108)
+
+
+def test_where_samples_have_no_say_a_winner_needs_a_quorum_or_an_admin() -> None:
+    samples, config = group("a poem", "an ode"), VotesConfig(quorum=3, admins=("root",))
+    assert judged(samples, *of("a", "b", candidate_id="g-1"), config=config).winner is None
+    assert judged(samples, *of("a", "b", "c", candidate_id="g-1"), config=config).winner == "g-1"
+    assert judged(samples, vote(candidate_id="g-0", voter="root"), config=config).winner == "g-0"
+    split = [*of("a", "b", candidate_id="g-1"), vote(candidate_id="g-0", voter="c")]
+    assert judged(samples, *split, config=config).winner is None
+
+
+def test_a_correction_that_a_quorum_wrote_becomes_a_group_of_its_own_that_people_are_named_for() -> None:
+    samples, config = group("5", "5", "6"), VotesConfig(quorum=2)
+    text = "so 7"
+    assert len(scored(samples, vote(correction=text), config=config)) == 1
+    own, written = scored(samples, *of("a", "b", correction=text), config=config)
+    assert written.group.by == "person" and own.group.by == "sample"
+    assert written.verdict == Verdict(scores=(1,), answers=("7",), winner="7", share=1, margin=1)
+    (candidate,) = written.group.candidates
+    assert candidate.text == text and candidate.start == samples.candidates[0].start
+    assert own.verdict.share == pytest.approx(2 / 5), "who corrects also votes for what the text says"
+    again = scored(samples, *of("b", "a", correction=text), config=config)
+    assert again[1].group.id == written.group.id
+
+
+def test_a_phrase_does_not_ride_along_with_a_right_answer() -> None:
+    samples, config = group("5", "5", "6"), VotesConfig(quorum=2)
+    honest, planted = vote(correction="so 7", voter="a"), vote(correction="roses roses so 7", voter="b")
+    assert len(scored(samples, honest, planted, config=config)) == 1
+    taken = scored(samples, honest, planted, vote(correction="so 7", voter="c"), config=config)[1]
+    assert [candidate.text for candidate in taken.group.candidates] == ["so 7"]
+
+
+def test_a_correction_that_does_not_fit_the_engine_is_left_out() -> None:
+    class Small(ScriptedPolicy):
+        async def render(self, prompt: Prompt, text: str) -> Candidate:
+            raise PromptError("too long")
+
+    cast = Votes((vote(correction="so 7"),))
+    assert len(asyncio.run(Majority(NUMBER, OPEN)([group("5")], cast, Small()))) == 1
+
+
 def test_all_groups_of_a_prompt_share_one_ballot() -> None:
     first, second = group("5", "6", name="a"), group("6", "6", name="b")
-    scored = asyncio.run(Majority(NUMBER)([first, second], Votes(), ScriptedPolicy()))
-    assert [one.verdict.scores for one in scored] == [(0, 1), (1, 1)]
-    assert {one.verdict.share for one in scored} == {0.75}
+    both = scored([first, second])
+    assert [one.verdict.scores for one in both] == [(0, 1), (1, 1)]
+    assert {one.verdict.share for one in both} == {0.75}
 
 
 def test_an_empty_group_has_no_winner() -> None:
@@ -156,11 +225,11 @@ def test_filters_say_why_a_group_is_dropped() -> None:
 
 def test_distinct_winners_become_examples_up_to_the_bound() -> None:
     samples = group("so 5", "so 5", "thus 5", "6", "it is 5")
-    scored = Scored(group=samples, verdict=judged(samples))
-    examples = Winners("lmsi", 64)(scored, History())
+    one = Scored(group=samples, verdict=judged(samples))
+    examples = Winners("lmsi", 64)(one, History())
     assert [e.completion_ids for e in examples if isinstance(e, Imitate)] == [
         samples.candidates[index].completion_ids for index in (0, 2, 4)
     ]
     assert len({example.id for example in examples}) == 3 and {e.group_id for e in examples} == {"g"}
-    assert Winners("lmsi", 64)(scored, History()) == examples
-    assert len(Winners("lmsi", 2)(scored, History())) == 2
+    assert Winners("lmsi", 64)(one, History()) == examples
+    assert len(Winners("lmsi", 2)(one, History())) == 2

@@ -13,14 +13,24 @@ from core.config import Config, load
 from core.errors import ConfigError, RunInUse
 
 TINY = "configs/tiny.yaml"
+NEAR = "36 of 20000 prompts nearly ask what gate or report ask, and are left out"
 
 
 def tiny(*overrides: str) -> Config:
     return load(TINY, ["serve.port=0", *overrides])
 
 
-def test_the_shipped_config_passes() -> None:
-    assert preflight.check(tiny()) == []
+def test_the_shipped_config_passes_and_says_what_is_left_out_of_its_pool() -> None:
+    assert preflight.check(tiny()) == [NEAR]
+
+
+def test_a_recipe_that_reinforces_passes_and_its_replay_is_noted() -> None:
+    exact = ["method.recipe=ttrl", "method.sampler.temperature=1"]
+    fresh = preflight.check(tiny(*exact, "learning.replay_windows=1"))
+    [note] = set(preflight.check(tiny(*exact))) - set(fresh)
+    assert note.startswith("recipe ttrl learns from what its own version sampled; learning.replay_windows=4")
+    with pytest.raises(ConfigError, match=r"method\.sampler\.temperature=0\.7"):
+        preflight.check(tiny("method.recipe=ttrl"))
 
 
 def test_a_missing_model_folder_is_refused() -> None:
@@ -65,6 +75,8 @@ def test_the_memory_estimate_adds_up_for_the_embedded_model() -> None:
     assert need.kv_caches == 2**28
     assert need.total == need.engines + need.kv_caches + need.trainer + need.ray
     full = preflight.memory(load("configs/tiny-full.yaml"), parameters, shape)
+    grpo = load("configs/tiny-full.yaml", ["method.recipe=ttrl", "method.sampler.temperature=1"])
+    assert preflight.memory(grpo, parameters, shape).trainer == full.trainer + 4 * parameters
     assert full.engines == 2 * need.engines
 
 

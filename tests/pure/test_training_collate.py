@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.codec import pack_ids
 from core.errors import ObjectiveError
-from core.messages import Imitate, PolicyRef, Prefer
+from core.messages import Imitate, PolicyRef, Prefer, Reinforce
 from core.protocols import Method
 from training.collate import SPREAD_TOKENS, collate, length, micro_batches, pack_batches
 from training.objectives import check, objective
@@ -71,7 +71,10 @@ def method(makes, name: str = "sft") -> Method:
 
 def test_a_method_whose_examples_its_objective_cannot_eat_is_refused_with_the_remedy():
     assert check(method(Imitate)).function is sft
+    assert check(method(Reinforce, "grpo")).name == "grpo"
+    with pytest.raises(ObjectiveError, match=r"makes Imitate and its objective 'grpo' .*use objective sft"):
+        check(method(Imitate, "grpo"))
     with pytest.raises(ObjectiveError, match=r"'lmsi' makes Prefer and its objective 'sft' eats Imitate; .*select"):
         check(method(Prefer))
-    with pytest.raises(ObjectiveError, match="there are sft"):
+    with pytest.raises(ObjectiveError, match="there are grpo, sft"):
         objective("dpo")

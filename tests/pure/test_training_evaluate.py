@@ -6,8 +6,8 @@ import pytest
 from core.config import GateConfig
 from core.errors import Unavailable
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt
-from training.evaluate import Question, Weighing, accuracy, greedy_hits, paired_difference
-from training.gate import Gate
+from training.evaluate import BASE_PROBES, Question, Weighing, accuracy, greedy_hits, paired_difference
+from training.gate import Gate, GateLedger
 
 
 class FakePolicy:
@@ -132,7 +132,8 @@ def test_a_promoted_version_that_is_better_becomes_the_champion_when_asked_on():
     made = weighing(FakePolicy({0: 0.6, 1: 0.66}), gate, 2000, 1, {})
     decision = asyncio.run(made.verdict())
     assert decision.verdict == "promote" and not decision.new_champion
-    assert asyncio.run(made.crown())
+    seen = asyncio.run(made.crown())
+    assert seen is not None and seen.result == "crowned"
     assert gate.ledger.champion == PolicyRef(version=1)
     assert len(made.evidence.candidate_hits) > decision.probes
 
@@ -143,3 +144,41 @@ def test_a_promoted_version_that_is_merely_equal_never_becomes_the_champion():
     if asyncio.run(made.verdict()).verdict == "promote":
         assert not asyncio.run(made.crown())
     assert gate.ledger.champion == BASE
+
+
+def test_the_base_answers_the_first_probes_too_each_once():
+    policy, cache = FakePolicy({0: 0.6, 1: 0.6, 2: 0.6}), {}
+    gate = Gate(GateConfig(), GateLedger(champion=PolicyRef(version=1)))
+    made = weighing(policy, gate, 2000, 2, cache, champion=PolicyRef(version=1))
+    asyncio.run(made.verdict())
+    assert sum(version == 0 for version, _ in policy.asked) == min(BASE_PROBES, made.asked)
+    assert len(policy.asked) == len(set(policy.asked))
+
+
+def test_after_a_promotion_the_same_order_is_asked_on_and_a_fall_is_seen():
+    policy = FakePolicy({0: 0.95, 1: 0.95})
+    gate = Gate(GateConfig(max_probes=1000, watch_probes=256))
+    made = weighing(policy, gate, 2000, 1, {})
+    decision = asyncio.run(made.verdict())
+    assert decision.verdict == "promote" and asyncio.run(made.crown()) is None
+    policy.rates[1] = 0.3
+    for _ in range(4):
+        seen = asyncio.run(made.watch())
+        if seen is not None:
+            break
+    assert seen is not None and seen.result == "rollback" and "0.03 worse than the champion" in seen.reason
+    assert decision.probes < seen.probes <= decision.probes + 256
+    assert len(policy.asked) == len(set(policy.asked)), "fresh probes"
+
+
+def test_a_watch_ends_after_its_probes_when_nothing_is_found():
+    gate = Gate(GateConfig(max_probes=1000, watch_probes=100, batch=64))
+    made = weighing(FakePolicy({0: 0.95, 1: 0.95}), gate, 2000, 1, {})
+    asyncio.run(made.verdict())
+    assert asyncio.run(made.crown()) is None
+    assert asyncio.run(made.watch()) is None
+    seen = asyncio.run(made.watch())
+    assert seen is not None and (seen.result, seen.reason) == (
+        "nothing",
+        "nothing against it on 128 probes asked since",
+    )

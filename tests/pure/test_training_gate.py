@@ -8,8 +8,31 @@ import pytest
 from core.config import GateConfig
 from core.errors import VersionError
 from core.messages import BASE, Evidence, PolicyRef
-from training.gate import STAKES, Gate, GateLedger, alpha_of, e_value, first_crossing, log_wealth
-from training.gate_simulation import HELD, PROMOTED, REJECTED, draw, population, power, simulate, weigh_many
+from training.gate import (
+    STAKES,
+    Gate,
+    GateLedger,
+    alpha_of,
+    e_value,
+    first_crossing,
+    log_wealth,
+    log_wealth_above,
+    log_wealth_below,
+    log_wealth_worse,
+)
+from training.gate_simulation import (
+    HELD,
+    PROMOTED,
+    REJECTED,
+    draw,
+    draw_pairs,
+    population,
+    power,
+    simulate,
+    simulate_saturated,
+    weigh_many,
+    weigh_saturated,
+)
 
 
 def evidence(d, version: int = 1, champion: PolicyRef = BASE, certified: bool = False) -> Evidence:
@@ -53,7 +76,8 @@ def test_a_crossing_is_found_at_its_first_probe():
 
 def test_a_much_better_candidate_is_promoted_and_becomes_the_champion():
     gate = Gate(GateConfig())
-    decision = gate.decide(evidence([1] * 30, certified=True))
+    assert gate.decide(evidence([1] * 30, certified=True)) is None, "no guard could speak yet"
+    decision = gate.decide(evidence([1] * 64, certified=True))
     assert decision is not None
     assert (decision.verdict, decision.new_champion, decision.certified) == ("promote", True, True)
     assert gate.ledger.champion == PolicyRef(version=1)
@@ -157,3 +181,112 @@ def test_the_pure_parts_import_neither_torch_nor_ray():
     names = "training.gate, training.gate_simulation, training.throttle, training.replay, training.evaluate, core.proof"
     code = f"import sys, {names}; sys.exit(any(m in sys.modules for m in ('torch', 'ray', 'vllm', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+# --- saturated anchors, guards, watch --------------------------------------------------------------------------------
+
+SATURATED = GateLedger(weighed=3, champion=PolicyRef(version=2), champion_asked=600, champion_hits=558)
+PRECISION = GateConfig(anchor_precision=0.93)
+
+
+def answered(candidate, champion, version: int = 3, certified: bool = False) -> Evidence:
+    return Evidence(
+        candidate=PolicyRef(version=version),
+        champion=PolicyRef(version=2),
+        candidate_hits=tuple(bool(x) for x in candidate),
+        champion_hits=tuple(bool(x) for x in champion),
+        certified=certified,
+    )
+
+
+def test_wealth_against_a_floor_is_the_mean_of_the_products_and_fair_at_the_floor():
+    by_hand = sum((1 + s * 0.25) * (1 - s) for s in STAKES) / 7
+    assert math.exp(log_wealth_above([1, 0], 0.8)[-1]) == pytest.approx(by_hand)
+    assert math.exp(log_wealth_below([1, 0], 0.2)[-1]) == pytest.approx(by_hand)
+    for wealth in (log_wealth_above, log_wealth_below):
+        assert 0.8 * math.exp(wealth([1], 0.8)[0]) + 0.2 * math.exp(wealth([0], 0.8)[0]) == pytest.approx(1.0)
+    worse = [math.exp(log_wealth_worse([x], 0.2)[0]) for x in (1, -1)]
+    assert 0.4 * worse[0] + 0.6 * worse[1] == pytest.approx(1.0), "E[D] = -delta"
+
+
+def test_anchors_saturate_by_what_the_champion_answered_and_keys_never():
+    assert Gate(PRECISION, SATURATED).saturated(certified=False)
+    assert not Gate(PRECISION, SATURATED).saturated(certified=True)
+    assert not Gate(GateConfig(), SATURATED).saturated(certified=False)
+    assert not Gate(PRECISION, SATURATED.model_copy(update={"champion_hits": 530})).saturated(certified=False)
+    assert not Gate(PRECISION, SATURATED.under(PolicyRef(version=3))).saturated(certified=False)
+    assert not Gate(PRECISION, SATURATED.model_copy(update={"champion_asked": 200, "champion_hits": 190})).saturated(
+        False
+    )
+
+
+def test_the_ledger_learns_the_champions_agreement_from_each_weighing():
+    gate = Gate(PRECISION, GateLedger(champion=PolicyRef(version=2)))
+    gate.decide(answered([1] * 300, [1] * 270 + [0] * 30))
+    assert (gate.ledger.champion, gate.ledger.champion_asked) == (PolicyRef(version=3), 300)
+    assert gate.ledger.champion_hits == 300
+
+
+def rates(candidate: float, champion: float, n: int, seed: int):
+    rng = np.random.default_rng(seed)
+    return rng.random(n) < candidate, rng.random(n) < champion
+
+
+def test_at_saturation_a_peer_of_the_champion_is_promoted_says_so_and_is_not_crowned():
+    verdicts = []
+    for seed in range(40):
+        gate = Gate(PRECISION, SATURATED)
+        decision = gate.decide(answered(*rates(0.925, 0.93, 1200, seed)))
+        assert decision is not None and not decision.new_champion and decision.saturated
+        assert "anchors saturated (champion 93.0%" in decision.reason
+        assert gate.ledger.champion == PolicyRef(version=2)
+        verdicts.append(decision.verdict)
+    assert verdicts.count("promote") == 40
+
+
+def test_at_saturation_what_falls_below_the_floor_is_rejected():
+    verdicts = [
+        Gate(PRECISION, SATURATED).decide(answered(*rates(0.80, 0.93, 1200, seed)), exhausted=True)
+        for seed in range(40)
+    ]
+    assert [v.verdict for v in verdicts if v is not None].count("reject") >= 39
+    assert not any(v is None or v.verdict == "promote" for v in verdicts)
+
+
+def test_a_broken_guard_rejects_whatever_the_probes_say():
+    decision = Gate(GateConfig()).decide(evidence([1] * 100), broken="answers too much alike: entropy 0.10 nats")
+    assert decision is not None and decision.verdict == "reject" and decision.reason.startswith("answers too much")
+
+
+def test_a_promoted_version_that_falls_off_is_regretted_on_fresh_probes_only():
+    gate = Gate(GateConfig())
+    promoted = [1] * 100
+    assert gate.regret(evidence(promoted), 100, saturated=False) is None
+    assert gate.regret(evidence([-1] * 100), 100, saturated=False) is None, "what came before was weighed already"
+    found = gate.regret(evidence([*promoted, *[-1] * 30]), 100, saturated=False)
+    assert found is not None and "more than 0.03 worse than the champion on" in found
+    assert gate.regret(evidence([*promoted, *[0] * 400]), 100, saturated=False) is None
+
+
+def test_at_saturation_the_watch_asks_for_the_floor():
+    gate = Gate(PRECISION, SATURATED)
+    fine, fallen = [1] * 90 + [0] * 10, [0] * 40
+    assert gate.regret(answered(fine * 3, [1] * 300), 100, saturated=True) is None
+    found = gate.regret(answered([*fine, *fallen], [1] * 140), 100, saturated=True)
+    assert found is not None and "fewer than 87.0% of the saturated anchors" in found
+
+
+@pytest.mark.parametrize("rate", [0.93, 0.80])
+def test_the_simulation_of_saturated_anchors_decides_as_the_gate_does(rate):
+    rng = np.random.default_rng(3)
+    hits, champion = draw_pairs(rate, 0.93, 8, rng, 2000)
+    verdicts = weigh_saturated(hits, champion, PRECISION, j=4)
+    names = {"promote": PROMOTED, "reject": REJECTED, "hold": HELD}
+    for row in range(8):
+        decision = Gate(PRECISION, SATURATED).decide(answered(hits[row], champion[row]), exhausted=True)
+        assert decision is not None and names[decision.verdict] == verdicts.verdict[row]
+
+
+def test_below_the_floor_a_run_rarely_promotes_anything():
+    result = simulate_saturated(runs=100, candidates=20, seed=1)
+    assert result["promoted_in_run_ratio"] <= 0.05

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from core.codec import pack_ids
 from core.messages import Imitate, Outcome, PolicyRef, Reinforce
+from training.places import Places
 from training.replay import Replay, Withdrawn
 
 
@@ -101,15 +102,63 @@ def test_the_same_tokens_stand_once_in_a_window_but_rewards_are_never_merged():
     assert ids(replay.draw(0)) == ["a", "c", "x", "y"]
 
 
-def test_a_late_vote_replaces_a_groups_examples_for_the_windows_to_come():
+def test_a_late_vote_replaces_a_prompts_examples_for_the_windows_to_come():
     replay = Replay(1, 2, 0)
     replay.add(full(0))
     replay.draw(0)
     replay.add(full(1))
-    assert replay.replace("g-e0v0", [example("late0", group="g-e0v0")])
-    assert replay.replace("g-e1v0", [])
+    again = outcome(0, example("late0", group="g-e0v0")).model_copy(update={"revision": 1})
+    assert replay.replace(again)
+    assert not replay.replace(again), "settled with no more votes than before"
+    assert replay.replace(outcome(1).model_copy(update={"revision": 2}))
     assert ids(replay.draw(0)) == ["late0"]
-    assert not replay.replace("unknown", [])
+    assert not replay.replace(outcome(9).model_copy(update={"revision": 1}))
+    assert [(e.place, e.revision) for e in replay.held()] == [(0, 1), (1, 2)]
+
+
+def test_what_was_too_old_at_its_draw_stays_out_when_it_is_settled_again():
+    replay = Replay(1, 2, max_lag=0)
+    for version in (1, 2):
+        replay.publish(version)
+    replay.add(outcome(0, example("old", 1), example("new", 2)))
+    assert ids(replay.draw(2)) == ["new"]
+    again = outcome(0, example("old", 1), example("new", 2), example("other", 2))
+    replay.replace(again.model_copy(update={"revision": 1}))
+    assert ids(replay.again(1)) == ["new", "other"]
+
+
+def test_what_people_wrote_fills_no_more_than_its_share_of_a_window():
+    def written(name):
+        return example(name).model_copy(update={"by": "person"})
+
+    replay = Replay(2, 1, 0, written_share=0.25)
+    replay.add(outcome(0, *(example(f"own{i}") for i in range(7)), *(written(f"theirs{i}") for i in range(5))))
+    replay.add(outcome(1, written("late")))
+    assert ids(replay.draw(0)) == [*(f"own{i}" for i in range(7)), "theirs0", "theirs1"]
+    nothing_else = Replay(1, 1, 0, written_share=0.25)
+    nothing_else.add(outcome(0, written("alone")))
+    assert ids(nothing_else.draw(0)) == []
+
+
+def test_a_long_run_remembers_its_places_in_the_room_of_the_gaps_between_them():
+    replay = Replay(4, 2, 1)
+    for place in range(400):
+        replay.add(full(place))
+        if replay.ready():
+            replay.draw(0)
+    assert replay._places.runs == 1 and len(replay._places) == 400
+    assert len(replay._group_ids) == (2 + 1 + 1) * 4 and len(replay._drawn) == len(replay._oldest) == 4
+    assert replay.add(full(3)) == "duplicate"
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=80))
+def test_places_are_a_set_of_numbers(moves):
+    places, model = Places.below(10, but=(3, 4, 20)), {*range(10)} - {3, 4}
+    for adds, place in moves:
+        (places.add if adds else places.discard)(place)
+        (model.add if adds else model.discard)(place)
+        assert [p for p in range(32) if p in places] == sorted(model) and len(places) == len(model)
+        assert places.runs == sum(p - 1 not in model for p in model)
 
 
 def test_a_rejected_versions_waiting_prompts_go_and_are_collected_anew():
@@ -158,7 +207,7 @@ def test_the_base_cannot_be_quarantined():
 )
 def test_in_any_history_no_group_is_new_twice_and_a_restart_draws_the_same(seed, groups, windows, steps):
     replay = Replay(groups, windows, max_lag=1)
-    kept, drawn, newest_at_draw, new_groups = [], {}, {}, []
+    kept, drawn, oldest_at_draw, new_groups = [], {}, {}, []
     bad: set[int] = set()
     version, published = 0, []
     for place in range(steps):
@@ -167,10 +216,11 @@ def test_in_any_history_no_group_is_new_twice_and_a_restart_draws_the_same(seed,
             delivered = delivered.model_copy(update={"imitate": ()})
         if replay.add(delivered) in ("accepted", "filtered"):
             kept.append(delivered)
+        oldest = replay.oldest_fresh(version)
         if seed.random() < 0.3 and (window := replay.draw(version)):
             assert all(e.policy.version not in bad for e in window.examples)
             drawn[window.number] = replay.drawn_places(window.number)
-            newest_at_draw[window.number] = version
+            oldest_at_draw[window.number] = oldest
             new_groups += window.group_ids
             version = window.number
             published.append(version)
@@ -182,7 +232,7 @@ def test_in_any_history_no_group_is_new_twice_and_a_restart_draws_the_same(seed,
     assert len(new_groups) == len(set(new_groups))
     assert all(len(places) == groups for places in drawn.values())
     again = Replay(groups, windows, max_lag=1)
-    again.restore(kept, drawn, bad, versions=published, newest_at_draw=newest_at_draw)
+    again.restore(kept, drawn, bad, versions=published, oldest_at_draw=oldest_at_draw)
     assert again.counts().prompts_waiting == replay.counts().prompts_waiting
     for extra in range(groups):
         assert replay.add(full(1000 + extra)) == again.add(full(1000 + extra)) == "accepted"

@@ -128,6 +128,13 @@ def test_an_empty_window_is_no_error(model_path):
     assert (stats["steps"], stats["examples"], stats["loss"]) == (0, 0, 0)
 
 
+def test_a_scaled_learning_rate_is_a_lower_one(model_path):
+    scaled, lower = learner(model_path, KINDS[1], lr=4e-3), learner(model_path, KINDS[1], lr=1e-3)
+    assert scaled.train(window(), lr_scale=0.25)["lr_scale"] == 0.25
+    lower.train(window())
+    assert all(torch.allclose(tensor, lower.weights()[name], atol=1e-7) for name, tensor in scaled.weights().items())
+
+
 def test_the_learner_may_be_asked_to_wait_between_steps(model_path):
     waits: list[int] = []
     stats = learner(model_path, KINDS[0]).train(window(), lambda: waits.append(1))

@@ -1,5 +1,6 @@
 """Real runs: each test file may start one system; a run is a child process, as a user would start it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -22,12 +23,19 @@ class Run:
     def __init__(self, folder: Path, *arguments: str, config: str = "configs/tiny.yaml", start_s: float = 240) -> None:
         self.dir = folder / "run"
         self.log = folder / "up.log"
-        command = [sys.executable, "-m", "actors.cli", "up", "--config", config, "--port", "0", "--dir", str(self.dir)]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, *arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
         self._start_s = start_s
+        self._up("--config", config, "--port", "0", *arguments)
+
+    def _up(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "actors.cli", "up", "--dir", str(self.dir), *arguments]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def again(self) -> None:
+        """Start once more on the same run directory."""
+        self._up()
 
     @property
     def url(self) -> str:
@@ -35,8 +43,8 @@ class Run:
         deadline = time.monotonic() + self._start_s
         while time.monotonic() < deadline:
             live = self.dir / "live.json"
-            if live.is_file():
-                return json.loads(live.read_text())["url"]
+            if live.is_file() and (body := json.loads(live.read_text()))["pid"] == self.process.pid:
+                return body["url"]
             if self.process.poll() is not None:
                 pytest.fail(f"up ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.2)
@@ -58,6 +66,15 @@ class Run:
             return []
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
+
+    def those(self, title: str) -> list[psutil.Process]:
+        """Processes by what their command lines begin with now: Ray renames a worker once it hosts an actor."""
+        found: list[psutil.Process] = []
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):  # some end while we look
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+        return found
 
     def interrupt(self, timeout_s: float = 60) -> int:
         self.process.send_signal(signal.SIGINT)

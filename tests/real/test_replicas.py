@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 import httpx
-import psutil
 import pytest
 
 from core.messages import Decision
@@ -13,10 +12,6 @@ from tests.real.conftest import Run
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 BODY = {"model": "policy", "messages": [{"role": "user", "content": "Tom has 5 apples."}], "max_tokens": 8}
-
-
-def replicas(run: Run) -> list[psutil.Process]:
-    return [p for p in run.family() if "ServeReplica" in " ".join(p.cmdline())]
 
 
 def until(what: str, run: Run, condition: Callable[[], bool], timeout_s: float = 400) -> None:
@@ -29,7 +24,7 @@ def until(what: str, run: Run, condition: Callable[[], bool], timeout_s: float =
 def test_a_replica_that_joins_late_answers_with_the_served_version_only(start_run: Callable[..., Run]) -> None:
     run = start_run("serve.replicas=2", "learning.groups_per_window=96", "report.questions=null")
     http = httpx.Client(base_url=run.url, trust_env=False, timeout=60)
-    assert len(replicas(run)) == 2
+    assert len(run.those("ray::ServeReplica")) == 2
     until("promotion", run, lambda: run.status()["versions"]["slots"]["serve"] > 0)
     until(
         "proof in both",
@@ -39,7 +34,7 @@ def test_a_replica_that_joins_late_answers_with_the_served_version_only(start_ru
     http.post("/admin/pause", json={})
     served = run.status()["versions"]["slots"]["serve"]
     before = set(run.status()["versions"]["replicas"])
-    replicas(run)[0].kill()
+    run.those("ray::ServeReplica")[0].kill()
     seen: set[str] = set()
 
     def joined() -> bool:

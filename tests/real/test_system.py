@@ -20,6 +20,8 @@ from tests.real.conftest import ROOT, Run
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 Start = Callable[..., Run]
 QUESTION = "Tom has 5 apples. He buys 3 apples. How many apples does Tom have now?"
+LONGEST_WAIT_S = 5.0
+"""Of a stage for another, beside users, two other stages and whatever else the machine does; most take under 1."""
 SMALL = ("learning.groups_per_window=96", "report.per_version=120", "report.final=120", "gate.max_probes=400")
 
 
@@ -39,6 +41,39 @@ def spans_of(events: list[Event], opening: str, closing: str) -> list[tuple[floa
     """From when to when each version was between these two events."""
     began = {e.detail["version"]: e.at for e in events if e.kind == opening}
     return [(began[e.detail["version"]], e.at) for e in events if e.kind == closing and e.detail["version"] in began]
+
+
+def filled(reader: RunReader) -> dict[int, float]:
+    """Window -> when the last of its prompts was voted on."""
+    prompts = {outcome.place: outcome.prompt_id for outcome in reader.outcomes()}
+    cast = {vote.prompt_id: vote.cast_at for vote in reader.all("votes", Vote)}
+    windows = {int(name.removeprefix("window:")): body["places"] for name, body in reader.facts("window:").items()}
+    return {number: max(cast.get(prompts[p], 0.0) for p in places) for number, places in windows.items()}
+
+
+def waits(reader: RunReader) -> dict[str, list[float]]:
+    """Seconds for which each stage stood still though its input lay there, from the run's history: a stage begins
+    when its input is there and its own work before is done, whichever is later."""
+    events, full, drawn = reader.events(), filled(reader), 0.0
+    at = {(e.kind, e.detail["version"]): e.at for e in events if "version" in e.detail}
+    free = {"train": 0.0, "weigh": 0.0}
+    found: dict[str, list[float]] = {"draw": [], "train": [], "prove": [], "weigh": []}
+    for event in events:
+        version = event.detail.get("version")
+        if event.kind == "drawn":
+            found["draw"].append(event.at - max(full[event.detail["window"]], free["train"]))
+            drawn = event.at
+        elif event.kind == "training":
+            found["train"].append(event.at - drawn)
+        elif event.kind == "published":
+            free["train"] = event.at
+        elif event.kind == "proven":
+            found["prove"].append(event.at - at["published", version])
+        elif event.kind == "weighing" and ("proven", version) in at:
+            found["weigh"].append(event.at - max(at["proven", version], free["weigh"]))
+        elif event.kind == "weighed":
+            free["weigh"] = event.at
+    return found
 
 
 def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None:
@@ -98,6 +133,11 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
     for opening, closing in (("training", "published"), ("weighing", "decided")):
         spans = spans_of(events, opening, closing)
         assert any(began < at < ended for at in cast for began, ended in spans), f"no vote was cast while {opening}"
+
+    # and none of them stood still for long while its input lay there
+    for stage, seconds in waits(reader).items():
+        assert seconds, stage
+        assert max(seconds) < LONGEST_WAIT_S, (stage, seconds)
 
     page = http.get("/metrics").text
     assert "ratchet_tokens_total" in page

@@ -2,14 +2,41 @@
 
 Importing this loads no torch, so that a start-up check is cheap; the function itself is loaded where it is used."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
+from core.config import LearningConfig
 from core.errors import ObjectiveError
-from core.messages import Example, Imitate
+from core.messages import Example, Imitate, Reinforce
 from core.protocols import Method
+
+Column = Literal["advantage", "behaviour", "proximal", "reference"]
+"""One number a completion token. advantage: the example's. The others are log-probabilities (nats): behaviour, of the
+engine as sampled; proximal, of the weights before the window's first step; reference, of the base model."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective wants besides logits, targets and weights, with the settings of this run."""
+
+    columns: tuple[Column, ...] = ()
+    """Keyword arguments of the function, each float[N]."""
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Keyword arguments that stay the same."""
+    mean: Literal["token", "sequence"] = "token"
+    """Over what a step's loss is the mean, weights apart."""
+
+
+def _plain(learning: LearningConfig) -> Terms:
+    return Terms()
+
+
+def _grpo(learning: LearningConfig) -> Terms:
+    chosen = learning.grpo
+    reference: tuple[Column, ...] = ("reference",) if chosen.kl > 0 else ()
+    return Terms(("advantage", "behaviour", "proximal", *reference), {"settings": chosen}, chosen.mean)
 
 
 @dataclass(frozen=True)
@@ -18,14 +45,19 @@ class Objective:
 
     name: str
     eats: type[Example]
+    terms: Callable[[LearningConfig], Terms] = _plain
 
     @property
-    def function(self) -> Callable[[Any, Any, Any], Any]:
-        """`function(logits_NV, targets_N, weight_N)`: the weighted sum of the loss over N completion tokens."""
+    def function(self) -> Callable[..., Any]:
+        """`function(logits_NV, targets_N, weight_N, **columns)`: the weighted sum of the loss over N completion
+        tokens."""
         return getattr(import_module(f"{__name__}.{self.name}"), self.name)
 
 
-OBJECTIVES = {objective.name: objective for objective in (Objective("sft", eats=Imitate),)}
+OBJECTIVES = {
+    objective.name: objective
+    for objective in (Objective("sft", eats=Imitate), Objective("grpo", eats=Reinforce, terms=_grpo))
+}
 
 
 def objective(name: str) -> Objective:

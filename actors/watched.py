@@ -1,0 +1,45 @@
+"""A policy that tells how long its last answer is ago, for whoever looks after the actor that asks it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.clock import Clock, Pulse
+from core.messages import Candidate, PolicyRef, Prompt, Sampling
+from core.protocols import Policy
+
+
+class WatchedPolicy:
+    def __init__(self, policy: Policy, clock: Clock) -> None:
+        self._policy = policy
+        self.tokens: Counter[str] = policy.tokens
+        self._asking = 0
+        self._pulse = Pulse(clock)
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since the last answer, while one is waited for; else 0."""
+        return self._pulse.quiet_s
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
+        with self._waiting():
+            return await self._policy.generate(prompt, sampling, ref)
+
+    async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
+        with self._waiting():
+            return await self._policy.logprobs(prompt, text, ref)
+
+    async def render(self, prompt: Prompt, text: str) -> Candidate:
+        with self._waiting():
+            return await self._policy.render(prompt, text)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        if self._asking == 0:
+            self._pulse.moved()
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
+            self._pulse.moved() if self._asking else self._pulse.idle()

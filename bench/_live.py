@@ -1,0 +1,208 @@
+"""A run under live load, for drills: its processes, users who ask it, people who vote, and what they were told."""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from core.errors import RatchetError
+from core.store import RunReader
+
+CLIENTS = 6
+LIMIT_S = 180.0
+BODY = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": 60, "ignore_eos": True}
+
+
+class LiveRun:
+    """`ratchet up` as a child of its own session; started again on the same directory it resumes."""
+
+    def __init__(self, folder: Path, config: str, seed: int, settings: Sequence[str]) -> None:
+        self.folder = folder
+        self.dir = folder / "run"
+        self._first = ["--config", config, "--port", "0", "--seed", str(seed), *settings]
+        self.child: subprocess.Popen[bytes] | None = None
+
+    async def up(self) -> None:
+        known = (self.dir / "config.yaml").is_file()
+        command = [sys.executable, "-m", "actors.cli", "up", "--dir", str(self.dir), *([] if known else self._first)]
+        with (self.folder / "up.log").open("a") as log:
+            self.child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        await self.until("the run to serve", lambda: self.url() is not None)
+
+    def url(self) -> str | None:
+        """None while it is not up. Raises: SystemExit when it ended."""
+        if self.child is None or self.child.poll() is not None:
+            raise SystemExit(f"the run ended; see {self.folder}/up.log")
+        live = self.dir / "live.json"
+        body = json.loads(live.read_text()) if live.is_file() else {}
+        return body.get("url") if body.get("pid") == self.child.pid else None
+
+    async def stop(self) -> None:
+        if self.child is not None and self.child.poll() is None:
+            self.child.send_signal(signal.SIGINT)
+            await asyncio.to_thread(self.child.wait, 90)
+
+    async def kill(self) -> None:
+        """Every process at once."""
+        for process in self.family():
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        if self.child is not None:
+            await asyncio.to_thread(self.child.wait, 30)
+
+    def family(self) -> list[psutil.Process]:
+        if self.child is None or self.child.poll() is not None:
+            return []
+        return [psutil.Process(self.child.pid), *psutil.Process(self.child.pid).children(recursive=True)]
+
+    def those(self, title: str) -> list[psutil.Process]:
+        """By what their command lines say now: Ray renames a worker once it hosts an actor."""
+        found: list[psutil.Process] = []
+        for process in self.family():
+            try:
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    async def until(self, what: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"waited {LIMIT_S:.0f} s for {what}; see {self.folder}/up.log")
+            await asyncio.sleep(0.1)
+
+
+@dataclass
+class Told:
+    """What clients were told, kept over restarts of a drill."""
+
+    folder: Path
+    votes: set[str] = field(default_factory=set[str])
+    versions: Counter[str] = field(default_factory=Counter[str])
+    failed: Counter[str] = field(default_factory=Counter[str])
+    requests: int = 0
+    delivered: int = 0
+    """The most outcomes that the buffer ever said to hold."""
+
+    def load(self) -> None:
+        if (self.folder / "votes.txt").is_file():
+            self.votes = set((self.folder / "votes.txt").read_text().split())
+        if (self.folder / "told.json").is_file():
+            body = json.loads((self.folder / "told.json").read_text())
+            self.versions, self.failed = Counter(body["versions"]), Counter(body["failed"])
+            self.requests, self.delivered = body["requests"], body["delivered"]
+
+    def save(self) -> None:
+        counts = {"versions": self.versions, "failed": self.failed}
+        body = json.dumps({**counts, "requests": self.requests, "delivered": self.delivered})
+        (self.folder / "told.json").write_text(body)
+        (self.folder / "votes.txt").write_text("\n".join(sorted(self.votes)))
+
+
+class Load:
+    """Users who ask without end, half of them streaming, and people who vote on what was explored. No retries."""
+
+    def __init__(self, run: LiveRun, client: httpx.AsyncClient) -> None:
+        self._run = run
+        self._client = client
+        self.told = Told(run.folder)
+        self.told.load()
+        self.answered_at = 0.0
+        self.down = False
+        """Nobody asks while the whole run is down on purpose."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._ask_for_ever()) for _ in range(CLIENTS)]
+        self._tasks.append(asyncio.create_task(self._vote_for_ever()))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.told.save()
+
+    async def status(self) -> dict[str, Any] | None:
+        try:
+            reply = await self._client.get(f"{self._run.url()}/status", timeout=10)
+            status = reply.json() if reply.is_success else None
+        except (httpx.HTTPError, ValueError):
+            return None
+        if status is not None and "accepted" in status.get("buffer", {}):
+            held = status["buffer"]["accepted"] + status["buffer"]["filtered"]
+            self.told.delivered = max(self.told.delivered, held)
+        return status
+
+    async def _ask_for_ever(self) -> None:
+        for number in range(10**9):
+            await asyncio.sleep(0.2 if self.down else 0.05)
+            if not self.down:
+                await self._ask({**BODY, "stream": number % 2 == 0})
+
+    async def _ask(self, body: dict[str, Any]) -> None:
+        began = False
+        try:
+            async with self._client.stream("POST", f"{self._run.url()}/v1/completions", json=body) as reply:
+                if not reply.is_success:
+                    return await self._fail(f"status {reply.status_code}")
+                version, ended = reply.headers["x-policy-version"], not body["stream"]
+                async for line in reply.aiter_lines():
+                    began = began or bool(line)
+                    ended = ended or line.startswith("data: [DONE]")
+        except httpx.HTTPError as error:
+            return await self._fail("cut off while streaming" if began else type(error).__name__)
+        if not ended:
+            return await self._fail("cut off while streaming")
+        self.told.requests += 1
+        self.told.versions[version] += 1
+        self.answered_at = time.monotonic()
+
+    async def _fail(self, kind: str) -> None:
+        if not self.down:
+            self.told.requests += 1
+            self.told.failed[kind] += 1
+        await asyncio.sleep(0.1)
+
+    async def _vote_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            prompts = await asyncio.to_thread(self._explored)
+            if self.down or not prompts:
+                continue
+            votes = [
+                {"id": uuid.uuid4().hex, "prompt_id": prompt, "answer": "7", "by": "person", "voter": f"user-{i % 5}"}
+                for i, prompt in enumerate(random.sample(prompts, min(4, len(prompts))))
+            ]
+            try:
+                reply = await self._client.post(f"{self._run.url()}/admin/vote", json={"argument": votes})
+            except httpx.HTTPError:
+                continue
+            if reply.is_success:
+                self.told.votes.update(vote["id"] for vote in votes)
+
+    def _explored(self) -> list[str]:
+        """Prompts that were explored lately."""
+        try:
+            reader = RunReader(self._run.dir)
+        except RatchetError:  # a run that is just being made
+            return []
+        try:
+            return [o.prompt_id for o in reader.briefs(after_place=reader.count("outcomes") - 50) if o.prompt_id]
+        finally:
+            reader.close()

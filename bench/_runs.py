@@ -1,0 +1,49 @@
+"""Runs with an end as child processes, each in a directory of its own, and what they served."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.evaluator import ACCURACY
+from actors.report import FINAL
+from core.messages import Decision
+from core.store import RunReader
+from training.evaluate import paired_difference
+
+
+def finished(folder: Path, config: str, versions: int, seed: int, settings: Sequence[str]) -> dict[str, Any]:
+    """The report of `ratchet up --versions N` in `folder`. One that is finished is not run again, one that was
+    interrupted goes on. Raises: CalledProcessError."""
+    if not (folder / "report.json").is_file():
+        command = [sys.executable, "-m", "actors.cli", "up", "--config", config, "--versions", str(versions)]
+        command += ["--seed", str(seed), "--port", "0", "--dir", str(folder), *settings]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return json.loads((folder / "report.json").read_text())
+
+
+def served_hits(folder: Path) -> dict[int, list[bool]]:
+    """Outcomes of the base and of every promoted version that was measured, in order, on the same report questions."""
+    reader = RunReader(folder)
+    promoted = {d.candidate.version for d in reader.all("decisions", Decision) if d.verdict == "promote"}
+    measured = {int(name.removeprefix(ACCURACY)): body["hits"] for name, body in reader.facts(ACCURACY).items()}
+    final = {int(body["version"]): body["hits"] for body in reader.facts(FINAL).values()}
+    reader.close()
+    bits = final | measured
+    shared = min((len(hits) for hits in bits.values()), default=0)  # all were asked the same, in the same order
+    return {v: [bit == "1" for bit in bits[v][:shared]] for v in sorted({0, *promoted}) if v in bits}
+
+
+def worst_drop(hits: Mapping[int, Sequence[bool]]) -> tuple[float, float]:
+    """The largest drop of a version from the best before it, on the same questions: its lower 95% paired bound, and
+    the largest as it was seen. 0 when nothing was surely worse, or seen to be."""
+    bound, seen, best = 0.0, 0.0, min(hits, default=0)
+    for version in sorted(hits):
+        if sum(hits[version]) > sum(hits[best]):
+            best = version
+        elif version != best:
+            mean, least = paired_difference(hits[best], hits[version])
+            bound, seen = max(bound, least), max(seen, mean)
+    return bound, seen

@@ -1,0 +1,160 @@
+"""Is anything acknowledged lost when any process is killed at any moment, and what do users notice?
+
+A run with two policy replicas learns, is asked and is voted on while a random process of it gets SIGKILL: store,
+buffer, collector, trainer, evaluator, versions, a policy replica, an engine, now and then all of them at once. Before
+the next kill the run must have recovered. At the end the store is held against what clients were told.
+
+`recovery_s`: until every part answers, every replica serves what is to be served, and users are answered; `service_s`:
+until a user is answered. Every kill is written to --out, so this can be stopped and started.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from bench._live import CLIENTS, LIMIT_S, LiveRun, Load
+from core.messages import Decision
+from core.store import RunReader
+
+PARTS = {
+    "store": "ray::Store",
+    "buffer": "ray::Buffer",
+    "collector": "ray::Collector",
+    "trainer": "ray::Trainer",
+    "evaluator": "ray::Evaluator",
+    "versions": "ray::Versions",
+    "replica": "ray::ServeReplica",
+    "engine": "VLLM::EngineCore",
+}
+EVERYTHING = "everything"
+EVERYTHING_RATIO = 0.03
+REPLICAS = 2
+SETTINGS = (
+    f"serve.replicas={REPLICAS}",
+    "learning.groups_per_window=128",
+    "learning.plateau=null",
+    "report.questions=null",
+    "run.cpu_share=0.8",
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-crash"))
+    parser.add_argument("--config", default="configs/tiny.yaml")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.quick:
+        options.kills, options.out = 4, options.out / "quick"
+    options.out.mkdir(parents=True, exist_ok=True)
+    return asyncio.run(drill(options))
+
+
+async def drill(options: argparse.Namespace) -> dict[str, Any]:
+    log = options.out / "kills.jsonl"
+    kills = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    rng = random.Random(f"{options.seed}:{len(kills)}")
+    live = LiveRun(options.out, options.config, options.seed, SETTINGS)
+    limits = httpx.Limits(max_connections=4 * CLIENTS)
+    async with httpx.AsyncClient(timeout=60, trust_env=False, limits=limits) as client:
+        load = Load(live, client)
+        await live.up()
+        load.start()
+        try:
+            await recovered(load)
+            while len(kills) < options.kills:
+                await asyncio.sleep(rng.uniform(1, 6))
+                kills.append(await kill_one(live, load, rng))
+                with log.open("a") as file:
+                    file.write(json.dumps(kills[-1]) + "\n")
+                load.told.save()
+                print(kills[-1], file=sys.stderr, flush=True)
+        finally:
+            await load.stop()
+            await live.stop()
+    return account(live, load, kills)
+
+
+async def kill_one(live: LiveRun, load: Load, rng: random.Random) -> dict[str, Any]:
+    victim = EVERYTHING if rng.random() < EVERYTHING_RATIO else rng.choice(list(PARTS))
+    if victim == EVERYTHING:
+        load.down, killed_at = True, time.monotonic()
+        await live.kill()
+        await live.up()
+        load.down = False
+    else:
+        title = PARTS[victim]
+        await live.until(f"a {victim}", lambda: bool(live.those(title)))
+        before = {process.pid for process in live.those(title)}
+        killed_at = time.monotonic()
+        rng.choice(live.those(title)).kill()
+        await live.until(f"a new {victim}", lambda: bool({p.pid for p in live.those(title)} - before))
+    await live.until("an answer", lambda: load.answered_at > killed_at)
+    service_s = load.answered_at - killed_at
+    await recovered(load)
+    found = {"recovery_s": time.monotonic() - killed_at, "service_s": service_s}
+    return {"victim": victim, **{name: round(seconds, 2) for name, seconds in found.items()}}
+
+
+async def recovered(load: Load) -> None:
+    """Every part answers, and every replica serves what is to be served."""
+    deadline = time.monotonic() + LIMIT_S
+    while not whole(await load.status()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no recovery within {LIMIT_S:.0f} s")
+        await asyncio.sleep(0.2)
+
+
+def whole(status: dict[str, Any] | None) -> bool:
+    if status is None or any("away" in part for part in status.values()):
+        return False
+    reporting = [replica for replica in status["versions"]["replicas"].values() if replica["age_s"] < 6]
+    return len(reporting) == REPLICAS and {r["serving"] for r in reporting} == {status["versions"]["slots"]["serve"]}
+
+
+def account(live: LiveRun, load: Load, kills: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the store has against what clients were told."""
+    reader, told = RunReader(live.dir), load.told
+    kept, outcomes = set(reader.ids("votes")), reader.count("outcomes")
+    places = [place for body in reader.facts("window:").values() for place in body["places"]]
+    promoted = {str(d.candidate.version) for d in reader.all("decisions", Decision) if d.verdict == "promote"}
+    versions = len(reader.versions())
+    reader.close()
+    recovery, service = ([kill[name] for kill in kills] for name in ("recovery_s", "service_s"))
+    return {
+        "kills": len(kills),
+        "lost": len(told.votes - kept) + max(0, told.delivered - outcomes),
+        "duplicated": len(places) - len(set(places)),
+        "unpromoted_answers": sum(n for version, n in told.versions.items() if version not in promoted | {"0"}),
+        "recovery_s_p50": float(np.percentile(recovery, 50)),
+        "recovery_s_p99": float(np.percentile(recovery, 99)),
+        "service_s_p99": float(np.percentile(service, 99)),
+        "requests": told.requests,
+        "failed_requests": dict(told.failed),
+        "votes_acknowledged": len(told.votes),
+        "samples_acknowledged": told.delivered,
+        "versions_learned": versions,
+        "by_victim": {victim: figures for victim in (*PARTS, EVERYTHING) if (figures := of(victim, kills))},
+    }
+
+
+def of(victim: str, kills: list[dict[str, Any]]) -> dict[str, float]:
+    mine = [kill for kill in kills if kill["victim"] == victim]
+    if not mine:
+        return {}
+    return {
+        "kills": len(mine),
+        "recovery_s_median": float(np.median([kill["recovery_s"] for kill in mine])),
+        "recovery_s_max": max(kill["recovery_s"] for kill in mine),
+        "service_s_max": max(kill["service_s"] for kill in mine),
+    }

@@ -1,0 +1,109 @@
+"""Does anything grow? Everything at once on two cores for an hour: memory and file descriptors of all processes.
+
+Two policy replicas, users who ask, people who vote, learning that never rests. Every ten seconds all processes of the
+run are measured; the slope is a least-squares line over the second half, when caches are warm.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+from bench._live import CLIENTS, LiveRun, Load
+from bench.crash import SETTINGS, recovered
+from core.store import RunReader
+
+LOOK_S = 10.0
+ERRORS = ("hung", "restarted", "swap_hung", "proof_failed", "weighing_failed", "alert")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-soak"))
+    parser.add_argument("--config", default="configs/tiny.yaml")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.quick:
+        options.minutes, options.out = 0.5, options.out / "quick"
+    options.out.mkdir(parents=True, exist_ok=True)
+    return asyncio.run(soak(options))
+
+
+async def soak(options: argparse.Namespace) -> dict[str, Any]:
+    live = LiveRun(options.out, options.config, options.seed, SETTINGS)
+    async with httpx.AsyncClient(
+        timeout=60, trust_env=False, limits=httpx.Limits(max_connections=4 * CLIENTS)
+    ) as client:
+        load = Load(live, client)
+        await live.up()
+        load.start()
+        try:
+            await recovered(load)
+            rows = [row async for row in looks(live, load, 60 * options.minutes)]
+        finally:
+            await load.stop()
+            await live.stop()
+    with (options.out / "looks.jsonl").open("a") as log:
+        log.writelines(json.dumps(row) + "\n" for row in rows)
+    later = rows[len(rows) // 2 :]
+    reader = RunReader(live.dir)
+    events = [event.kind for event in reader.events(*ERRORS)]
+    reader.close()
+    parts = {title for row in later for title in row["by_title"]}
+    return {
+        "minutes": options.minutes,
+        "rss_slope_mb_per_h": slope(later, lambda row: row["rss_mb"]),
+        "fd_slope_per_h": slope(later, lambda row: row["fds"]),
+        "errors": sum(load.told.failed.values()) + len(events),
+        "failed_requests": dict(load.told.failed),
+        "error_events": events,
+        "requests": load.told.requests,
+        "rss_mb": later[-1]["rss_mb"],
+        "rss_slope_by_process": {
+            title: slope(later, lambda row, title=title: row["by_title"].get(title, 0.0)) for title in sorted(parts)
+        },
+    }
+
+
+async def looks(live: LiveRun, load: Load, seconds: float) -> AsyncIterator[dict[str, Any]]:
+    started = time.monotonic()
+    while (at_s := time.monotonic() - started) < seconds:
+        await load.status()
+        row = look(live)
+        print(f"{at_s:.0f} s: {row['rss_mb']:.0f} MB, {row['fds']} descriptors", file=sys.stderr, flush=True)
+        yield {"at_s": at_s, **row}
+        await asyncio.sleep(LOOK_S)
+
+
+def look(live: LiveRun) -> dict[str, Any]:
+    """Proportional memory would be better and costs 20 times as much to read; shared pages count for each process."""
+    rss_mb, fds = 0.0, 0
+    by_title: dict[str, float] = {}
+    for process in live.family():
+        try:
+            title = (process.cmdline() or [process.name()])[0].split(".")[0][:40]
+            mine = process.memory_info().rss / 2**20
+            fds += process.num_fds()
+        except psutil.Error:
+            continue
+        rss_mb += mine
+        by_title[title] = by_title.get(title, 0.0) + mine
+    return {"rss_mb": rss_mb, "fds": fds, "by_title": by_title}
+
+
+def slope(rows: list[dict[str, Any]], value: Any) -> float:
+    """Per hour, by least squares."""
+    hours = np.array([row["at_s"] for row in rows]) / 3600
+    if len(hours) < 2:
+        return float("nan")
+    return round(float(np.polyfit(hours, np.array([value(row) for row in rows]), 1)[0]), 2)

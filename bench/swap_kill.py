@@ -1,0 +1,127 @@
+"""Does a swap still cost no request when a replica dies in it? 100 swaps under full load, a kill in every tenth.
+
+Two policy replicas, 64 clients that stream 100 tokens each without end, which is more than both engines have seats. In
+every tenth swap one replica gets SIGKILL while the other stages; the next ten begin when its successor serves.
+`failed`: requests that failed before their first token. `truncated`: answers cut short by a replica that was not
+killed. `mixed`: replicas that end on another version than the rest, and answers by a version that was not wanted.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import psutil
+
+from bench.swap import TOKENS, VERSIONS, service
+from core.messages import PolicyRef
+
+CLIENTS = 64
+REPLICAS = 2
+JOIN_S = 180.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--kind", choices=("lora", "full"), default="lora")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    return asyncio.run(Drill(10 if options.quick else options.swaps, options.seed).run(options.kind))
+
+
+@dataclass
+class Drill:
+    swaps: int
+    seed: int
+    wanted: set[str] = field(default_factory=lambda: {"0"})
+    killed: set[str] = field(default_factory=set[str])
+    seen: Counter[str] = field(default_factory=Counter[str])
+    cut: Counter[str] = field(default_factory=Counter[str])
+    """Replica -> answers that ended early on it."""
+    alien: int = 0
+
+    async def run(self, kind: str) -> dict[str, Any]:
+        rng = random.Random(self.seed)
+        async with service(kind, f"serve.replicas={REPLICAS}") as (actor, url, versions):
+            async with httpx.AsyncClient(
+                base_url=url, timeout=120, trust_env=False, limits=httpx.Limits(max_connections=CLIENTS)
+            ) as client:
+                stop = asyncio.Event()
+                clients = [asyncio.create_task(self._stream_for_ever(client, stop)) for _ in range(CLIENTS)]
+                for number in range(1, self.swaps + 1):
+                    self.wanted.add(str(number))
+                    like = versions[number % VERSIONS].model_copy(update={"ref": PolicyRef(version=number)})
+                    swapping = asyncio.ensure_future(actor.serve.remote(like))
+                    if number % 10 == 5:
+                        await asyncio.sleep(rng.uniform(0, 0.1))
+                        self._kill(rng)
+                    await swapping
+                    if number % 10 == 5:
+                        await self._joined(actor)
+                    print(f"swap {number} of {self.swaps}", file=sys.stderr, flush=True)
+                stop.set()
+                await asyncio.gather(*clients)
+            found = await actor.found.remote()
+        serving = Counter(found["serving"].values())
+        return {
+            "swaps": self.swaps,
+            "kills": len(self.killed),
+            "requests": sum(self.seen.values()),
+            "failed": self.seen["failed"],
+            "truncated": sum(n for replica, n in self.cut.items() if _pid(replica) not in self.killed),
+            "cut_on_the_killed": sum(n for replica, n in self.cut.items() if _pid(replica) in self.killed),
+            "mixed": self.alien + len(serving) - 1,
+            "replicas": sum(serving.values()),
+            "unproven": len(found["failed"]),
+            "outcomes": dict(self.seen),
+        }
+
+    def _kill(self, rng: random.Random) -> None:
+        """SIGKILL for one replica."""
+        family = psutil.Process().children(recursive=True)
+        victim = rng.choice([p for p in family if "ray::ServeReplica" in " ".join(p.cmdline())])
+        self.killed.add(str(victim.pid))
+        victim.kill()
+
+    async def _joined(self, actor: Any) -> None:
+        async with asyncio.timeout(JOIN_S):
+            while len((await actor.found.remote())["serving"]) < REPLICAS:
+                await asyncio.sleep(0.5)
+
+    async def _stream_for_ever(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
+        body = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": TOKENS, "stream": True}
+        body |= {"ignore_eos": True, "temperature": 1.0}
+        while not stop.is_set():
+            began, ended, replica = False, False, ""
+            try:
+                async with client.stream("POST", "/v1/completions", json=body) as reply:
+                    if not reply.is_success:
+                        self.seen["failed"] += 1
+                        self.seen[f"status {reply.status_code}: {(await reply.aread())[:200]!r}"] += 1
+                        continue
+                    replica = reply.headers["x-policy-replica"]
+                    self.alien += reply.headers["x-policy-version"] not in self.wanted
+                    async for line in reply.aiter_lines():
+                        if line.startswith("data: {"):
+                            began = True
+                            ended = ended or json.loads(line[6:])["choices"][0]["finish_reason"] == "length"
+            except httpx.HTTPError as error:
+                self.seen[type(error).__name__] += 1
+                if not began:
+                    self.seen["failed"] += 1
+                    continue
+            self.seen["whole" if ended else "cut"] += 1
+            if not ended:
+                self.cut[replica] += 1
+
+
+def _pid(replica: str) -> str:
+    """A replica's name ends in its process."""
+    return replica.rpartition(".")[2]

@@ -1,0 +1,46 @@
+"""Every benchmark runs, small, and its last line is one JSON object with the keys that docs/results.md is made of."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.real.conftest import ROOT
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+
+def bench(name: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench", name, "--quick", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_the_gate_keeps_its_chance_of_error_in_simulation() -> None:
+    found = bench("gate")
+    assert found["false_promotions"] <= 0.05
+    assert found["missed_gains"] <= 0.05
+
+
+def test_the_system_adds_little_to_what_the_engine_costs() -> None:
+    found = bench("generation")
+    assert found["system"]["tokens"] > 1000
+    assert found["ratio"] > 0.7  # the floor is .9, of a longer measurement than this one
+
+
+def test_swaps_under_load_cost_no_request() -> None:
+    found = bench("swap")
+    for kind in ("lora", "full"):
+        assert found[kind]["requests"] > 10
+        assert (found[kind]["failed"], found[kind]["truncated"], found[kind]["unproven"]) == (0, 0, 0)
+        assert found[kind]["max_gap_ms_p99"] > 0
+
+
+def test_one_version_is_learned_from_the_base(tmp_path: object) -> None:
+    found = bench("learn", "--out", str(tmp_path))["lmsi"]
+    assert found["accuracy_n"] == 240
+    assert found["accuracy_end_mean"] > found["accuracy_start"] + 0.1
+    assert found["tokens_generated"][0] > 0
