@@ -79,7 +79,7 @@ class Buffer:
         """Places leased before, whose first outcome may have been stored all the same."""
         self._next_place = 0
         self._leased_before = 0
-        """Places before this may have been leased before the last start, their outcomes still on their way to disk."""
+        """Places before this may have been leased before the last start, their outcomes still on the way to disk."""
         self._settled: dict[int, bool] = {}
         """Window -> whether its version was rejected."""
         self._unsaved: dict[int, list[Record]] = {}

@@ -15,7 +15,7 @@ from core.clock import Clock, SystemClock
 from core.codec import decode, encode
 from core.config import BackoffConfig
 from core.errors import Overdue, Unavailable, VersionError
-from core.messages import Decision, PolicyRef, Published, ReplicaReport
+from core.messages import BASE, Decision, PolicyRef, Published, ReplicaReport
 from core.metrics import Metrics
 from core.retention import prunable
 from core.store import Record, RunReader, event, fact, here, message
@@ -25,6 +25,7 @@ log = logging.getLogger("ratchet.versions")
 
 REPORT_WAIT_S = 5.0
 """A replica goes on without an answer after that: a store that waits for room on the disk keeps no replica waiting."""
+ROLLED_BACK_BY = {"the watch": "watch", "the replicas": "replicas"}
 REPORT_FRESH_S = 30.0
 """A replica that has not been heard of for so long does not hold up a promotion."""
 
@@ -145,6 +146,17 @@ class Versions:
                 await self._failed(version, why)
             elif self._held_by_all(ref) and self._lineage.proven(version):
                 await self._keep([event(self._clock.now(), "versions", "proven", version=version)])
+        why = self._unservable()
+        if why is not None:  # also during a hold: nobody would be answered at all
+            await self._roll_back(self._lineage.serve.version, f"no replica can prove it: {why}", by="the replicas")
+
+    def _unservable(self) -> str | None:
+        """Why nobody can serve what is to be served; None while a replica that was heard of lately does, or might."""
+        ref, now = self._lineage.serve, self._clock.monotonic()
+        fresh = [r for r, at in self._reports.values() if now - at < REPORT_FRESH_S and r.pool != "shadow"]
+        if ref == BASE or any(ref in r.proven for r in fresh):
+            return None
+        return next((r.failed[str(ref)] for r in fresh if str(ref) in r.failed), None)
 
     async def trouble(self, replica: str, kind: str, why: str) -> None:
         """A replica says what is about to end it."""
@@ -415,7 +427,7 @@ class Versions:
         await self._rejected_again()
 
     def _told_rolled_back(self, settled: Sequence[Settled], why: str, by: str) -> Record:
-        self._metrics.count("rollbacks_total", by="watch" if by == "the watch" else "hand")
+        self._metrics.count("rollbacks_total", by=ROLLED_BACK_BY.get(by, "hand"))
         serve, champion = self._lineage.serve.version, self._lineage.champion.version
         version, *fell = (each.version for each in settled)
         return self._event("rolled_back", version=version, fell=fell, reason=why, by=by, serve=serve, champion=champion)

@@ -505,6 +505,25 @@ async def test_a_window_that_the_store_did_not_acknowledge_is_given_to_nobody(tm
     assert RunReader(tmp_path).fact("window:1")["places"] == [0, 1, 2]
 
 
+async def test_a_settlement_that_never_reached_the_buffer_is_found_in_the_decisions(tmp_path: Path) -> None:
+    store, clock = FlakyStore(tmp_path), ManualClock(1.0)
+    buffer = await started(tmp_path, store, clock)
+    for number in (1, 2):
+        lease = leased(await buffer.lease(3, 0.0))
+        await buffer.deliver(encode_batch([explored(place, lease.id) for place in lease.places]))
+        await buffer.draw(number - 1, 0, 0.0)
+        store.disk.write([message("versions", f"policy@v{number}", "", published(number, 0, number))])
+    fell = decision(2, "reject", PARENT_REJECTED)
+    store.disk.write([message("decisions", "policy@v1", "", decision(1, "reject"))])
+    store.disk.write([message("decisions", "policy@v2", "", fell)])
+    assert await buffer.lease(3, 0.0) is None
+    again = await started(tmp_path, store, clock)
+    assert (await again.status())["windows_settled"] == 2 and again._throttle.windows_discarded == 1
+    assert len(leased(await again.lease(9, 0.0)).places) == 6
+    await again.tick()
+    assert RunReader(tmp_path).fact("settled:2") == {"version": 2, "rejected": True, "discarded": True}
+
+
 async def test_a_version_rolled_back_after_its_promotion_stays_quarantined_over_a_restart(tmp_path: Path) -> None:
     store, clock = FlakyStore(tmp_path), ManualClock(1.0)
     buffer = await started(tmp_path, store, clock)

@@ -13,6 +13,7 @@ from actors.calls import LocalPeer
 from actors.store import Store
 from actors.versions import Versions
 from core.artifacts import appearing
+from core.clock import ManualClock
 from core.codec import decode, encode, pack_floats, pack_ids
 from core.errors import ArtifactError, VersionError
 from core.messages import BASE, Decision, PolicyRef, Published, Slots
@@ -88,8 +89,8 @@ class Buffer:
 class Fleet:
     """The versions actor and so many replicas that follow it, one step at a time."""
 
-    def __init__(self, folder: Path, versions: Versions, engines: Sequence[FakeEngine]) -> None:
-        self.folder, self.versions = folder, versions
+    def __init__(self, folder: Path, versions: Versions, engines: Sequence[FakeEngine], clock: ManualClock) -> None:
+        self.folder, self.versions, self.clock = folder, versions, clock
         self.base = published(0, folder)
         self.replicas = [self._replica(f"replica-{i}", engine) for i, engine in enumerate(engines)]
 
@@ -133,10 +134,11 @@ async def fleet(folder: Path, *engines: FakeEngine) -> AsyncIterator[Fleet]:
     store = Store(str(folder))
     await store.start()
     committing = asyncio.create_task(store.run())
-    versions = Versions(str(folder), LocalPeer(store), LocalPeer(Buffer()), Metrics())
+    clock = ManualClock()
+    versions = Versions(str(folder), LocalPeer(store), LocalPeer(Buffer()), Metrics(), clock=clock)
     await versions.start()
     try:
-        yield Fleet(folder, versions, engines)
+        yield Fleet(folder, versions, engines, clock)
     finally:
         committing.cancel()
         await asyncio.gather(committing, return_exceptions=True)
@@ -199,3 +201,23 @@ async def test_a_late_replica_that_cannot_prove_the_served_version_never_says_it
         report = await late.apply(decode(Slots, await running.versions.desired(10**6, 0.0)))
         assert report.serving == BASE  # what its health check refuses (serve.deployment)
         assert "policy@v1" in report.failed
+
+
+async def test_a_served_version_that_no_replica_can_prove_any_more_is_rolled_back(tmp_path: Path) -> None:
+    """Its files rotted, say: restarting the only replica for ever would answer nobody."""
+    async with fleet(tmp_path, FakeEngine()) as one:
+        await one.offer(1)
+        await one.promote(1)
+        await one.offer(2)
+        await one.promote(2)
+        assert one.serving() == [2]
+        one.clock.advance(60)  # the replica died, and its successor finds a damaged folder
+        one.replicas = [one._replica("successor", FakeEngine("bad file"))]
+        await one.look()
+        status = await one.versions.status()
+        assert status["slots"]["serve"] == 1
+        await one.look()
+        assert one.serving() == [1]
+    (event,) = RunReader(tmp_path).events("rolled_back")
+    assert (event.detail["version"], event.detail["by"]) == (2, "the replicas")
+    assert "damaged" in event.detail["reason"]
