@@ -5,6 +5,7 @@ asked through `actors.calls` waits. What no window can need any more is thrown a
 """
 
 import asyncio
+import json
 import logging
 import shutil
 import threading
@@ -17,6 +18,7 @@ from core.clock import Clock, Pulse, SystemClock
 from core.config import LearningConfig, RunConfig
 from core.errors import RatchetError, StorageFull, StoreError, Unavailable
 from core.messages import Scored
+from core.metrics import Metrics
 from core.retention import forgettable, windows_kept
 from core.store import Forgotten, Record, RunReader, RunStore, event, fact
 
@@ -54,8 +56,10 @@ class Store:
         free: Callable[[Path], int] = free_bytes,
         clock: Clock | None = None,
         look_s: float = LOOK_S,
+        metrics: Metrics | None = None,
     ) -> None:
         self._run_dir = Path(run_dir)
+        self._metrics = metrics or Metrics()
         self._run = run or RunConfig()
         self._keep = windows_kept(self._run.retention, learning or LearningConfig())
         self._free = free
@@ -146,9 +150,15 @@ class Store:
             self._commits += 1
             for waiting in group:
                 self._writes += len(waiting.records)
+                self._count_events(waiting.records)
                 _finish(waiting.done, len(waiting.records))
                 if any(table == "facts" and id.startswith(SETTLED) for table, id, *_ in waiting.records):
                     self._may_forget.set()
+
+    def _count_events(self, records: Sequence[Record]) -> None:
+        for table, _, _, payload in records:
+            if table == "events":
+                self._metrics.count("events_total", kind=json.loads(payload)["kind"])
 
     def _write(self, records: Sequence[Record]) -> None:
         """Raises: StorageFull, StoreError."""

@@ -75,7 +75,7 @@ class RaySystem:
         config, run_dir = self.config, str(self.run_dir)
         plateau = config.learning.plateau
         patience = plateau.versions if plateau is not None and config.run.versions is None else None
-        self._host("store", Store, run_dir, config.run, config.learning)
+        self._host("store", Store, run_dir, config.run, config.learning, metrics=_metrics())
         self._host(
             "versions",
             Versions,

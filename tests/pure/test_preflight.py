@@ -17,11 +17,12 @@ NEAR = "36 of 20000 prompts nearly ask what gate or report ask, and are left out
 
 
 def tiny(*overrides: str) -> Config:
-    return load(TINY, ["serve.port=0", *overrides])
+    """With a part of the pool, which is read faster."""
+    return load(TINY, ["serve.port=0", "prompts.limit=400", *overrides])
 
 
 def test_the_shipped_config_passes_and_says_what_is_left_out_of_its_pool() -> None:
-    assert preflight.check(tiny()) == [NEAR]
+    assert preflight.check(tiny("prompts.limit=null")) == [NEAR]
 
 
 def test_a_recipe_that_reinforces_passes_and_its_replay_is_noted() -> None:

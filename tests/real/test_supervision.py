@@ -1,10 +1,13 @@
 """What dies or hangs comes back, a client that leaves frees its seat, and a killed run goes on where it was."""
 
 import json
+import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,6 +35,14 @@ def events(run: Run, kind: str) -> list[dict[str, Any]]:
     reader = RunReader(run.dir)
     try:
         return [event.detail for event in reader.events(kind)]
+    finally:
+        reader.close()
+
+
+def count(run: Run, table: str) -> int:
+    reader = RunReader(run.dir)
+    try:
+        return reader.count(table)
     finally:
         reader.close()
 
@@ -100,6 +111,33 @@ def test_what_hangs_is_named_and_started_again_and_a_killed_run_goes_on(start_ru
     last = json.loads(seen[-2].removeprefix("data: "))
     assert last["choices"][0]["finish_reason"] == "length"
     run.process.wait(60)
+
+
+def test_a_full_disk_stops_learning_and_not_serving_and_learning_goes_on_by_itself(
+    start_run: Start, tmp_path: Path
+) -> None:
+    floor = shutil.disk_usage(tmp_path).free - 2 * 2**30
+    if floor < 0:
+        pytest.skip("this disk is full already")
+    run = start_run(*SETTINGS, f"run.min_free_bytes={floor}")
+    http = httpx.Client(base_url=run.url, trust_env=False, timeout=60)
+    until("outcomes", run, lambda: run.status()["buffer"].get("accepted", 0) > 10)
+    ballast = tmp_path / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 3 * 2**30)
+    until("standstill", run, lambda: run.status()["store"]["full"] is not None, 60)
+    time.sleep(5)
+    held = count(run, "outcomes")
+    for _ in range(5):
+        time.sleep(1)
+        asked = http.post("/v1/completions", json={**LONG, "max_tokens": 8, "stream": False})
+        assert asked.status_code == 200
+    assert count(run, "outcomes") == held
+    ballast.unlink()
+    until("room", run, lambda: count(run, "outcomes") > held, 90)
+    (event,) = events(run, "disk_full")
+    assert event["seconds"] > 5
+    assert not events(run, "hung")
 
 
 def test_a_replica_whose_engine_hangs_is_replaced(start_run: Start) -> None:
