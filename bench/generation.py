@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    seconds = 8.0 if options.quick else options.seconds
+    seconds = 12.0 if options.quick else options.seconds
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         through = measure_system(run_dir, seconds)
