@@ -130,8 +130,8 @@ def _check_anchors(config: Config) -> None:
     """Anchors are the answers of one base; those of another would weigh with somebody else's mistakes."""
     path = config.gate.anchors
     weights = Path(config.model.path) / "model.safetensors"
-    if path is None or config.gate.keys is not None or not weights.is_file():
-        return
+    if path is None or config.gate.keys is not None or not weights.is_file() or Path(path).suffix != ".parquet":
+        return  # only `ratchet anchors` says which model answered, in Parquet
     try:
         made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()
     except (OSError, ValueError) as error:

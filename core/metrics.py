@@ -74,7 +74,7 @@ _TABLE = (
     Row("mismatch_kl", "gauge", "Engine against trainer with the same weights, nats a sampled token"),
     Row("versions_published_total", "counter", "Versions written by the trainer"),
     Row("verdicts_total", "counter", "Candidates decided by the gate", {"verdict": ("promote", "reject", "hold")}),
-    Row("rollbacks_total", "counter", "Promoted versions that are served no more", {"by": ("watch", "hand", "replicas")}),
+    Row("rollbacks_total", "counter", "Versions that are served no more", {"by": ("watch", "hand", "replicas")}),
     Row("learning_rate_scale", "gauge", "What the learning rate is multiplied by; below 1 after rejections in a row"),
     Row("probes_total", "counter", "Probe questions asked of a candidate"),
     Row("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),

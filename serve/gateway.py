@@ -4,7 +4,10 @@ It is several times as fast as Serve's Python proxy, and it asks another replica
 its answer. Ray reads all of this from the environment when `ray.serve` is imported, so this is imported before it.
 """
 
+import atexit
 import os
+import shlex
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -17,13 +20,17 @@ BODY_BYTES = 2**18
 
 
 def set_up() -> None:
-    """Idempotent; what the environment says already stands. A cluster's nodes need the same (see cluster.yaml)."""
-    for name, value in environment().items():
+    """For this process and all that it starts; what the environment says already stands. Done once."""
+    if "RATCHET_HAPROXY" in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-"))  # unix sockets want a short path
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name, value in environment(folder).items():
         os.environ.setdefault(name, value)
 
 
-def environment() -> dict[str, str]:
-    folder = Path(tempfile.mkdtemp(prefix="ratchet-"))  # unix sockets want a short path
+def environment(folder: Path) -> dict[str, str]:
+    """`folder` is HAProxy's own, for its settings and sockets. A cluster's nodes need the same (see cluster.yaml)."""
     stats, metrics = free_ports(2)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -58,4 +65,8 @@ def free_ports(n: int) -> list[int]:
             probe.close()
 
 
-set_up()
+if __name__ == "__main__":  # eval "$(python -m serve.gateway)", before `ray start` on each node
+    for name, value in environment(Path(tempfile.mkdtemp(prefix="ratchet-"))).items():
+        print(f"export {name}={shlex.quote(value)}")
+else:
+    set_up()

@@ -31,7 +31,7 @@ class Diverged(RatchetError, ArithmeticError):
 
 
 class Learner:
-    """Keeps the weights between windows and nothing else: the optimiser is fresh each window (LEARNING.md), so weights
+    """Keeps the weights between windows and nothing else: the optimiser is fresh each window, as measured, so weights
     and the window's number are the whole state. `render_id`: examples rendered otherwise are refused; None: no check.
     """
 

@@ -14,8 +14,7 @@ class Throttle:
         capacity == max(0, (max_lag + 1 + windows_settled) * groups_per_window - (counted + outstanding))
 
     accepted and filtered both count every prompt ever delivered, with and without examples: a window is made of
-    *explored* prompts, as the recipe was measured (LEARNING: 256 prompts a round, those below the threshold included).
-    Deviation: DESIGN section 6 writes `accepted` where `counted` stands here.
+    *explored* prompts, as the recipe was measured (256 prompts a round, those below the threshold included).
 
     A window is settled once, when its candidate is promoted, rejected or held (`settle`), or when it was drawn and then
     thrown away with a rejected parent (`discard`). Its prompts stay counted for good, since windows_settled already

@@ -4,7 +4,7 @@
     loss = - sum_i w_i sum_t log p(y_it | x_i, y_i<t) / sum_i w_i |y_i|
 
 The mean is over the batch's completion tokens, so that a long completion counts by its length. Weights matter only
-relative to one another within a batch. Source: LMSI, arXiv:2210.11610, with LEARNING.md's recipe.
+relative to one another within a batch. Source: LMSI, arXiv:2210.11610; the recipe is in docs/results.md.
 """
 
 import torch
