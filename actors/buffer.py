@@ -85,6 +85,8 @@ class Buffer:
         self._unsaved: dict[int, list[Record]] = {}
         """Windows drawn that the store did not acknowledge yet, and nobody was given."""
         self._owed: dict[str, Record] = {}
+        self._pause_meant: Record | None = None
+        """The newest `paused` fact, whatever order the store takes them in."""
         """Facts that the store is to hold and did not acknowledge yet, by name."""
         self._failures = 0
         self._paused: dict[str, Any] | None = None
@@ -270,7 +272,7 @@ class Buffer:
         self._check_started()
         if self._paused is not None:
             self._paused = None
-            self._owed[PAUSED] = fact(PAUSED, None)
+            self._pause_meant = self._owed[PAUSED] = fact(PAUSED, None)
             await self._tell(event(self._clock.now(), "buffer", "resumed"))
             await self._wake()
         if PAUSED in self._owed:
@@ -483,6 +485,8 @@ class Buffer:
         for name, record in owed.items():
             if self._owed.get(name) is record:
                 del self._owed[name]
+            elif name == PAUSED and name not in self._owed and self._pause_meant is not None:
+                self._owed[PAUSED] = self._pause_meant  # this one waited, and overwrote a newer one just now
 
     def _news(self) -> list[Record]:
         """One line of history for all the votes since the last."""
@@ -500,7 +504,7 @@ class Buffer:
         if self._paused is None or (lasting and not self._paused["lasting"]):
             self._paused = {"reason": reason, "at": self._clock.now(), "lasting": lasting}
             if lasting:
-                self._owed[PAUSED] = fact(PAUSED, self._paused)
+                self._pause_meant = self._owed[PAUSED] = fact(PAUSED, self._paused)
             await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
         if lasting and PAUSED in self._owed:
             await self._write_owed(insist=True)

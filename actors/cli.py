@@ -149,7 +149,8 @@ def rollback(
     dir: RunDirOption = None,
 ) -> None:
     """Stop serving a version: users get the champion again, and what the version sampled is learned from no more."""
-    told = _by_hand("rollback", dir, reason, version)
+    served = _get(f"{_live(find(dir))}/status")["versions"]["slots"]["serve"] if version is None else None
+    told = _by_hand("rollback", dir, reason, version or f"v{served}")
     console.print(f"v{told['serve']} is served (before: v{told['before']})")
 
 

@@ -57,15 +57,11 @@ class Console:
             case "promote":
                 return await self._parts["versions"].call("promote", _version(_named(argument)), *_signed(argument))
             case "rollback":
-                version = _version(_named(argument)) if _named(argument) is not None else await self._served()
-                return await self._parts["versions"].call("rollback", version, *_signed(argument))
+                # never "the served one": a gateway that asks twice would roll back twice
+                return await self._parts["versions"].call("rollback", _version(_named(argument)), *_signed(argument))
             case "hold" | "release":
                 return await self._parts["versions"].call(name, *_signed(argument))
         raise RatchetError(f"no command {name!r}; expected one of {', '.join(COMMANDS)}")
-
-    async def _served(self) -> int:
-        """Named before it is rolled back: a call that is tried again must not roll back twice."""
-        return (await self._parts["versions"].call("status"))["slots"]["serve"]
 
     async def _snapshot(self, name: str) -> dict[str, Any]:
         try:

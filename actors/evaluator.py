@@ -98,6 +98,8 @@ class Evaluator:
         """One candidate after the other; its report runs beside the weighing of the next."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._report_on(BASE))
+            for left in (await self._versions.call("status"))["reporting"]:  # by one that died over it
+                tasks.create_task(self._report_on(PolicyRef(version=left)))
             while True:
                 asked = time.monotonic()
                 work = await self._versions.call("next_candidate", 0.0 if self._watched else CANDIDATE_WAIT_S)
@@ -171,10 +173,11 @@ class Evaluator:
             "champion_rate": decision.champion_rate,
             "saturated": decision.saturated,
         }
-        await self._versions.call("decide", encode(decision), gate.ledger.model_dump(mode="json"))
-        if decision.verdict == "promote" and self._config.gate.enabled:
-            self._watched = None
-            if not decision.new_champion:
+        taken = await self._versions.call("decide", encode(decision), gate.ledger.model_dump(mode="json"))
+        if taken and decision.verdict == "promote" and self._config.gate.enabled:
+            crowned = decision.new_champion
+            self._watched = None if crowned or not self._config.gate.watch_probes else weighing
+            if not crowned:
                 await self._follow(weighing, await weighing.crown())
         await self._versions.call("weighed")
         await self._note("weighed", version=candidate.version)
@@ -189,7 +192,10 @@ class Evaluator:
         weighing = self._watched
         if weighing is None:
             return
-        slots = (await self._versions.call("status"))["slots"]
+        status = await self._versions.call("status")
+        if status["waiting"] == weighing.candidate.version:
+            return await asyncio.sleep(RETRY_S)  # for a hold to end
+        slots = status["slots"]
         if (slots["serve"], slots["champion"]) != (weighing.candidate.version, weighing.champion.version):
             self._watched = None
             return
@@ -207,7 +213,8 @@ class Evaluator:
             return
         match seen.result:
             case "crowned":
-                await self._versions.call("crown", version, weighing.gate.ledger.model_dump(mode="json"))
+                ledger = weighing.gate.ledger.model_dump(mode="json")
+                await self._versions.call("crown", version, weighing.champion.version, ledger)
             case "rollback":
                 await self._versions.call("call_back", version, seen.reason)
             case "nothing":

@@ -10,11 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from core.errors import Overdue, RatchetError, Unavailable
+from core.errors import Overdue, RatchetError, StoreError, Unavailable
 
 log = logging.getLogger("ratchet.lifecycle")
 
@@ -22,7 +23,7 @@ RESTARTS = 10
 """Of one part within RESTART_SPAN_S; one more ends the run."""
 RESTART_SPAN_S = 300.0
 RESTART_RETRY_S = 0.5
-PASSING = (RayActorError, Overdue, Unavailable)
+PASSING = (RayActorError, Overdue, Unavailable, StoreError)
 """Ends of a part that starting it again may mend."""
 
 
@@ -38,6 +39,10 @@ class System(Protocol):
     def make_learners(self) -> None: ...
     def kill(self, name: str) -> None:
         """End a part's process, which Ray then brings up anew; also one that does not answer."""
+        ...
+
+    async def excused(self, name: str) -> bool:
+        """Whether a part's work stands still because what it asks is away, which is not its own fault."""
         ...
 
     async def note(self, kind: str, **detail: Any) -> None:
@@ -120,6 +125,7 @@ class Lifecycle:
                 raise _readable(name, error) from None
             log.info("%s is up", name)
             self._watching[name] = asyncio.create_task(self._watch(name))
+            self._watching[name].add_done_callback(partial(self._unwatched, name))
 
     async def _watch(self, name: str) -> None:
         """A part whose `run` ends is started again; one that keeps ending takes the run down with its reason."""
@@ -166,7 +172,7 @@ class Lifecycle:
                 return Overdue(f"{name} did not answer for {self._hang_s:.0f} s")
             except RayError:  # it died, which its `run` tells
                 continue
-            if quiet_s > self._hang_s:
+            if quiet_s > self._hang_s and not await self._system.excused(name):
                 return Overdue(f"the work of {name} has not moved on for {quiet_s:.0f} s")
 
     async def _started_again(self, name: str) -> Exception | None:
@@ -190,6 +196,10 @@ class Lifecycle:
         except Exception as error:  # every end of a part is looked at here
             return error
         return RatchetError(f"{name} stopped by itself, which it never should")
+
+    def _unwatched(self, name: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._fail(name, error)
 
     def _note(self, kind: str, **detail: Any) -> None:
         task = asyncio.create_task(self._system.note(kind, **detail))

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.clock import Clock, Pulse, SystemClock
 from core.config import LearningConfig, RunConfig
-from core.errors import RatchetError, StorageFull, StoreError, Unavailable
+from core.errors import RatchetError, StorageFull, Unavailable
 from core.messages import Scored
 from core.metrics import Metrics
 from core.retention import forgettable, windows_kept
@@ -145,6 +145,7 @@ class Store:
             if len(group) == 1:
                 return _fail(group[0].done, error)
             for waiting in group:
+                self._pulse.moved()
                 await self._commit([waiting])
         else:
             self._commits += 1
@@ -201,7 +202,7 @@ class Store:
                     await asyncio.to_thread(self._write, [])
                 except StorageFull:
                     continue
-                except StoreError as error:
+                except OSError as error:  # StoreError is one
                     log.error("%s", error)
                     continue
                 self._may_forget.set()
@@ -215,7 +216,7 @@ class Store:
             if self._full is None:
                 try:
                     await self._forget(keep)
-                except RatchetError as error:
+                except (RatchetError, OSError) as error:
                     log.error("nothing more is pruned for now: %s", error)
 
     async def _forget(self, keep: int) -> None:

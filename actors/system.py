@@ -1,6 +1,7 @@
 """The composition root: which parts a run has and how they reach each other. Nothing else knows all of them."""
 
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from actors.store import Store
 from actors.trainer import Trainer
 from actors.versions import Versions
 from core.config import Config
+from core.errors import RatchetError
 from core.metrics import Metrics
 from core.store import event
 from methods import prompts, recipes
@@ -27,6 +29,7 @@ from serve.telemetry import RaySink
 from training.room import Room
 
 PROOF_PROMPTS = 24
+EXCUSE_S = 5.0
 MEASURE_S = 900.0
 """Asking thousands of report questions takes minutes beside learning."""
 ASKED = ("store", "versions", "buffer", "trainer", "evaluator")
@@ -42,6 +45,7 @@ class RaySystem:
         self.parts: dict[str, Any] = {}
         self._address = address
         self._service: Service | None = None
+        self._service_away_at = -math.inf
 
     def connect(self) -> None:
         """Join the cluster at `address`, or start one that lives as long as this process."""
@@ -66,6 +70,19 @@ class RaySystem:
 
     def kill(self, name: str) -> None:
         ray.kill(self.parts[name], no_restart=False)
+
+    async def excused(self, name: str) -> bool:
+        """Evaluator and collectors wait for the policy service, which may be away or was until just now."""
+        if name != "evaluator" and not name.startswith("collector"):
+            return False
+        now = time.monotonic()
+        try:
+            replicas = (await self.peer("versions", EXCUSE_S).call("status"))["replicas"]
+        except RatchetError:
+            return True
+        if not replicas:
+            self._service_away_at = now
+        return now - self._service_away_at < self.config.run.hang_s
 
     async def note(self, kind: str, **detail: Any) -> None:
         await self.peer("store").call("append", [event(time.time(), "lifecycle", kind, **detail)])

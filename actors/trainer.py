@@ -76,9 +76,10 @@ class Trainer:
         while True:
             window = await self._draw()
             parent = decode(Published, await self._versions.call("parent"))
-            self._pulse.moved()
             if parent.ref != self._at:
+                self._pulse.moved()
                 await asyncio.to_thread(self._room.return_to, parent)
+                self._pulse.idle()
                 self._at = parent.ref
             try:
                 published = await self._train(window, parent)
@@ -87,10 +88,9 @@ class Trainer:
                 await self._note("refused", window=window.number, why=str(error))
                 await self._wait_for_resume(str(error))
                 continue
-            self._pulse.idle()
             self._phase = "publishing"
-            await self._buffer.call("published", published.ref.version)
             await self._versions.call("propose", encode(published))
+            await self._buffer.call("published", published.ref.version)
             self._at = published.ref
 
     async def stop(self) -> None: ...
@@ -139,16 +139,18 @@ class Trainer:
         """Train and write; on a full disk wait for room, and then write what was trained."""
         full_since: float | None = None
         while True:
+            self._pulse.moved()
             try:
                 published = await asyncio.to_thread(self._room.make, window, ref, parent, self._rest(), lr_scale)
             except StorageFull as error:
                 if full_since is None:
                     full_since = self._clock.now()
                     log.error("%s. v%d waits for room", error, ref.version)
-                self._pulse.moved()
+                self._pulse.idle()
                 self._phase = f"waiting for room on the disk to write v{ref.version}"
                 await asyncio.sleep(ROOM_WAIT_S)
             else:
+                self._pulse.idle()
                 if full_since is not None:
                     await self._note("disk_full", since=full_since, seconds=self._clock.now() - full_since)
                 return published

@@ -4,6 +4,7 @@ pull it, prove it, and report. All decisions are in `actors.lineage`; this is th
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,12 @@ class Versions:
         self._keep_folders = keep
         self._pruned: set[int] = set()
         self._considering: set[asyncio.Task[None]] = set()
-        self._started = False
+        self._owed: list[Record] = []
+        """What the store has yet to take; a write that it refused goes with the next."""
+        self._untold: list[Settled] = []
+        """What the buffer has yet to hear."""
+        self._one_write = asyncio.Lock()
+        self._started_at: float | None = None
 
     async def start(self) -> None:
         """Find the state that the run directory holds, if any; the base comes from the trainer, see `found`."""
@@ -76,7 +82,7 @@ class Versions:
             self._ledger = reader.fact("ledger")
         reader.close()
         self._desired = self._lineage.slots()
-        self._started = True
+        self._started_at = self._clock.monotonic()
 
     async def run(self) -> None:
         """Tell the buffer again what was settled before a restart, which may not have reached it; then only answer."""
@@ -84,10 +90,16 @@ class Versions:
             if version in self._lineage.published:
                 window = self._lineage.published[version].window
                 withdrawn, discarded = version in self._lineage.withdrawn, decision.reason in FELL
-                await self._buffer.call("settle", window, version, withdrawn, discarded)
+                await self._tell_buffer("settle", window, version, withdrawn, discarded)
         if self._hopeless():
-            await self._buffer.call("pause", self._despair())
+            await self._tell_buffer("pause", self._despair())
         await self._prune_for_ever()
+
+    async def _tell_buffer(self, method: str, *arguments: Any) -> None:
+        """However long it takes the buffer to come up: users may be waiting for the first answer still."""
+        while True:
+            with suppress(Overdue):
+                return await self._buffer.call(method, *arguments)
 
     async def stop(self) -> None: ...
 
@@ -154,7 +166,9 @@ class Versions:
         """Why nobody can serve what is to be served; None while a replica that was heard of lately does, or might."""
         ref, now = self._lineage.serve, self._clock.monotonic()
         fresh = [r for r, at in self._reports.values() if now - at < REPORT_FRESH_S and r.pool != "shadow"]
-        if ref == BASE or any(ref in r.proven for r in fresh):
+        since = now if self._started_at is None else self._started_at
+        settling = now - since < REPORT_FRESH_S  # who serves it may not have reported yet
+        if ref == BASE or settling or any(ref in r.proven for r in fresh):
             return None
         return next((r.failed[str(ref)] for r in fresh if str(ref) in r.failed), None)
 
@@ -195,7 +209,7 @@ class Versions:
         self._check_started()
         body = decode(Published, published)
         if body.ref.version in self._lineage.published:
-            return
+            return await self._settle([], [])  # also what an earlier try owes
         settled = self._lineage.propose(body)
         self._metrics.count("versions_published_total")
         records = [
@@ -221,14 +235,15 @@ class Versions:
             assert candidate is not None
             return {"candidate": candidate, "champion": self._lineage.champion, "ledger": self._ledger}
 
-    async def decide(self, body: bytes, ledger: dict[str, Any]) -> None:
-        """The gate's word. A decision on a version that was decided meanwhile (its parent fell) is dropped."""
+    async def decide(self, body: bytes, ledger: dict[str, Any]) -> bool:
+        """The gate's word; False when it was dropped, because the version was decided meanwhile (its parent fell)."""
         self._check_started()
         decision = decode(Decision, body)
         version = decision.candidate.version
         if self._lineage.states.get(version) != "proven" or decision.champion != self._lineage.champion:
             # the count of candidates stands; a champion that this decision would have made does not
-            return await self._keep([self._account(ledger)])
+            await self._keep([self._account(ledger)])
+            return False
         settled = self._lineage.decide(decision)
         self._metrics.count("verdicts_total", verdict=decision.verdict)
         detail = decision.model_dump(mode="json", exclude={"candidate", "champion"})
@@ -245,6 +260,7 @@ class Versions:
         )
         if decision.verdict == "reject":
             await self._rejected_again()
+        return True
 
     async def weighed(self) -> None:
         """The evaluator is done with a candidate, crown included: time to see whether learning still gains anything."""
@@ -253,11 +269,12 @@ class Versions:
             reason = f"{self._lineage.without_gain} candidates in a row brought no gain"
             await self._buffer.call("pause", reason)
 
-    async def crown(self, version: int, ledger: dict[str, Any]) -> None:
-        """A promoted version has shown that it is better than the champion, and takes its place, now or when a hold
-        ends. One that was rolled back meanwhile does not."""
+    async def crown(self, version: int, over: int, ledger: dict[str, Any]) -> None:
+        """A promoted version has shown that it is better than the champion `over`, and takes its place, now or when a
+        hold ends. It does not when one of the two was rolled back meanwhile."""
         self._check_started()
-        if self._lineage.states.get(version) != "promoted" or version in self._lineage.withdrawn:
+        stands = self._lineage.champion.version == over and version not in self._lineage.withdrawn
+        if not stands or self._lineage.states.get(version) != "promoted":
             return await self._keep([self._account(ledger)])
         self._lineage.crown(version)
         standing = self._lineage.decisions[version].standing
@@ -267,6 +284,9 @@ class Versions:
         """A watch found a served version wanting: users get the champion again, after the hold if there is one. The
         evaluator's watch on probes calls this; one on live signals (votes of people, graded traffic) would too."""
         self._check_started()
+        waiting = self._lineage.waiting
+        if waiting is not None and waiting.version == version:  # for a hold to end: nobody is answered by it yet
+            return await self._roll_back(version, reason, by="the watch")
         if self._lineage.serve.version != version:
             return
         if self._lineage.held is not None:
@@ -346,6 +366,7 @@ class Versions:
             "learning_rate_scale": self._lineage.learning_rate_scale(self._backoff),
             "held": asdict(self._lineage.held) if self._lineage.held else None,
             "waiting": self._lineage.waiting.version if self._lineage.waiting else None,
+            "reporting": sorted(set(self._lineage.reporting) - set(self._lineage.undecided)),
             "replicas": {
                 name: {"serving": r.serving.version, "epoch": r.epoch, "failed": r.failed, "age_s": now - at}
                 | r.counters
@@ -364,7 +385,7 @@ class Versions:
     # --- inside ---
 
     def _check_started(self) -> None:
-        if not self._started:
+        if self._started_at is None:
             raise Unavailable("the versions actor is not started yet; try again")
 
     async def _prune_for_ever(self) -> None:
@@ -471,14 +492,22 @@ class Versions:
             records.append(message("decisions", str(decision.candidate), str(decision.champion), decision))
             if self._lineage.states[each.version] == "rejected":
                 records.append(self._event("rejected", version=each.version, reason=decision.reason))
+        self._untold += settled
         await self._keep(records)
-        for each in settled:
+        while self._untold:
+            each = self._untold[0]
             await self._buffer.call("settle", each.window, each.version, each.rejected, each.discarded)
+            if self._untold and self._untold[0] is each:
+                del self._untold[0]
 
     async def _keep(self, records: list[Record]) -> None:
-        """On disk first, then desired: a crash cannot forget what users were answered by."""
-        slots = self._lineage.slots()
-        await self._store.call("append", [*records, fact("lineage", self._lineage.snapshot())])
+        """On disk first, then desired: a crash cannot forget what users were answered by. One write at a time, so that
+        one that waits for room never overwrites a newer lineage."""
+        self._owed += records
+        async with self._one_write:
+            owed, slots = list(self._owed), self._lineage.slots()
+            await self._store.call("append", [*owed, fact("lineage", self._lineage.snapshot())])
+            del self._owed[: len(owed)]
         async with self._changed:
             if slots.epoch > self._desired.epoch:
                 self._desired = slots

@@ -158,6 +158,8 @@ class Engine:
             raise Unavailable(self._broken)
         try:
             await self._llm.check_health()
+            if self._swapping.locked():  # serve.swap_timeout_s bounds that
+                return
             async with asyncio.timeout(ANSWER_S):
                 await self._llm.collective_rpc("ratchet_alive")  # answered between two steps, paused or not
         except TimeoutError:

@@ -211,6 +211,7 @@ class Answer:
         self._send = send
         self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
         self._streaming = False
+        self._start: Message | None = None
         self.status = 0
         self.tokens = 0
 
@@ -219,9 +220,12 @@ class Answer:
             self.status = message["status"]
             headers = message.get("headers", [])
             self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
-            message = {**message, "headers": [*headers, *self._headers]}
-        else:
-            self._count(message.get("body", b""))
+            self._start = {**message, "headers": [*headers, *self._headers]}
+            return  # until there is something to say: the gateway may ask another replica as long as it got nothing
+        if self._start is not None:
+            start, self._start = self._start, None
+            await self._send(start)
+        self._count(message.get("body", b""))
         await self._send(message)
 
     def _count(self, body: bytes) -> None:

@@ -152,8 +152,10 @@ async def test_hands_are_signed_and_written_down(tmp_path: Path) -> None:
         assert (await run.versions.status())["standing"] == "by hand"
         assert [row.standing for row in version_rows(RunReader(tmp_path))] == ["", "by hand"]
         versions_table(version_rows(RunReader(tmp_path)))
-        assert await console.command("rollback", {"by": "bob"}) == {"serve": 0, "before": 1}
+        assert await console.command("rollback", {"by": "bob", "version": "v1"}) == {"serve": 0, "before": 1}
         with pytest.raises(VersionError, match="nothing below the base"):
+            await console.command("rollback", {"by": "bob", "version": "v0"})
+        with pytest.raises(VersionError, match="names no version"):  # never "the one served", asked twice
             await console.command("rollback", {"by": "bob"})
         with pytest.raises(VersionError, match="names no version"):
             await console.command("promote", {"version": "²"})

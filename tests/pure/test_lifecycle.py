@@ -54,6 +54,7 @@ class System:
         self.parts: dict[str, Any] = {}
         self.killed: list[str] = []
         self.notes: list[tuple[str, dict[str, Any]]] = []
+        self.waiting: set[str] = set()
 
     def connect(self) -> None: ...
     def open_gateway(self) -> None: ...
@@ -70,6 +71,9 @@ class System:
         self.killed.append(name)
         part = self.parts[name]
         part.ended.get_loop().call_soon_threadsafe(part.end, RayActorError())
+
+    async def excused(self, name: str) -> bool:
+        return name in self.waiting
 
     async def note(self, kind: str, **detail: Any) -> None:
         self.notes.append((kind, detail))
@@ -124,6 +128,18 @@ def test_a_part_that_does_not_answer_is_killed_named_and_started_again() -> None
 def test_a_part_whose_work_stands_still_is_killed_though_it_answers() -> None:
     async def drive(system: System, lifecycle: Lifecycle) -> None:
         system.parts["trainer"].quiet = 10 * HANG_S
+        await until(lambda: system.parts["trainer"].starts == 2)
+
+    assert watched(drive).killed == ["trainer"]
+
+
+def test_a_part_that_waits_for_another_that_is_away_is_left_alone() -> None:
+    async def drive(system: System, lifecycle: Lifecycle) -> None:
+        system.waiting = {"trainer"}
+        system.parts["trainer"].quiet = 10 * HANG_S
+        await asyncio.sleep(10 * HANG_S)
+        assert system.killed == []
+        system.waiting = set()
         await until(lambda: system.parts["trainer"].starts == 2)
 
     assert watched(drive).killed == ["trainer"]
