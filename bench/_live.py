@@ -123,7 +123,8 @@ class Load:
         self._client = client
         self.told = Told(run.folder)
         self.told.load()
-        self.answered_at = 0.0
+        self.answered_at: float | None = None
+        """The first answer since this was set to None."""
         self.down = False
         """Nobody asks while the whole run is down on purpose."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -171,7 +172,7 @@ class Load:
             return await self._fail("cut off while streaming")
         self.told.requests += 1
         self.told.versions[version] += 1
-        self.answered_at = time.monotonic()
+        self.answered_at = self.answered_at or time.monotonic()
 
     async def _fail(self, kind: str) -> None:
         if not self.down:

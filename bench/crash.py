@@ -88,7 +88,7 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
 async def kill_one(live: LiveRun, load: Load, rng: random.Random) -> dict[str, Any]:
     victim = EVERYTHING if rng.random() < EVERYTHING_RATIO else rng.choice(list(PARTS))
     if victim == EVERYTHING:
-        load.down, killed_at = True, time.monotonic()
+        load.down, load.answered_at, killed_at = True, None, time.monotonic()
         await live.kill()
         await live.up()
         load.down = False
@@ -96,11 +96,11 @@ async def kill_one(live: LiveRun, load: Load, rng: random.Random) -> dict[str, A
         title = PARTS[victim]
         await live.until(f"a {victim}", lambda: bool(live.those(title)))
         before = {process.pid for process in live.those(title)}
-        killed_at = time.monotonic()
+        load.answered_at, killed_at = None, time.monotonic()
         rng.choice(live.those(title)).kill()
         await live.until(f"a new {victim}", lambda: bool({p.pid for p in live.those(title)} - before))
-    await live.until("an answer", lambda: load.answered_at > killed_at)
-    service_s = load.answered_at - killed_at
+    await live.until("an answer", lambda: load.answered_at is not None)
+    service_s = (load.answered_at or killed_at) - killed_at
     await recovered(load)
     found = {"recovery_s": time.monotonic() - killed_at, "service_s": service_s}
     return {"victim": victim, **{name: round(seconds, 2) for name, seconds in found.items()}}

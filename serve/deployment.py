@@ -31,6 +31,7 @@ log = logging.getLogger("ratchet.replica")
 POLL_S = 2.0
 """A replica is heard of at least this often."""
 RETRY_S = 0.5
+ENGINE_LOOK_S = 0.1
 
 
 @rayserve.ingress()  # late-bound: vLLM's app needs a running engine, see __serve_build_asgi_app__
@@ -60,6 +61,7 @@ class PolicyReplica:
         await self._reach(decode(Slots, await self._versions.desired.remote(-1, 0.0)))
         self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
+        self._outliving = asyncio.create_task(self._end_with_the_engine())
 
     async def __serve_build_asgi_app__(self) -> Gateway:
         slots = self._reconciler
@@ -76,6 +78,7 @@ class PolicyReplica:
     async def __del__(self) -> None:
         if self._following is not None:
             self._following.cancel()
+            self._outliving.cancel()
             await self._reconciler.stop()
         await self._engine.stop()
 
@@ -134,6 +137,14 @@ class PolicyReplica:
         if self._reconciler.serving != self._wanted:
             why = self._reconciler.report().failed.get(str(self._wanted), "it was never staged")
             raise ProofError(f"this replica serves {self._reconciler.serving}, wanted is {self._wanted}: {why}")
+
+    async def _end_with_the_engine(self) -> None:
+        """A replica without an engine refuses at once what others would answer, and so draws every request to itself
+        until its health check fails. A dead one's requests go to another."""
+        while not self._engine.dead:
+            await asyncio.sleep(ENGINE_LOOK_S)
+        log.error("the engine died; this replica ends, to be replaced")
+        os._exit(1)
 
     async def _base(self) -> Published:
         """What the trainer wrote down of version 0. Raises: Overdue when it has not."""

@@ -150,6 +150,11 @@ class Engine:
             async with asyncio.timeout(STOP_S + 5):
                 await asyncio.to_thread(llm.shutdown, STOP_S)
 
+    @property
+    def dead(self) -> bool:
+        """Its process is gone, though nobody stopped it."""
+        return self._llm is not None and self._llm.errored
+
     async def healthy(self) -> None:
         """Raises: Unavailable when the engine died, hangs, or holds weights of which nobody knows the version."""
         if self._llm is None:
