@@ -21,7 +21,8 @@ from core.errors import ArtifactError, ConfigError
 from core.messages import BASE, Decision, PolicyRef, Prompt, Published, Sampling
 from core.store import RunReader
 from methods import prompts
-from serve.engine import Engine, environment
+from serve.engine import Engine
+from serve.engine_arguments import environment
 from serve.local import EnginePolicy
 from training.evaluate import Weighing
 from training.gate import Gate, GateLedger

@@ -23,7 +23,8 @@ from core.config import Config, load
 from core.messages import PolicyRef, Published
 from core.store import RunReader
 from methods import prompts
-from serve.engine import Engine, environment
+from serve.engine import Engine
+from serve.engine_arguments import environment
 
 REF = PolicyRef(version=1)
 WINDOW = 768

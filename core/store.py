@@ -17,30 +17,31 @@ bytes.
 """
 
 import json
-import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from core.artifacts import says_full
 from core.codec import decode, encode
 from core.errors import ArtifactError, StorageFull, StoreError
 from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Published, Reinforce, Scored, Vote
-
-SCHEMA = 2
-READABLE = 1
-"""The oldest schema that a reader, which changes nothing, understands as it is."""
-TABLES = ("votes", "groups", "examples", "outcomes", "resettled", "versions", "decisions")
-FILE = "run.sqlite"
-WAL_BYTES = 64 * 2**20
-"""What a long reader made the log grow to is cut down to this again."""
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_HARMLESS = (*_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT)
-"""Refusals after which a connection is as good as before."""
+from core.store_file import (
+    FILE,
+    READABLE,
+    TABLES,
+    check_schema,
+    is_full,
+    is_harmless,
+    known,
+    open_file,
+    prepare,
+    refuse_loss,
+    schema_of,
+    way_out,
+)
 
 M = TypeVar("M", bound=Message)
 
@@ -107,7 +108,7 @@ class RunStore:
         self._path = run_dir / FILE
         self._lock = threading.Lock()  # sqlite3 crashes when it is closed under a running statement
         self._closed = False
-        _refuse_loss(run_dir)
+        refuse_loss(run_dir)
         self._db: sqlite3.Connection | None = self._connect()
 
     def write(self, records: Iterable[Record]) -> int:
@@ -159,8 +160,8 @@ class RunStore:
     def _connect(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = None
         try:
-            db = _open(self._path, read_only=False)
-            _prepare(db, self._path)
+            db = open_file(self._path, read_only=False)
+            prepare(db, self._path)
             return db
         except StoreError:
             if db is not None:
@@ -169,16 +170,16 @@ class RunStore:
         except sqlite3.Error as error:
             if db is not None:
                 db.close()
-            if _is_full(error, self._path.parent):
+            if is_full(error, self._path.parent):
                 raise StorageFull(f"no room on the disk to open {self._path} ({error}); free some") from None
-            raise StoreError(f"{self._path} cannot be opened ({error}); {_way_out(error)}") from None
+            raise StoreError(f"{self._path} cannot be opened ({error}); {way_out(error)}") from None
 
     def _refusal(self, error: sqlite3.Error) -> StoreError:
         """After a failed write or sync the connection's picture of the file is not trusted: the next write takes a
         new one, which reads from the log what is really there."""
-        if _code(error) not in _HARMLESS:
+        if not is_harmless(error):
             self._let_go()
-        if _is_full(error, self._path.parent):
+        if is_full(error, self._path.parent):
             return StorageFull(f"{self._path}: no room on the disk ({error}); nothing was written; free some")
         return StoreError(f"{self._path} refused a write ({error}); nothing of it was acknowledged")
 
@@ -257,25 +258,25 @@ class RunReader:
         if not self._path.is_file():
             raise StoreError(f"{run_dir} holds no {FILE}: it is no run directory")
         try:
-            self._db = _open(self._path, read_only=True)
-            _check_schema(self._db, self._path, READABLE)
-            self._schema = _schema(self._db)
+            self._db = open_file(self._path, read_only=True)
+            check_schema(self._db, self._path, READABLE)
+            self._schema = schema_of(self._db)
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read ({error}); {_way_out(error)}") from None
+            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
 
     def all(self, table: str, kind: type[M]) -> Iterator[M]:
         """Every record of a table, oldest first."""
-        for id, payload in self._rows(f"SELECT id, payload FROM {_known(table)} ORDER BY seq"):
+        for id, payload in self._rows(f"SELECT id, payload FROM {known(table)} ORDER BY seq"):
             yield self._decoded(kind, table, id, payload)
 
     def children(self, table: str, kind: type[M], parent: str) -> list[M]:
-        rows = self._rows(f"SELECT id, payload FROM {_known(table)} WHERE parent = ? ORDER BY seq", parent)
+        rows = self._rows(f"SELECT id, payload FROM {known(table)} WHERE parent = ? ORDER BY seq", parent)
         return [self._decoded(kind, table, id, payload) for id, payload in rows]
 
     def ids(self, table: str, parent: str | None = None) -> list[str]:
         """Of every record of a table, or of one parent's, oldest first."""
         where, values = ("", ()) if parent is None else ("WHERE parent = ?", (parent,))
-        rows = self._rows(f"SELECT id FROM {_known(table)} {where} ORDER BY seq", *values)
+        rows = self._rows(f"SELECT id FROM {known(table)} {where} ORDER BY seq", *values)
         return [str(id) for (id,) in rows]
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -321,11 +322,11 @@ class RunReader:
         return {self._int(place) for (place,) in self._rows("SELECT DISTINCT parent FROM groups")}
 
     def get(self, table: str, kind: type[M], id: str) -> M | None:
-        rows = list(self._rows(f"SELECT payload FROM {_known(table)} WHERE id = ?", id))
+        rows = list(self._rows(f"SELECT payload FROM {known(table)} WHERE id = ?", id))
         return self._decoded(kind, table, id, rows[0][0]) if rows else None
 
     def count(self, table: str) -> int:
-        return sum(int(n) for (n,) in self._rows(f"SELECT count(*) FROM {_known(table)}"))
+        return sum(int(n) for (n,) in self._rows(f"SELECT count(*) FROM {known(table)}"))
 
     def fact(self, name: str, default: Any = None) -> Any:
         rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
@@ -362,7 +363,7 @@ class RunReader:
         try:
             yield from self._db.execute(query, values)
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read ({error}); {_way_out(error)}") from None
+            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
 
     def _decoded(self, kind: type[M], table: str, id: object, payload: Any) -> M:
         try:
@@ -400,122 +401,3 @@ def here(published: Published, run_dir: Path) -> Published:
     if folder.is_dir() and Path(published.path).parent.name == "versions":
         return published.model_copy(update={"path": str(folder)})
     return published
-
-
-def _refuse_loss(run_dir: Path) -> None:
-    """An empty file where versions were trained is no new run. Raises: StoreError."""
-    file, trained = run_dir / FILE, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
-    if trained and (not file.exists() or file.stat().st_size == 0):
-        raise StoreError(f"{file} is empty or gone, but there are {len(trained)} versions; restore it from a backup")
-
-
-def _open(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Create or bring up to date, in one transaction. A file that is not ours, or newer, is left as it is."""
-    _check_schema(db, path, 0)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
-    with db:
-        db.execute("BEGIN IMMEDIATE")
-        found = _schema(db)
-        if found == 0:
-            _create(db)
-        for older in range(found or SCHEMA, SCHEMA):
-            MIGRATIONS[older](db)
-        if found != SCHEMA:
-            db.execute(f"PRAGMA user_version = {SCHEMA}")
-    _settle_log(db, path)
-
-
-def _settle_log(db: sqlite3.Connection, path: Path) -> None:
-    """Move the log into the file, synced. A process that died before its sync, or whose sync failed, left records that
-    can be read and are not on disk; writing one of them again would change nothing, and so would sync nothing."""
-    busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise StoreError(f"{path} cannot be taken over while another process reads from its log; try again")
-
-
-def _create(db: sqlite3.Connection) -> None:
-    for table in TABLES:
-        _create_table(db, table)
-    db.execute("CREATE TABLE IF NOT EXISTS facts (id TEXT PRIMARY KEY, value TEXT NOT NULL)")
-    db.execute(
-        "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL,"
-        " kind TEXT NOT NULL, detail TEXT NOT NULL)"
-    )
-    _index_events(db)
-
-
-def _create_table(db: sqlite3.Connection, table: str) -> None:
-    db.execute(
-        f"CREATE TABLE IF NOT EXISTS {table} (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
-        " parent TEXT NOT NULL, payload BLOB NOT NULL)"
-    )
-    db.execute(f"CREATE INDEX IF NOT EXISTS {table}_by_parent ON {table} (parent)")
-
-
-def _to_2(db: sqlite3.Connection) -> None:
-    _create_table(db, "resettled")
-    _index_events(db)
-
-
-def _index_events(db: sqlite3.Connection) -> None:
-    """A run of weeks has hundreds of thousands of events, and readers ask for one kind."""
-    db.execute("CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind)")
-
-
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2}
-"""Schema -> what makes it the next one."""
-
-
-def _schema(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _check_schema(db: sqlite3.Connection, path: Path, oldest: int) -> None:
-    found = _schema(db)
-    if found > SCHEMA:
-        raise StoreError(f"{path} has schema {found}, this program knows {SCHEMA}; use the Ratchet that wrote it")
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if found < 0 or tables - {*TABLES, "facts", "events"} or (found > 0 and not tables):
-        raise StoreError(f"{path} is no run of Ratchet (tables: {sorted(tables)}); restore it from a backup")
-    if found < oldest:
-        raise StoreError(
-            f"{path} has schema {found}, too old to be read as it is; `./run up --dir` brings it up to date"
-        )
-
-
-def _code(error: sqlite3.Error) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _way_out(error: sqlite3.Error) -> str:
-    return "another process holds it; try again" if _code(error) in _BUSY else "restore it from a backup"
-
-
-def _is_full(error: sqlite3.Error, folder: Path) -> bool:
-    """SQLite tells a full disk from a broken one when it writes, not when it syncs, and never for a quota: so try."""
-    if _code(error) == sqlite3.SQLITE_FULL:
-        return True
-    probe = folder / f".room.{os.getpid()}"
-    try:
-        with probe.open("wb", buffering=0) as file:
-            file.write(bytes(4096))
-            os.fsync(file.fileno())
-    except OSError as refusal:
-        return says_full(refusal)
-    finally:
-        with suppress(OSError):
-            probe.unlink()
-    return False
-
-
-def _known(table: str) -> str:
-    if table not in TABLES:
-        raise StoreError(f"no table {table!r}; expected one of {', '.join(TABLES)}")
-    return table

@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from core.config import Config, Full
 from core.messages import Pool
 from serve.deployment import PolicyReplica
-from serve.engine import environment
+from serve.engine_arguments import environment
 
 APP = "policy"
 SHADOW_APP = "policy-shadow"

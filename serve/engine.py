@@ -1,7 +1,7 @@
 """vLLM as Ratchet sees it: versions come and go, every answer says which one made it, nothing is dropped.
 
-The only file that names vllm, with its worker-side half (serve/engine_worker.py) and its process
-(serve/engine_process.py). Importing it is cheap: vLLM and torch
+The only file that names vllm, with its worker-side half (serve/engine_worker.py), its process (serve/engine_process.py)
+and what it is told (serve/engine_arguments.py). Importing it is cheap: vLLM and torch
 load in `start`. Every method belongs to one event loop.
 
     LoRA (`model.weights.kind: lora`)     versions are adapters side by side in one engine; each request keeps its own
@@ -32,33 +32,16 @@ from core.errors import ArtifactError, ConfigError, Overdue, PromptError, ProofE
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
 from core.render import PLAIN_TEMPLATE, render_id
 from serve import engine_process
+from serve.engine_arguments import environment, vllm_arguments
 from serve.front import AsgiApp, Front, Presence
 from serve.residency import Residency
 
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256)
-"""The ranks that vLLM has slots for; an adapter of another one is padded."""
-
-BACKEND = "ratchet"
 STOP_S = 10.0
 ANSWER_S = 20.0
 """An engine that does not say that it lives for so long hangs; under Serve's own limit of 30 s for a health check."""
 DRAIN_S = 120.0
 QUANTUM_S = 5.0
 """How long users of a shadow engine's resident version may still enter while another version is waited for."""
-
-
-def environment(model: ModelConfig, engine: EngineConfig, *, gpu: bool = False) -> dict[str, str]:
-    """What must be in the environment before the process of an engine starts."""
-    always = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-    if Path(model.path).is_dir():
-        always["HF_HUB_OFFLINE"] = "1"
-    if gpu:
-        return always
-    return always | {
-        "TORCH_COMPILE_DISABLE": "1",  # else the first batch compiles for 19 s
-        "OMP_NUM_THREADS": str(engine.threads),  # else engine and trainer spin against each other
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    }
 
 
 @dataclass
@@ -113,7 +96,7 @@ class Engine:
         engine_process.begin()
         await asyncio.to_thread(self._load_tokenizer)
         self._limit = self._config.max_tokens
-        arguments = self._arguments()
+        arguments = vllm_arguments(self._model, self._config, self._max_versions, self._seed)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.sampling_params import RequestOutputKind, SamplingParams
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -514,61 +497,6 @@ class Engine:
             raise ConfigError(f"{self._model.path} has several chat templates; keep one in its tokenizer_config.json")
         self.render_id = render_id(self._tokenizer.backend_tokenizer.to_str(), self._template)
 
-    def _arguments(self) -> dict[str, Any]:
-        """What vLLM is told."""
-        from transformers import AutoConfig
-
-        positions = getattr(
-            AutoConfig.from_pretrained(self._model.path).get_text_config(), "max_position_embeddings", 0
-        )
-        if positions and self._limit > positions:
-            raise ConfigError(f"serve.engine.max_tokens={self._limit} is over the {positions} positions of the model")
-        # Scoring a sequence that fills the context needs room for the one token that vLLM insists on sampling; its
-        # position is never computed, so it may lie past the model's last one.
-        os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
-        common: dict[str, Any] = {
-            "model": self._model.path,
-            "served_model_name": [str(BASE)],
-            "dtype": self._model.engine_dtype,
-            "seed": self._seed,
-            "max_model_len": self._limit + 1,
-            "max_num_seqs": self._config.max_seqs,
-            "kv_cache_memory_bytes": self._config.kv_cache_bytes,
-            "scheduling_policy": "priority",
-            "generation_config": "vllm",
-            "enable_prefix_caching": True,
-            "logprobs_mode": "processed_logprobs",
-            "disable_log_stats": True,
-            "worker_extension_cls": "serve.engine_worker.WorkerHalf",
-        }
-        return common | self._version_arguments() | self._device_arguments()
-
-    def _version_arguments(self) -> dict[str, Any]:
-        weights = self._model.weights
-        if not isinstance(weights, Lora):
-            from vllm.config.weight_transfer import WeightTransferConfig
-
-            return {"weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
-        if not _has_gpu() and (wrong := {"embed_tokens", "lm_head"} & set(weights.targets)):
-            raise ConfigError(f"model.weights.targets has {sorted(wrong)}: on a CPU adapters are of linear layers only")
-        return {
-            "enable_lora": True,
-            "max_loras": self._max_versions,
-            "max_cpu_loras": self._max_versions,
-            "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= weights.rank),
-            "lora_target_modules": list(weights.targets),
-        }
-
-    def _device_arguments(self) -> dict[str, Any]:
-        if _has_gpu():  # untested: no GPU was at hand
-            return {
-                "gpu_memory_utilization": self._config.gpu_memory_ratio,
-                "tensor_parallel_size": self._config.tensor_parallel,
-            }
-        if self._config.tensor_parallel > 1:
-            raise ConfigError(f"serve.engine.tensor_parallel={self._config.tensor_parallel} needs GPUs; set it to 1")
-        return {"enforce_eager": True, "distributed_executor_backend": "uni"}
-
     async def _build_app(self) -> AsgiApp:
         from starlette.datastructures import State
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -614,9 +542,3 @@ def _local_folder(path: str) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(path, local_files_only=True))
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -35,7 +35,8 @@ from vllm.model_executor.model_loader.reload.layerwise import (
     initialize_layerwise_reload,
 )
 
-BACKEND = "ratchet"
+from serve.engine_arguments import BACKEND
+
 IDENTITY_ROWS = 1024
 """Rows of the identity matrix multiplied at once when a packed weight is read back."""
 

@@ -418,14 +418,14 @@ def test_a_newer_schema_is_refused_with_the_remedy_and_left_as_it_is(tmp_path: P
 
 
 def test_a_migration_that_dies_half_way_leaves_the_old_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core import store
+    from core import store_file
 
     def dies(db: sqlite3.Connection) -> None:
         db.execute("DROP TABLE votes")
         raise KeyboardInterrupt
 
     run_of_schema_1(tmp_path)
-    monkeypatch.setitem(store.MIGRATIONS, 1, dies)
+    monkeypatch.setitem(store_file.MIGRATIONS, 1, dies)
     with pytest.raises(KeyboardInterrupt):
         RunStore(tmp_path)
     monkeypatch.undo()
