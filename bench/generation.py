@@ -1,17 +1,20 @@
 """What does the system cost per token? Through Serve, engine and collector, against bare AsyncLLM, per CPU-second.
 
-One run: a system learns its first version; while its collector fills the next window with that version, the CPU time of
-replica, engine and collector is set against the collector's tokens. Then the same prompts go to a bare AsyncLLM with
-the same settings and the same adapter, and its processes' CPU time is set against its tokens.
+One run: a system learns its first version, and a bare AsyncLLM takes the same settings, prompts and adapter. Then they
+work in turns, for this machine's speed drifts by the minute: the system's learning goes on and is paused again, and the
+CPU time of replica, engine and collector from rest to rest is set against the collector's tokens; the bare engine's
+processes likewise. The ratio is the median over the rounds, each of two neighbouring turns.
 """
 
 import argparse
 import asyncio
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,75 +30,159 @@ from serve.engine import Engine
 from serve.engine_arguments import environment
 
 REF = PolicyRef(version=1)
-WINDOW = 768
+WINDOW = 3200
 """Prompts: more than are explored while measuring, so that the trainer, whose time is not counted, is at rest as it is
 beside the bare engine: on two cores that share one's units, a busy neighbour costs every process CPU time."""
+Turns = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 COUNTED = ("ServeReplica", "EngineCore", "ray::Collector")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=40.0, help="length of each measurement")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each turn")
+    parser.add_argument("--rounds", type=int, default=5)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    seconds = 12.0 if options.quick else options.seconds
+    seconds, rounds = (8.0, 2) if options.quick else (options.seconds, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = Path(folder) / "run"
-        through = measure_system(run_dir, seconds, 128 if options.quick else WINDOW)
-        bare = asyncio.run(measure_bare(run_dir, seconds))
+        turns = asyncio.run(measure(Path(folder) / "run", seconds, rounds, 256 if options.quick else WINDOW))
     return {
-        "ratio": through["tokens_per_cpu_s"] / bare["tokens_per_cpu_s"],
-        "system": through,
-        "bare": bare,
+        "ratio": _ratio(turns, 1),
+        "ratio_queued": _ratio(turns, 2),
+        "system": [system for system, _, _ in turns],
+        "bare": [bare for _, bare, _ in turns],
+        "bare_queued": [queued for _, _, queued in turns],
     }
 
 
-def measure_system(run_dir: Path, seconds: float, window: int) -> dict[str, float]:
-    """Collector tokens per CPU-second of everything that makes them, with the adapter of version 1."""
+def _ratio(turns: Sequence[Turns], bare: int) -> float:
+    ratios = [turn[0]["tokens_per_cpu_s"] / turn[bare]["tokens_per_cpu_s"] for turn in turns]
+    return round(statistics.median(ratios), 3)
+
+
+async def measure(run_dir: Path, seconds: float, rounds: int, window: int) -> list[Turns]:
     settings = ["gate.enabled=false", "report.questions=null", "learning.max_lag=3"]
     settings += [f"learning.groups_per_window={window}"]
     command = [sys.executable, "-m", "actors.cli", "up", "--port", "0", "--dir", str(run_dir), *settings]
     child = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
+    bare: Bare | None = None
     try:
-        _until(lambda: run_dir.is_dir() and live_url(run_dir) is not None, child, 240)
+        await _until(lambda: run_dir.is_dir() and live_url(run_dir) is not None, child, 240)
         url = live_url(run_dir)
         assert url is not None
-        _until(lambda: bool(RunReader(run_dir).events("proven")), child, 240)
-        before = _count(child, url)
-        time.sleep(seconds)
-        after = _count(child, url)
+        await _until(lambda: bool(RunReader(run_dir).events("proven")), child, 240)
+        system = System(child, url)
+        await system.rest()
+        bare = await Bare.start(run_dir)
+        await bare.turn(3.0, bare.under_way)  # warm
+        turns: list[Turns] = []
+        for _ in range(rounds):
+            through = await system.turn(seconds)
+            turns.append((through, await bare.turn(seconds, bare.held), await bare.turn(seconds, bare.under_way)))
+        return turns
     finally:
+        if bare is not None:
+            await bare.engine.stop()
         child.send_signal(2)
-        child.wait(60)
-    tokens, cpu_s = after[0] - before[0], after[1] - before[1]
-    return {"tokens": tokens, "cpu_s": round(cpu_s, 2), "tokens_per_cpu_s": round(tokens / cpu_s, 1)}
+        await asyncio.to_thread(child.wait, 60)
 
 
-async def measure_bare(run_dir: Path, seconds: float) -> dict[str, float]:
+class System:
+    """A running `ratchet up` that learns only in its turns."""
+
+    def __init__(self, child: subprocess.Popen[bytes], url: str) -> None:
+        self._child = child
+        self._client = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+
+    async def turn(self, seconds: float) -> dict[str, Any]:
+        """Collector tokens per CPU-second of everything that makes them, with the adapter of version 1."""
+        tokens, before = await self._tokens(), self._cpu()
+        await self._command("resume")
+        await asyncio.sleep(seconds)
+        await self.rest()
+        return _report(await self._tokens() - tokens, before, self._cpu())
+
+    async def rest(self) -> None:
+        await self._command("pause")
+        while any(
+            part.get("in_flight") for name, part in (await self._status()).items() if name.startswith("collector")
+        ):
+            await asyncio.sleep(0.1)
+
+    async def _tokens(self) -> int:
+        return (await self._status())["buffer"]["tokens"]
+
+    async def _status(self) -> dict[str, Any]:
+        return (await self._client.get("/status")).raise_for_status().json()
+
+    async def _command(self, name: str) -> None:
+        (await self._client.post(f"/admin/{name}", json={})).raise_for_status()
+
+    def _cpu(self) -> dict[str, float]:
+        family = psutil.Process(self._child.pid).children(recursive=True)
+        return _cpu_s({name: _titled(family, name) for name in COUNTED})
+
+
+class Bare:
     """The same work on AsyncLLM alone: its own API, no Serve, no collector."""
-    config = load(run_dir / "config.yaml")
-    os.environ.update(environment(config.model, config.serve.engine))
-    engine = Engine(config.model, config.serve.engine, max_versions=6, seed=0)
-    await engine.start()
-    published = RunReader(run_dir).get("versions", Published, str(REF))
-    assert published is not None
-    await engine.stage(published)
-    try:
-        await _generate(engine, config, 3.0)
-        before = _cpu_s([psutil.Process(), *psutil.Process().children(recursive=True)])
-        tokens = await _generate(engine, config, seconds)
-        cpu_s = _cpu_s([psutil.Process(), *psutil.Process().children(recursive=True)]) - before
-    finally:
-        await engine.stop()
-    return {"tokens": tokens, "cpu_s": round(cpu_s, 2), "tokens_per_cpu_s": round(tokens / cpu_s, 1)}
+
+    held: int
+    """Groups that the seats hold which the collector may take: as many are under way at once, and no more."""
+    under_way: int
+    """Groups that a collector has under way: so vLLM's own queue is never empty, and every seat taken."""
+
+    def __init__(self, engine: Engine, processes: list[psutil.Process], config: Config) -> None:
+        self.engine = engine
+        self._processes = processes
+        self._config = config
+        free = config.serve.engine.max_seqs - config.serve.reserve_seats
+        self.held, self.under_way = free // config.method.sampler.n, config.collect.in_flight
+        self._pool = prompts.read(config.prompts, 0)
+
+    @classmethod
+    async def start(cls, run_dir: Path) -> "Bare":
+        config = load(run_dir / "config.yaml")
+        os.environ.update(environment(config.model, config.serve.engine))
+        others = _engines()
+        free = config.serve.engine.max_seqs - config.serve.reserve_seats  # what the collector's samples have there
+        settings = config.serve.engine.model_copy(update={"max_seqs": free})
+        engine = Engine(config.model, settings, max_versions=6, seed=0)
+        await engine.start()
+        published = RunReader(run_dir).get("versions", Published, str(REF))
+        assert published is not None
+        await engine.stage(published)
+        return cls(engine, [process for process in _engines() if process not in others], config)
+
+    async def turn(self, seconds: float, at_once: int) -> dict[str, Any]:
+        counted = {"this process": [psutil.Process()], "EngineCore": self._processes}
+        before = _cpu_s(counted)
+        tokens = await _generate(self.engine, self._config, self._pool, seconds, at_once)
+        return _report(tokens, before, _cpu_s(counted))
 
 
-async def _generate(engine: Engine, config: Config, seconds: float) -> int:
-    """As many groups at once as the collector's seats hold."""
+def _engines() -> list[psutil.Process]:
+    return _titled(psutil.Process().children(recursive=True), "EngineCore")
+
+
+def _titled(processes: list[psutil.Process], name: str) -> list[psutil.Process]:
+    return [process for process in processes if name in " ".join(process.cmdline())]
+
+
+def _report(tokens: int, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    cpu_s = {name: round(after[name] - before[name], 2) for name in after}
+    return {"tokens": tokens, "cpu_s": cpu_s, "tokens_per_cpu_s": round(tokens / sum(cpu_s.values()), 1)}
+
+
+def _cpu_s(counted: dict[str, list[psutil.Process]]) -> dict[str, float]:
+    times = {name: [process.cpu_times() for process in processes] for name, processes in counted.items()}
+    return {name: sum(t.user + t.system for t in those) for name, those in times.items()}
+
+
+async def _generate(engine: Engine, config: Config, pool: prompts.Prompts, seconds: float, at_once: int) -> int:
+    """Tokens made for the pool's prompts, so many groups at once."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    pool = prompts.read(config.prompts, 0)
     drawn = config.method.sampler
     params = SamplingParams(
         n=drawn.n,
@@ -103,7 +190,6 @@ async def _generate(engine: Engine, config: Config, seconds: float) -> int:
         max_tokens=drawn.max_tokens,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-    free = config.serve.engine.max_seqs - config.serve.reserve_seats
     stop_at = time.monotonic() + seconds
     places = iter(range(10**9))
     tokens = 0
@@ -119,30 +205,13 @@ async def _generate(engine: Engine, config: Config, seconds: float) -> int:
             async for output in request:
                 tokens += sum(len(choice.token_ids) for choice in output.outputs)
 
-    await asyncio.gather(*(worker() for _ in range(free // drawn.n)))
+    await asyncio.gather(*(worker() for _ in range(at_once)))
     return tokens
 
 
-def _count(child: subprocess.Popen[bytes], url: str) -> tuple[float, float]:
-    """Tokens that collectors have, and CPU seconds that making them took."""
-    status = httpx.get(f"{url}/status", timeout=30, trust_env=False).json()
-    tokens = status["buffer"]["tokens"]
-    family = psutil.Process(child.pid).children(recursive=True)
-    counted = [p for p in family if any(name in " ".join(p.cmdline()) for name in COUNTED)]
-    return tokens, _cpu_s(counted)
-
-
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    total = 0.0
-    for process in processes:
-        times = process.cpu_times()
-        total += times.user + times.system
-    return total
-
-
-def _until(condition: Any, child: subprocess.Popen[bytes], timeout_s: float) -> None:
+async def _until(condition: Any, child: subprocess.Popen[bytes], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if child.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"the system did not get there within {timeout_s:.0f} s")
-        time.sleep(0.5)
+        await asyncio.sleep(0.5)

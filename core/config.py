@@ -338,8 +338,9 @@ class ServeConfig(Part):
 
 class CollectConfig(Part):
     collectors: int = Field(default=1, ge=1)
-    in_flight: int = Field(default=12, ge=1)
-    """Prompts that one collector explores at once."""
+    in_flight: int = Field(default=24, ge=1)
+    """Prompts that one collector has under way at once. They go to the policy in batches that come back whole: three
+    times what its seats hold keeps them taken."""
 
 
 class RetentionConfig(Part):

@@ -1,6 +1,7 @@
 """The model as the rest of the system sees it: `core.protocols.Policy` over a Serve handle."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from typing import Any
@@ -9,11 +10,27 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from core.codec import decode, decode_batch, encode
-from core.errors import Overdue, Unavailable, VersionError
+from core.codec import decode, decode_batch, encode, encode_batch
+from core.errors import Overdue, PromptError, Unavailable, VersionError
 from core.messages import Candidate, PolicyRef, Prompt, Sampling
 
 RETRIED = (VersionError, Unavailable, RayActorError, DeploymentUnavailableError, BackPressureError)
+
+
+GATHER_S = 0.005
+BATCH_SAMPLES = 64
+"""A batch is answered when the last of its samples is: as many as an engine of the default size works on at once."""
+
+
+class Batch:
+    """Prompts that go out in one call."""
+
+    sent: "asyncio.Task[list[bytes | PromptError]]"
+
+    def __init__(self) -> None:
+        self.prompts: list[Prompt] = []
+        self.full = asyncio.Event()
+        self.waiting = 0
 
 
 class ServedPolicy:
@@ -25,9 +42,10 @@ class ServedPolicy:
         self._patience_s = patience_s
         self.tokens: Counter[str] = Counter()
         """Generated for this client, by purpose."""
+        self._gathering: dict[tuple[Sampling, PolicyRef | None], Batch] = {}
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
-        reply = await self._call("generate", encode(prompt), encode(sampling), str(ref) if ref else None)
+        reply = await self._together(prompt, sampling, ref)
         candidates = decode_batch(Candidate, reply)
         self.tokens[sampling.purpose] += sum(len(c.completion_ids) // 4 for c in candidates)
         return candidates
@@ -37,6 +55,37 @@ class ServedPolicy:
 
     async def render(self, prompt: Prompt, text: str) -> Candidate:
         return decode(Candidate, await self._call("render", encode(prompt), text))
+
+    async def _together(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None) -> bytes:
+        """Prompts asked at about the same time go in one call: a call through Ray costs as much as a short answer."""
+        kind = (sampling, ref)
+        batch = self._gathering.get(kind)
+        if batch is None:
+            batch = self._gathering[kind] = Batch()
+            batch.sent = asyncio.create_task(self._send(kind, batch))
+        place = len(batch.prompts)
+        batch.prompts.append(prompt)
+        if (place + 1) * sampling.n >= BATCH_SAMPLES:
+            batch.full.set()
+            del self._gathering[kind]
+        batch.waiting += 1
+        try:
+            reply = (await asyncio.shield(batch.sent))[place]
+        finally:
+            batch.waiting -= 1
+            if not batch.waiting and not batch.sent.done():
+                batch.sent.cancel()  # nobody wants it any more
+        if isinstance(reply, PromptError):
+            raise reply
+        return reply
+
+    async def _send(self, kind: tuple[Sampling, PolicyRef | None], batch: "Batch") -> list[bytes | PromptError]:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(batch.full.wait(), GATHER_S)
+        if self._gathering.get(kind) is batch:
+            del self._gathering[kind]
+        sampling, ref = kind
+        return await self._call("generate", encode_batch(batch.prompts), encode(sampling), str(ref) if ref else None)
 
     async def _call(self, method: str, *arguments: object) -> Any:
         """One answer, however long it takes; only what a replica refuses is tried again, until `patience_s` is over."""

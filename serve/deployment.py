@@ -15,9 +15,9 @@ from ray import serve as rayserve
 from ray.exceptions import RayError
 
 from core.clock import SystemClock
-from core.codec import decode, encode, encode_batch
+from core.codec import decode, decode_batch, encode, encode_batch
 from core.config import Config
-from core.errors import Overdue, ProofError, RatchetError, Unavailable
+from core.errors import Overdue, PromptError, ProofError, RatchetError, Unavailable
 from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sampling, Slots
 from core.metrics import Metrics
 from serve.engine import Engine
@@ -84,16 +84,28 @@ class PolicyReplica:
 
     # --- by handle, for collectors and evaluator ---
 
-    async def generate(self, prompt: bytes, sampling: bytes, ref: str | None) -> bytes:
-        """Candidates of one prompt, within the seats that users leave. Purpose tells whom to charge."""
+    async def generate(self, prompts: bytes, sampling: bytes, ref: str | None) -> list[bytes | PromptError]:
+        """Candidates of each prompt, or why it has none, within the seats that users leave. Purpose tells whom to
+        charge. Raises: what fails one prompt without being its fault fails all of them."""
         want = decode(Sampling, sampling)
-        version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
-        async with self._seats.background(want.n):
-            candidates = await self._engine.generate(
-                decode(Prompt, prompt).messages, want, version, priority=BACKGROUND_PRIORITY
-            )
-        self._meter.count("tokens_total", sum(len(c.completion_ids) // 4 for c in candidates), purpose=want.purpose)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                asked = [tasks.create_task(self._candidates(p, want, ref)) for p in decode_batch(Prompt, prompts)]
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
         self._meter.set("background_in_flight", self._seats.background_held)
+        return [task.result() for task in asked]
+
+    async def _candidates(self, prompt: Prompt, want: Sampling, ref: str | None) -> bytes | PromptError:
+        async with self._seats.background(want.n) as leave:
+            version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
+            try:
+                candidates = await self._engine.generate(
+                    prompt.messages, want, version, priority=BACKGROUND_PRIORITY, ended=leave
+                )
+            except PromptError as error:
+                return error
+        self._meter.count("tokens_total", sum(len(c.completion_ids) // 4 for c in candidates), purpose=want.purpose)
         return encode_batch(candidates)
 
     async def logprobs(self, prompt: bytes, text: str, ref: str | None) -> list[float]:

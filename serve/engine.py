@@ -78,6 +78,8 @@ class Engine:
         self._resident = self._previous = BASE
         self._swapping = asyncio.Lock()
         self._broken: str | None = None
+        self._ends: dict[str, Callable[[], None]] = {}
+        """Whom to tell, by request, as each of its continuations ends."""
         self.pauses_s: deque[float] = deque(maxlen=1000)
         """How long the engine stood still for each version that came in, newest last."""
         self._inside = Presence()
@@ -107,9 +109,9 @@ class Engine:
         config = await asyncio.to_thread(self._vllm_arguments.create_engine_config)
         loggers: list[Any] | None = None
         if self._stat_loggers:
-            from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+            from serve.engine_stats import stat_logger
 
-            loggers = [RayPrometheusStatLogger]
+            loggers = [stat_logger(self._ended)]
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
         try:
             if not self._lora:
@@ -178,14 +180,16 @@ class Engine:
         ref: PolicyRef,
         *,
         priority: int = 0,
+        ended: Callable[[], None] | None = None,
     ) -> list[Candidate]:
-        """`sampling.n` continuations of messages or of context ids. A smaller priority goes first.
+        """`sampling.n` continuations of messages or of context ids. A smaller priority goes first. `ended` is called as
+        each of them ends, where `stat_loggers` are on.
 
         Raises: VersionError, PromptError for a context that leaves no room, Unavailable when the engine is gone."""
         ids = self._context_ids(context)
         async with self._using(ref) as (made_by, lora):
             start = made_by()
-            output = await self._run(ids, self._params(sampling, len(ids)), lora, priority)
+            output = await self._run(ids, self._params(sampling, len(ids)), lora, priority, ended)
             end = made_by()
         packed = pack_ids(ids)
         return [self._candidate(choice, packed, start, end, sampling) for choice in output.outputs]
@@ -329,22 +333,33 @@ class Engine:
             output_kind=self._final_only,
         )
 
-    async def _run(self, ids: list[int], params: Any, lora: Any, priority: int) -> Any:
+    async def _run(
+        self, ids: list[int], params: Any, lora: Any, priority: int, ended: Callable[[], None] | None = None
+    ) -> Any:
         """One request to its end. A cancelled caller aborts it in the engine."""
         llm = self._llm
         if llm is None:
             raise Unavailable("the engine is not running; ask another replica")
         prompt = {"type": "token", "prompt_token_ids": ids}
-        options = {"request_id": uuid.uuid4().hex, "lora_request": lora, "priority": priority}
+        request_id = uuid.uuid4().hex
+        options = {"request_id": request_id, "lora_request": lora, "priority": priority}
+        if ended is not None:
+            self._ends[request_id] = ended
         try:
             outputs = [output async for output in llm.generate(prompt, params, **options)]  # one, the final
         except ValueError as error:
             raise PromptError(str(error)) from None
         except Exception as error:
             raise Unavailable(f"the engine failed ({type(error).__name__}: {error}); ask another replica") from None
+        finally:
+            self._ends.pop(request_id, None)
         if not outputs or any(choice.finish_reason not in ("stop", "length") for choice in outputs[-1].outputs):
             raise Unavailable("the engine gave this request up; ask again")
         return outputs[-1]
+
+    def _ended(self, request_id: str) -> None:
+        if request_id in self._ends:
+            self._ends[request_id]()
 
     def _candidate(
         self, choice: Any, context: bytes, start: PolicyRef, end: PolicyRef, sampling: Sampling

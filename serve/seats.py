@@ -7,7 +7,7 @@ vLLM's priorities order only its waiting queue and evict nothing that runs, so r
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from core.clock import Clock
@@ -60,15 +60,26 @@ class Seats:
             self.admit()
 
     @asynccontextmanager
-    async def background(self, k: int = 1) -> AsyncIterator[None]:
-        """Hold `k` seats at once. Raises: ConfigError when so many are never free."""
+    async def background(self, k: int = 1) -> AsyncIterator[Callable[[], None]]:
+        """Hold `k` seats at once; calling what it gives hands one of them back before the others. Raises: ConfigError
+        when so many are never free."""
         if not 1 <= k <= self._most:
             raise ConfigError(f"{k} seats asked for, background may hold 1 to {self._most}; sample fewer at once")
         await self._take(k)
+        held = k
+
+        def leave() -> None:
+            nonlocal held
+            if held:
+                held -= 1
+                self._held -= 1
+                self.admit()
+
         try:
-            yield
+            yield leave
         finally:
-            self._held -= k
+            self._held -= held
+            held = 0
             self.admit()
 
     def admit(self) -> None:

@@ -224,7 +224,11 @@ class Replay:
         self._versions, self._bad_versions = set(versions), set(quarantined)
         self._bad_windows = set(quarantined_windows)
         self._places = used or Places()
-        held = {outcome.place: _explored(outcome) for outcome in outcomes if outcome.failure is None}
+        held: dict[int, Explored] = {}
+        for explored in (_explored(outcome) for outcome in outcomes if outcome.failure is None):
+            if explored.place in held and held[explored.place].version in self._bad_versions:
+                del held[explored.place]  # withdrawn, and collected anew: it stands where the second one does
+            held[explored.place] = explored
         oldest = {number: self.oldest_fresh(newest) for number, newest in (newest_at_draw or {}).items()}
         oldest |= oldest_at_draw or {}
         for number in sorted(drawn):

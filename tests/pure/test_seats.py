@@ -146,6 +146,26 @@ def test_more_seats_than_background_may_ever_hold_is_refused_with_the_number() -
         Seats(8, 8, 0.5, 5.0, ManualClock())
 
 
+def test_a_seat_handed_back_before_the_others_seats_who_waits_and_is_counted_once() -> None:
+    async def run() -> None:
+        seats, _ = seats_of()
+        async with seats.background(4) as leave:
+            waiting = Holder(seats, 3)
+            await spin()
+            assert not waiting.seated
+            leave()
+            await spin()
+            assert waiting.seated and seats.background_held == 6
+            for _ in range(9):  # more often than there are seats
+                leave()
+            assert seats.background_held == 3
+        assert seats.background_held == 3
+        await waiting.leave()
+        assert seats.background_held == 0
+
+    asyncio.run(run())
+
+
 def test_cancelled_work_gives_its_place_in_the_queue_or_its_seats_back() -> None:
     async def run() -> None:
         seats, _ = seats_of()

@@ -193,6 +193,17 @@ def test_an_older_window_takes_the_part_of_a_quarantined_one():
     assert ids(replay.draw(0)) == ["e3v0", "e1v0"]
 
 
+def test_after_a_restart_a_prompt_collected_anew_stands_where_it_was_delivered_again():
+    replay, kept = Replay(1, 1, 9), [full(0, 1), full(1, 0), full(0, 0)]
+    for outcome in kept:
+        replay.add(outcome)
+        replay.quarantine(1)
+    again = Replay(1, 1, 9)
+    again.restore(kept, {}, quarantined=[1])
+    assert ids(replay.draw(1)) == ids(again.draw(1)) == ["e1v0"]
+    assert ids(replay.draw(1)) == ids(again.draw(1)) == ["e0v0"]
+
+
 def test_the_base_cannot_be_quarantined():
     with pytest.raises(ValueError, match="base model"):
         Replay(1, 1, 0).quarantine(0)

@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import json
 import shutil
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,7 +79,9 @@ class Live:
             weights = Lora() if kind == "lora" else Full()
             model = ModelConfig(path=str(MODEL), weights=weights, engine_dtype="float32")
             config = EngineConfig(max_seqs=64, max_tokens=LIMIT, kv_cache_bytes=2**27)
-            engine = Engine(model, config, max_versions=2, seed=0, multiplex=kind == "shadow")
+            engine = Engine(
+                model, config, max_versions=2, seed=0, multiplex=kind == "shadow", stat_loggers=kind == "lora"
+            )
             self._run(engine.start())
             self._kind, self._engine = kind, engine
         assert self._engine is not None
@@ -249,6 +252,30 @@ def test_every_sample_ends_with_the_stop_token_or_is_marked_as_cut(lora: Engine,
         assert (ids[-1] == 2) == (candidate.finish == "stop") and ids.count(2) <= 1
         assert candidate.finish == "stop" or len(ids) == 30
         assert candidate.render_id == lora.render_id and candidate.logprobs == b""
+
+
+def test_each_sample_that_ends_is_told_when_it_does(lora: Engine, run: Run[Any]) -> None:
+    ends: list[float] = []
+    sampling = Sampling(n=16, temperature=1.5, max_tokens=120, seed=5)
+    candidates = run(lora.generate(QUESTIONS[0], sampling, BASE, ended=lambda: ends.append(time.monotonic())))
+    assert len(ends) == len(candidates) == 16
+    lengths = sorted(len(unpack_ids(c.completion_ids)) for c in candidates)
+    assert lengths[0] < lengths[-1] and ends[0] < ends[-1], "not only when all have ended"
+    run(lora.generate(QUESTIONS[0], sampling, BASE))
+    assert len(ends) == 16 and not lora._ends
+
+
+def test_the_samples_of_a_prompt_share_its_whole_blocks(
+    lora: Engine, run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Any] = []
+    manager = lora._llm.logger_manager
+    monkeypatch.setattr(manager, "record", lambda **told: steps.append(told["iteration_stats"]))
+    context = [5 + i % 200 for i in range(100)]  # three whole blocks of 32, and four tokens
+    run(lora.generate(context, Sampling(n=8, max_tokens=4), BASE))
+    prompts = [step.prompt_token_stats for step in steps if step is not None]
+    assert sum(one.computed for one in prompts) == 100 + 7 * 4
+    assert sum(one.local_cache_hit for one in prompts) == 7 * 96
 
 
 def test_a_seed_repeats_its_samples(lora: Engine, run: Run[Any]) -> None:
