@@ -117,6 +117,8 @@ async def _until_done(
                 if config.run.versions is not None and decided >= config.run.versions:
                     progress.show(status)
                     return status
+                if config.run.versions is not None:
+                    _check_learning(status, config.run.versions, run.path)
                 done, _ = await asyncio.wait({failed}, timeout=LOOK_S)
                 if done:
                     failed.result()
@@ -124,6 +126,17 @@ async def _until_done(
         failed.cancel()
         for sink in sinks:
             sink.close()
+
+
+def _check_learning(status: dict[str, Any], versions: int, run_dir: Path) -> None:
+    """A run with an end has nobody who would say `resume`. Raises: RatchetError when its trainer waits for that."""
+    reason = status.get("buffer", {}).get("paused")
+    if reason is not None and status.get("trainer", {}).get("phase") == "paused":
+        decided = status.get("versions", {}).get("decided", 0)
+        raise RatchetError(
+            f"learning stopped after {decided} of {versions} versions: {reason}; "
+            f"once that is mended, `./run up --dir {run_dir}` goes on, and `./run resume` lets it learn"
+        )
 
 
 async def _finish(

@@ -20,6 +20,15 @@ import psutil
 from core.errors import RatchetError
 from core.store import RunReader
 
+REPLICAS = 2
+SETTINGS = (
+    f"serve.replicas={REPLICAS}",
+    "learning.groups_per_window=128",
+    "learning.plateau=null",
+    "report.questions=null",
+    "run.cpu_share=0.8",
+)
+"""Learning that never rests, and leaves users some of two cores."""
 CLIENTS = 6
 LIMIT_S = 180.0
 BODY = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": 60, "ignore_eos": True}
@@ -207,3 +216,19 @@ class Load:
             return [o.prompt_id for o in reader.briefs(after_place=reader.count("outcomes") - 50) if o.prompt_id]
         finally:
             reader.close()
+
+
+async def recovered(load: Load) -> None:
+    """Every part answers, and every replica serves what is to be served."""
+    deadline = time.monotonic() + LIMIT_S
+    while not whole(await load.status()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no recovery within {LIMIT_S:.0f} s")
+        await asyncio.sleep(0.2)
+
+
+def whole(status: dict[str, Any] | None) -> bool:
+    if status is None or any("away" in part for part in status.values()):
+        return False
+    reporting = [replica for replica in status["versions"]["replicas"].values() if replica["age_s"] < 6]
+    return len(reporting) == REPLICAS and {r["serving"] for r in reporting} == {status["versions"]["slots"]["serve"]}

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from bench._live import CLIENTS, LIMIT_S, LiveRun, Load
+from bench._live import CLIENTS, SETTINGS, LiveRun, Load, recovered
 from core.messages import Decision
 from core.store import RunReader
 
@@ -36,14 +36,6 @@ PARTS = {
 }
 EVERYTHING = "everything"
 EVERYTHING_RATIO = 0.03
-REPLICAS = 2
-SETTINGS = (
-    f"serve.replicas={REPLICAS}",
-    "learning.groups_per_window=128",
-    "learning.plateau=null",
-    "report.questions=null",
-    "run.cpu_share=0.8",
-)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,22 +96,6 @@ async def kill_one(live: LiveRun, load: Load, rng: random.Random) -> dict[str, A
     await recovered(load)
     found = {"recovery_s": time.monotonic() - killed_at, "service_s": service_s}
     return {"victim": victim, **{name: round(seconds, 2) for name, seconds in found.items()}}
-
-
-async def recovered(load: Load) -> None:
-    """Every part answers, and every replica serves what is to be served."""
-    deadline = time.monotonic() + LIMIT_S
-    while not whole(await load.status()):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"no recovery within {LIMIT_S:.0f} s")
-        await asyncio.sleep(0.2)
-
-
-def whole(status: dict[str, Any] | None) -> bool:
-    if status is None or any("away" in part for part in status.values()):
-        return False
-    reporting = [replica for replica in status["versions"]["replicas"].values() if replica["age_s"] < 6]
-    return len(reporting) == REPLICAS and {r["serving"] for r in reporting} == {status["versions"]["slots"]["serve"]}
 
 
 def account(live: LiveRun, load: Load, kills: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,8 +17,7 @@ import httpx
 import numpy as np
 import psutil
 
-from bench._live import CLIENTS, LiveRun, Load
-from bench.crash import SETTINGS, recovered
+from bench._live import CLIENTS, SETTINGS, LiveRun, Load, recovered
 from core.store import RunReader
 
 LOOK_S = 10.0

@@ -125,10 +125,10 @@ class PolicyReplica:
     # --- what the routes ask (serve.routes.Control) ---
 
     async def status(self) -> dict[str, Any]:
-        return await self._console().status.remote()
+        return await self._ask_console("status")
 
     async def command(self, name: str, argument: Any) -> dict[str, Any]:
-        return await self._console().command.remote(name, argument)
+        return await self._ask_console("command", name, argument)
 
     async def metrics(self) -> str:
         return await scrape()
@@ -138,11 +138,14 @@ class PolicyReplica:
     def _gateway_tokens(self) -> int:
         return self._gateway.tokens if self._gateway is not None else 0
 
-    def _console(self) -> Any:
+    async def _ask_console(self, method: str, *arguments: Any) -> dict[str, Any]:
         try:
-            return ray.get_actor("console", self._namespace)
-        except ValueError:
-            raise Unavailable("the console is not up yet; try again in a moment") from None
+            console = ray.get_actor("console", self._namespace)
+            return await getattr(console, method).remote(*arguments)
+        except RatchetError:
+            raise
+        except (ValueError, RayError) as error:
+            raise Unavailable(f"the console is not up ({type(error).__name__}); try again in a moment") from None
 
     def _check_up_to_date(self) -> None:
         """A replica that cannot prove what is to be served is replaced. Raises: ProofError."""

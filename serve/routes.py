@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import RatchetError
+from core.errors import Overdue, RatchetError, StoreError, Unavailable
 from core.messages import PolicyRef, Slots
 from core.metrics import Metrics
 from serve.front import ALLOWED
@@ -163,6 +163,13 @@ async def read_body(receive: Receive) -> bytes:
             return bytes(body)
 
 
+def refusal_for(error: RatchetError) -> Refusal:
+    """503 for what may be tried again, 400 for what was asked wrongly."""
+    if isinstance(error, Unavailable | Overdue | StoreError):
+        return Refusal(503, str(error), "unavailable_error")
+    return Refusal(400, str(error))
+
+
 def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
     async def models(_: Request) -> Response:
         names = [ALIAS, *map(str, slots().promoted)]
@@ -173,7 +180,7 @@ def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
         try:
             return JSONResponse(await control.status())
         except RatchetError as error:
-            raise Refusal(503, str(error), "unavailable_error") from None
+            raise refusal_for(error) from None
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(await control.metrics(), media_type="text/plain; version=0.0.4")
@@ -184,7 +191,7 @@ def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
         try:
             return JSONResponse(await control.command(name, fields.get("argument")))
         except RatchetError as error:
-            raise Refusal(400, str(error)) from None
+            raise refusal_for(error) from None
 
     async def refuse(_: Request, refusal: Exception) -> Response:
         assert isinstance(refusal, Refusal)

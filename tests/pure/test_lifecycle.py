@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.exceptions import RayActorError
 
 from actors.lifecycle import RESTARTS, Lifecycle
+from actors.up import _check_learning
 from core.errors import ConfigError, Overdue, RatchetError
 
 HANG_S = 0.05
@@ -173,3 +175,16 @@ def test_a_part_that_keeps_dying_ends_the_run() -> None:
             await asyncio.wait_for(failed, 5)
 
     assert watched(drive).parts["buffer"].starts == RESTARTS + 1
+
+
+def test_a_run_with_an_end_does_not_wait_for_somebody_to_resume_its_trainer() -> None:
+    stopped = {
+        "buffer": {"paused": "engine and trainer disagree"},
+        "trainer": {"phase": "paused"},
+        "versions": {"decided": 2},
+    }
+    with pytest.raises(RatchetError, match=r"after 2 of 5 versions: engine and trainer disagree; .*up --dir"):
+        _check_learning(stopped, 5, Path("runs/a"))
+    for phase, reason in (("waiting for a window", "paused by hand"), ("paused", None)):
+        _check_learning({"buffer": {"paused": reason}, "trainer": {"phase": phase}}, 5, Path("runs/a"))
+    _check_learning({}, 5, Path("runs/a"))
