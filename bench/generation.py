@@ -27,6 +27,7 @@ from core.messages import PolicyRef, Published
 from core.store import RunReader
 from methods import prompts
 from serve.engine import Engine
+from serve.engine_adapters import Adapters
 from serve.engine_arguments import environment
 
 REF = PolicyRef(version=1)
@@ -194,13 +195,16 @@ async def _generate(engine: Engine, config: Config, pool: prompts.Prompts, secon
     places = iter(range(10**9))
     tokens = 0
 
+    assert isinstance(engine._versions, Adapters)
+    lora = engine._versions.adapter(REF)
+
     async def worker() -> None:
         nonlocal tokens
         while time.monotonic() < stop_at:
             place = next(places)
             ids = engine.render(pool[place].messages)[0]
             request = engine._llm.generate(
-                {"prompt_token_ids": ids}, params, request_id=f"bare-{place}", lora_request=engine._held(REF).lora
+                {"prompt_token_ids": ids}, params, request_id=f"bare-{place}", lora_request=lora
             )
             async for output in request:
                 tokens += sum(len(choice.token_ids) for choice in output.outputs)

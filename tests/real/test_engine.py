@@ -104,7 +104,7 @@ def live(run: Run[Any]) -> Iterator[Live]:
 def lora(live: Live, run: Run[Any]) -> Iterator[Engine]:
     engine = live.get("lora")
     yield engine
-    for ref in [*engine._leaving, *engine.loaded()]:
+    for ref in [*engine._versions._coming_or_going, *engine.loaded()]:
         if ref != BASE:
             run(engine.unload(ref))
 
