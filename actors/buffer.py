@@ -2,49 +2,40 @@
 hands out windows.
 
 What is here is a view; the truth is in the store. A delivery or a vote is acknowledged when the store has it on disk.
-All bookkeeping is in training.throttle, training.replay and actors.voting; this is the shell around them.
+All bookkeeping is in actors.leases, training.replay and actors.voting; this is the shell around them.
 
 A write may end without anybody knowing whether it was kept (an overdue store). So whatever is written is written again
 until it is known, nothing is handed on before that, and where two outcomes of one place met, the one on disk stands.
 """
 
 import asyncio
-import heapq
 import uuid
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.calls import Peer
+from actors.leases import Leases
+from actors.owed import UNSURE, Owed
 from actors.recollect import COUNTS, PAUSED, SETTLED, WINDOW, Recollection, recollect
 from actors.voting import Voting, check
+from actors.waiting import comes_true
 from core.clock import Clock, SystemClock
 from core.codec import decode_batch, encode, encode_batch
 from core.config import LearningConfig, VotesConfig
-from core.errors import Overdue, StoreError, Unavailable
-from core.messages import Lease, Outcome, Vote
+from core.errors import Unavailable
+from core.messages import Outcome, Vote
 from core.metrics import Metrics
 from core.store import Record, RunReader, event, fact, outcome_records
 from training.places import Places
 from training.replay import Replay
 from training.throttle import Throttle
 
-UNSURE = (StoreError, Overdue, Unavailable)
-"""Ends of a write after which nobody knows whether it was kept."""
-TOKENS_KEPT = 256
-"""Leases whose caller may ask for them once more."""
 OWED_RETRY_S = 1.0
 TOLD_S = 15.0
 """People's votes make one event in so long."""
-
-
-@dataclass(frozen=True)
-class Leased:
-    lease_id: str
-    expires_at: float
 
 
 class Buffer:
@@ -65,29 +56,17 @@ class Buffer:
         self._clock = clock or SystemClock()
         votes = votes or VotesConfig()
         self._throttle = Throttle(learning.groups_per_window, learning.max_lag, windows_wanted)
+        self._leases = Leases(self._throttle, learning.lease_s, self._clock)
         self._replay = Replay(
             learning.groups_per_window, learning.replay_windows, learning.max_lag, votes.correction_share
         )
         self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock)
         self._one_ballot = asyncio.Lock()
-        self._outstanding: dict[int, Leased] = {}
-        self._arriving: dict[int, Leased] = {}
-        self._deadlines: list[tuple[float, int, str]] = []
-        self._granted: OrderedDict[str, Lease] = OrderedDict()
-        self._returned: deque[int] = deque()
-        self._second_hand: set[int] = set()
-        """Places leased before, whose first outcome may have been stored all the same."""
-        self._next_place = 0
-        self._leased_before = 0
-        """Places before this may have been leased before the last start, their outcomes still on the way to disk."""
         self._settled: dict[int, bool] = {}
         """Window -> whether its version was rejected."""
         self._unsaved: dict[int, list[Record]] = {}
         """Windows drawn that the store did not acknowledge yet, and nobody was given."""
-        self._owed: dict[str, Record] = {}
-        self._pause_meant: Record | None = None
-        """The newest `paused` fact, whatever order the store takes them in."""
-        """Facts that the store is to hold and did not acknowledge yet, by name."""
+        self._owed = Owed(self._append)
         self._failures = 0
         self._paused: dict[str, Any] | None = None
         self._shares: deque[float] = deque(maxlen=learning.groups_per_window)
@@ -109,13 +88,12 @@ class Buffer:
         """Take back what was leased and not delivered in time, and write again what the store would not take."""
         while True:
             await self.tick()
-            soonest = self._deadlines[0][0] if self._deadlines else self._clock.monotonic() + self._learning.lease_s
             longest = OWED_RETRY_S if self._owed else TOLD_S
-            await asyncio.sleep(min(longest, max(0.5, soonest - self._clock.monotonic())))
+            await asyncio.sleep(min(longest, max(0.5, self._leases.soonest - self._clock.monotonic())))
 
     async def tick(self) -> None:
         await self._expire()
-        await self._write_owed()
+        await self._owed.write()
         if self._clock.monotonic() - self._told_at >= TOLD_S:
             for news in self._news():
                 await self._tell(news)
@@ -128,32 +106,32 @@ class Buffer:
         """Up to so many places to explore, as soon as there is any room; None after `wait_s`. Asking again with the
         same `token` gives the same lease, for as long as it runs."""
         self._check_started()
-        async with self._changed:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(
-                        lambda: token in self._granted or (self._paused is None and self._throttle.capacity > 0)
-                    )
-            if token in self._granted:
-                return encode(self._granted[token])
-            granted = 0 if self._paused is not None else self._throttle.lease(wanted)
-            return encode(self._grant(granted, token)) if granted else None
+        leases, throttle = self._leases, self._throttle
+        await comes_true(
+            self._changed,
+            lambda: bool(leases.granted(token)) or (self._paused is None and throttle.capacity > 0),
+            wait_s,
+        )
+        lease = leases.granted(token)
+        if lease is None and self._paused is None:
+            lease = leases.grant(wanted, token, voted=self._voting.any)
+        return encode(lease) if lease is not None else None
 
     async def deliver(self, batch: bytes) -> list[str]:
         """Take outcomes in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
         last are on disk when this returns. Delivering again changes nothing."""
         self._check_started()
         outcomes = decode_batch(Outcome, batch)
-        claimed = [self._claim(outcome) for outcome in outcomes]
+        claimed = [self._leases.claim(outcome) for outcome in outcomes]
         mine = [outcome for outcome, leased in zip(outcomes, claimed, strict=True) if leased is not None]
         try:
             if mine:
                 await self._append([record for outcome in mine for record in outcome_records(outcome)])
-            standing = {o.place: await self._standing(o) for o in mine if o.place in self._second_hand}
+            standing = {o.place: await self._standing(o) for o in mine if self._leases.is_second_hand(o.place)}
         except BaseException:  # whatever kept it from being acknowledged, the lease runs on
             for outcome, leased in zip(outcomes, claimed, strict=True):
                 if leased is not None:
-                    self._unclaim(outcome.place, leased)
+                    self._leases.unclaim(outcome.place, leased)
             raise
         results = [
             "expired" if leased is None else self._take(outcome, standing.get(outcome.place, outcome))
@@ -176,15 +154,12 @@ class Buffer:
         """An explored prompt to settle again because people voted on it; None after `wait_s`."""
         self._check_started()
         work_id = uuid.uuid4().hex
-        async with self._changed:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(lambda: self._voting.has_work)
-            expires_at = self._clock.monotonic() + self._learning.lease_s
-            place = self._voting.take(work_id, expires_at)
+        await comes_true(self._changed, lambda: self._voting.has_work, wait_s)
+        expires_at = self._leases.expires_at
+        place = self._voting.take(work_id, expires_at)
         if place is None:
             return None
-        heapq.heappush(self._deadlines, (expires_at, place, work_id))
+        self._leases.watch(place, work_id, expires_at)
         work = await asyncio.to_thread(self._voting.work, place, work_id)
         if work is None:
             self._voting.drop(place)
@@ -206,13 +181,10 @@ class Buffer:
         staleness is counted."""
         self._check_started()
         if self._drawn_after(after) is None:
-            async with self._changed:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._changed.wait_for(lambda: self._replay.ready() and self._paused is None)
-                # another draw may have taken it while this one waited
-                if self._drawn_after(after) is None and self._paused is None:
-                    self._draw_next(newest)
+            await comes_true(self._changed, lambda: self._replay.ready() and self._paused is None, wait_s)
+            # another draw may have taken it while this one waited
+            if self._drawn_after(after) is None and self._paused is None:
+                self._draw_next(newest)
         number = self._drawn_after(after)
         if number is not None and not await self._is_saved(number):
             await asyncio.sleep(min(wait_s, OWED_RETRY_S))
@@ -243,9 +215,8 @@ class Buffer:
                 self._throttle.settle()
         if known is None or (rejected and not known):
             self._settled[window] = rejected
-            record = settled_fact(window, version, rejected, discarded)
-            self._owed[record.id] = record
-            await self._write_owed()
+            self._owed.owe(settled_fact(window, version, rejected, discarded))
+            await self._owed.write()
         await self._wake()
 
     # --- people ---
@@ -272,11 +243,11 @@ class Buffer:
         self._check_started()
         if self._paused is not None:
             self._paused = None
-            self._pause_meant = self._owed[PAUSED] = fact(PAUSED, None)
+            self._owed.owe(fact(PAUSED, None))
             await self._tell(event(self._clock.now(), "buffer", "resumed"))
             await self._wake()
         if PAUSED in self._owed:
-            await self._write_owed(insist=True)
+            await self._owed.write(insist=True)
 
     async def quiet_s(self) -> float:
         """An answer is all that tells that its loop turns."""
@@ -309,47 +280,7 @@ class Buffer:
             "owed": len(self._owed) + len(self._unsaved),
         }
 
-    # --- leases ---
-
-    def _check_started(self) -> None:
-        if not self._started:
-            raise Unavailable("the buffer is not started yet; try again")
-
-    def _grant(self, n: int, token: str) -> Lease:
-        expires_at = self._clock.monotonic() + self._learning.lease_s
-        lease = Lease(
-            id=uuid.uuid4().hex, places=tuple(self._take_places(n)), expires_at=expires_at, voted=self._voting.any
-        )
-        for place in lease.places:
-            self._outstanding[place] = Leased(lease.id, expires_at)
-            heapq.heappush(self._deadlines, (expires_at, place, lease.id))
-        if token:
-            self._granted[token] = lease
-            while len(self._granted) > TOKENS_KEPT:
-                self._granted.popitem(last=False)
-        return lease
-
-    def _take_places(self, n: int) -> list[int]:
-        places = [self._returned.popleft() for _ in range(min(n, len(self._returned)))]
-        fresh = n - len(places)
-        places += range(self._next_place, self._next_place + fresh)
-        self._next_place += fresh
-        self._second_hand.update(place for place in places if place < self._leased_before)
-        return places
-
-    def _claim(self, outcome: Outcome) -> Leased | None:
-        """The lease that this outcome ends, if it still runs; nobody else may end it, or wait for it, meanwhile."""
-        leased = self._outstanding.get(outcome.place)
-        if leased is None or leased.lease_id != outcome.lease_id:
-            return None
-        self._arriving[outcome.place] = self._outstanding.pop(outcome.place)
-        return leased
-
-    def _unclaim(self, place: int, leased: Leased) -> None:
-        del self._arriving[place]
-        self._outstanding[place] = leased
-        self._second_hand.add(place)
-        heapq.heappush(self._deadlines, (leased.expires_at, place, leased.lease_id))
+    # --- outcomes ---
 
     async def _standing(self, outcome: Outcome) -> Outcome:
         """What the store holds for this place: an outcome that was thought lost may have been first."""
@@ -363,23 +294,12 @@ class Buffer:
             return reader.outcome(place)
 
     def _take(self, delivered: Outcome, standing: Outcome) -> str:
-        """Count a stored outcome. A place is used once: what is withdrawn is made up for by the next prompts."""
-        del self._arriving[delivered.place]
-        self._second_hand.discard(delivered.place)
+        """Count a stored outcome."""
         result = self._replay.add(standing)
+        self._leases.end(delivered.place, result)
         self._failures = self._failures + 1 if result == "failed" else 0
         self._tokens += standing.tokens
         self._shares.extend(scored.verdict.share for scored in standing.scored)
-        match result:
-            case "accepted":
-                self._throttle.accept()
-            case "filtered" | "duplicate":
-                self._throttle.filter() if result == "filtered" else self._throttle.fail()
-            case "failed":
-                self._throttle.fail()
-            case "stale":
-                self._throttle.accept()
-                self._throttle.quarantine(1)
         self._meter(standing, result)
         if result in ("accepted", "filtered"):
             self._voting.delivered(standing)
@@ -394,20 +314,11 @@ class Buffer:
             self._metrics.observe("vote_share", scored.verdict.share)
 
     async def _expire(self) -> None:
-        now = self._clock.monotonic()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, place, lease_id = heapq.heappop(self._deadlines)
-            leased = self._outstanding.get(place)
-            if self._voting.is_taken(place, lease_id):
+        for place, id in self._leases.overdue():
+            if self._voting.is_taken(place, id):
                 self._voting.expire(place)
-            elif leased is not None and leased.lease_id == lease_id:
-                del self._outstanding[place]
-                self._throttle.expire()
-                self._returned.append(place)
-                self._second_hand.add(place)
+            elif self._leases.expire(place, id):
                 self._metrics.count("prompts_total", result="expired")
-        for token in [token for token, lease in self._granted.items() if lease.expires_at <= now]:
-            del self._granted[token]
         await self._wake()
 
     # --- windows ---
@@ -451,42 +362,24 @@ class Buffer:
 
     def _counts(self, window: int) -> dict[str, Any]:
         """What a restart needs to know of all that was taken until this window was drawn (`actors.recollect`)."""
-        counts, t = self._replay.counts(), self._throttle
+        counts = self._replay.counts()
         return {
             "window": window,
-            "next_place": self._next_place,
-            "open": sorted({*self._outstanding, *self._arriving, *self._returned}),
             "waiting": self._replay.waiting_places(),
-            "accepted": t.accepted,
-            "filtered": t.filtered,
-            "failed": t.failed,
-            "expired": t.expired,
             "tokens": self._tokens,
             "stale": counts.stale_examples,
             "quarantined": counts.quarantined_prompts,
+            **self._leases.counts(),
         }
 
-    # --- store ---
+    # --- inside ---
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise Unavailable("the buffer is not started yet; try again")
 
     async def _append(self, records: Sequence[Record]) -> None:
         await self._store.call("append", list(records))
-
-    async def _write_owed(self, insist: bool = False) -> None:
-        """Write the facts that are due or, when the store would not, with the next; `insist`: or raise."""
-        owed = dict(self._owed)
-        if not owed:
-            return
-        try:
-            await self._append(list(owed.values()))
-        except UNSURE:
-            if insist:
-                raise
-            return
-        for name, record in owed.items():
-            if self._owed.get(name) is record:
-                del self._owed[name]
-            elif name == PAUSED and name not in self._owed and self._pause_meant is not None:
-                self._owed[PAUSED] = self._pause_meant  # this one waited, and overwrote a newer one just now
 
     def _news(self) -> list[Record]:
         """One line of history for all the votes since the last."""
@@ -504,21 +397,20 @@ class Buffer:
         if self._paused is None or (lasting and not self._paused["lasting"]):
             self._paused = {"reason": reason, "at": self._clock.now(), "lasting": lasting}
             if lasting:
-                self._pause_meant = self._owed[PAUSED] = fact(PAUSED, self._paused)
+                self._owed.owe(fact(PAUSED, self._paused))
             await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
         if lasting and PAUSED in self._owed:
-            await self._write_owed(insist=True)
+            await self._owed.write(insist=True)
 
     async def _wake(self) -> None:
         counts = self._replay.counts()
         self._metrics.set("buffer_groups", counts.prompts_waiting)
         self._metrics.set("buffer_examples", counts.examples_waiting)
-        self._metrics.set("outstanding_leases", len(self._outstanding))
+        self._metrics.set("outstanding_leases", len(self._leases.outstanding))
         async with self._changed:
             self._changed.notify_all()
 
     def _restore(self, found: Recollection) -> None:
-        """Nothing is outstanding after a restart; what was, is leased again."""
         self._replay.restore(
             found.outcomes,
             drawn={number: body["places"] for number, body in found.windows.items()},
@@ -530,30 +422,18 @@ class Buffer:
             used=Places.below(found.next_place, but=found.open),
         )
         self._replay.recount(found.counts["stale"], found.counts["quarantined"])
-        self._next_place = found.next_place
-        # as many as could be under way: the throttle lets no more be
-        self._leased_before = found.next_place + (self._learning.max_lag + 1) * self._learning.groups_per_window
-        self._returned.extend(found.open)
-        self._second_hand.update(found.open)
+        counts = self._replay.counts()
+        held = counts.prompts_waiting + counts.windows_drawn * self._learning.groups_per_window
+        self._leases.restore(found, held)
+        self._throttle.windows_settled = len(found.settled)
+        self._throttle.windows_discarded = sum(settled["discarded"] for settled in found.settled.values())
         self._tokens = found.counts["tokens"]
         self._settled = {window: settled["rejected"] for window, settled in found.settled.items()}
         for window in found.unwritten:
-            record = settled_fact(window, **found.settled[window])
-            self._owed[record.id] = record
+            self._owed.owe(settled_fact(window, **found.settled[window]))
         if found.paused is not None:
             self._paused = {**found.paused, "earlier": True}
-        self._recount(found)
         self._voting.restore(found.voted)
-
-    def _recount(self, found: Recollection) -> None:
-        counts, t = self._replay.counts(), self._throttle
-        t.accepted, t.filtered = found.counts["accepted"], found.counts["filtered"]
-        t.failed, t.expired = found.counts["failed"], found.counts["expired"]
-        t.leased = t.accepted + t.filtered + t.failed + t.expired
-        held = counts.prompts_waiting + counts.windows_drawn * self._learning.groups_per_window
-        t.quarantined = t.accepted + t.filtered - held
-        t.windows_settled = len(found.settled)
-        t.windows_discarded = sum(settled["discarded"] for settled in found.settled.values())
 
 
 def settled_fact(window: int, version: int, rejected: bool, discarded: bool) -> Record:

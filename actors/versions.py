@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import Peer
+from actors.folders import Folders
 from actors.lineage import FELL, Due, Held, Lineage, Settled
-from core.artifacts import vanish
+from actors.replicas import Replicas
+from actors.waiting import comes_true
 from core.clock import Clock, SystemClock
 from core.codec import decode, encode
 from core.config import BackoffConfig
 from core.errors import Overdue, Unavailable, VersionError
-from core.messages import BASE, Decision, PolicyRef, Published, ReplicaReport
+from core.messages import Decision, PolicyRef, Published, ReplicaReport
 from core.metrics import Metrics
-from core.retention import prunable
 from core.store import Record, RunReader, event, fact, here, message
 from training.gate import GateLedger
 
@@ -27,8 +28,6 @@ log = logging.getLogger("ratchet.versions")
 REPORT_WAIT_S = 5.0
 """A replica goes on without an answer after that: a store that waits for room on the disk keeps no replica waiting."""
 ROLLED_BACK_BY = {"the watch": "watch", "the replicas": "replicas"}
-REPORT_FRESH_S = 30.0
-"""A replica that has not been heard of for so long does not hold up a promotion."""
 
 
 class Versions:
@@ -58,17 +57,16 @@ class Versions:
         self._ends = ends
         self._clock = clock or SystemClock()
         self._changed = asyncio.Condition()
-        self._reports: dict[str, tuple[ReplicaReport, float]] = {}
+        self._replicas = Replicas(self._clock)
         self._ledger: dict[str, Any] | None = None
-        self._keep_folders = keep
-        self._pruned: set[int] = set()
+        self._folders = Folders(self._run_dir / "versions", self._lineage, keep)
         self._considering: set[asyncio.Task[None]] = set()
         self._owed: list[Record] = []
         """What the store has yet to take; a write that it refused goes with the next."""
         self._untold: list[Settled] = []
         """What the buffer has yet to hear."""
         self._one_write = asyncio.Lock()
-        self._started_at: float | None = None
+        self._started = False
 
     async def start(self) -> None:
         """Find the state that the run directory holds, if any; the base comes from the trainer, see `found`."""
@@ -82,7 +80,8 @@ class Versions:
             self._ledger = reader.fact("ledger")
         reader.close()
         self._desired = self._lineage.slots()
-        self._started_at = self._clock.monotonic()
+        self._replicas.listen()
+        self._started = True
 
     async def run(self) -> None:
         """Tell the buffer again what was settled before a restart, which may not have reached it; then only answer."""
@@ -113,31 +112,21 @@ class Versions:
 
     async def base(self, wait_s: float) -> bytes:
         """Raises: Overdue when the trainer has not described the base by then."""
-        async with self._changed:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(lambda: self._lineage.base is not None)
-            except TimeoutError:
-                raise Overdue(f"the trainer did not describe the base within {wait_s:.0f} s; see its log") from None
+        if not await comes_true(self._changed, lambda: self._lineage.base is not None, wait_s):
+            raise Overdue(f"the trainer did not describe the base within {wait_s:.0f} s; see its log")
         assert self._lineage.base is not None
         return encode(self._lineage.base)
 
     async def desired(self, seen_epoch: int, wait_s: float) -> bytes:
         """The desired state, as soon as it is newer than the epoch seen, or after `wait_s`."""
         self._check_started()
-        async with self._changed:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(lambda: self._desired.epoch > seen_epoch)
-            except TimeoutError:
-                pass
-            return encode(self._desired)
+        await comes_true(self._changed, lambda: self._desired.epoch > seen_epoch, wait_s)
+        return encode(self._desired)
 
     async def report(self, body: str) -> None:
         """Take a replica's report in; a version that all fresh replicas of its pool hold is proven."""
         self._check_started()
-        report = ReplicaReport.model_validate_json(body)
-        self._reports[report.replica] = (report, self._clock.monotonic())
+        self._replicas.take(ReplicaReport.model_validate_json(body))
         task = asyncio.create_task(self._consider())
         self._considering.add(task)
         task.add_done_callback(self._considered)
@@ -153,28 +142,18 @@ class Versions:
     async def _consider(self) -> None:
         for version in self._lineage.undecided:
             ref = PolicyRef(version=version)
-            why = next((r.failed[str(ref)] for r, _ in self._reports.values() if str(ref) in r.failed), None)
+            why = self._replicas.why_failed(ref)
             if why is not None:
                 await self._failed(version, why)
-            elif self._held_by_all(ref) and self._lineage.proven(version):
-                await self._keep([event(self._clock.now(), "versions", "proven", version=version)])
-        why = self._unservable()
+            elif self._replicas.all_hold(ref, self._lineage.epoch) and self._lineage.proven(version):
+                await self._keep([self._event("proven", version=version)])
+        why = self._replicas.why_unservable(self._lineage.serve)
         if why is not None:  # also during a hold: nobody would be answered at all
             await self._roll_back(self._lineage.serve.version, f"no replica can prove it: {why}", by="the replicas")
 
-    def _unservable(self) -> str | None:
-        """Why nobody can serve what is to be served; None while a replica that was heard of lately does, or might."""
-        ref, now = self._lineage.serve, self._clock.monotonic()
-        fresh = [r for r, at in self._reports.values() if now - at < REPORT_FRESH_S and r.pool != "shadow"]
-        since = now if self._started_at is None else self._started_at
-        settling = now - since < REPORT_FRESH_S  # who serves it may not have reported yet
-        if ref == BASE or settling or any(ref in r.proven for r in fresh):
-            return None
-        return next((r.failed[str(ref)] for r in fresh if str(ref) in r.failed), None)
-
     async def trouble(self, replica: str, kind: str, why: str) -> None:
         """A replica says what is about to end it."""
-        await self._keep([event(self._clock.now(), "versions", kind, replica=replica, why=why)])
+        await self._keep([self._event(kind, replica=replica, why=why)])
 
     # --- trainer ---
 
@@ -225,15 +204,11 @@ class Versions:
     async def next_candidate(self, wait_s: float) -> dict[str, Any] | None:
         """The oldest proven undecided version with the champion to weigh it against, or None after `wait_s`."""
         self._check_started()
-        async with self._changed:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait_for(lambda: self._lineage.candidate is not None)
-            except TimeoutError:
-                return None
-            candidate = self._lineage.candidate
-            assert candidate is not None
-            return {"candidate": candidate, "champion": self._lineage.champion, "ledger": self._ledger}
+        if not await comes_true(self._changed, lambda: self._lineage.candidate is not None, wait_s):
+            return None
+        candidate = self._lineage.candidate
+        assert candidate is not None
+        return {"candidate": candidate, "champion": self._lineage.champion, "ledger": self._ledger}
 
     async def decide(self, body: bytes, ledger: dict[str, Any]) -> bool:
         """The gate's word; False when it was dropped, because the version was decided meanwhile (its parent fell)."""
@@ -306,7 +281,7 @@ class Versions:
     async def promote(self, version: int, by: str, why: str) -> dict[str, Any]:
         """Serve a proven version whatever the gate said. Raises: VersionError."""
         self._check_started()
-        if version in self._lineage.published and self._is_pruned(version):
+        if version in self._lineage.published and self._folders.is_pruned(version):
             raise VersionError(f"v{version} is pruned: its folder is gone; restore it, or raise run.retention.versions")
         before = self._lineage.serve.version
         settled = self._lineage.promote_by_hand(version, f"promoted by {by}: {why}")
@@ -349,7 +324,7 @@ class Versions:
         return 0.0
 
     async def status(self) -> dict[str, Any]:
-        slots, now = self._lineage.slots(), self._clock.monotonic()
+        slots = self._lineage.slots()
         return {
             "slots": {
                 "serve": slots.serve.version,
@@ -367,12 +342,7 @@ class Versions:
             "held": asdict(self._lineage.held) if self._lineage.held else None,
             "waiting": self._lineage.waiting.version if self._lineage.waiting else None,
             "reporting": sorted(set(self._lineage.reporting) - set(self._lineage.undecided)),
-            "replicas": {
-                name: {"serving": r.serving.version, "epoch": r.epoch, "failed": r.failed, "age_s": now - at}
-                | r.counters
-                for name, (r, at) in self._reports.items()
-                if now - at < REPORT_FRESH_S
-            },
+            "replicas": self._replicas.status(),
         }
 
     async def forget_plateau(self) -> None:
@@ -385,56 +355,18 @@ class Versions:
     # --- inside ---
 
     def _check_started(self) -> None:
-        if self._started_at is None:
+        if not self._started:
             raise Unavailable("the versions actor is not started yet; try again")
 
     async def _prune_for_ever(self) -> None:
         """Remove the folders of versions that nobody can need, whenever something was decided."""
         while True:
             seen = self._lineage.epoch
-            gone = [version for version in self._prunable() if await self._prune(version)]
+            gone = await self._folders.prune()
             if gone:
-                await self._store.call("append", [event(self._clock.now(), "versions", "pruned", versions=gone)])
+                await self._store.call("append", [self._event("pruned", versions=gone)])
             async with self._changed:
                 await self._changed.wait_for(lambda seen=seen: self._lineage.epoch != seen)
-
-    def _prunable(self) -> list[int]:
-        lineage = self._lineage
-        if self._keep_folders is None or not lineage.published:
-            return []
-        used = [lineage.serve, lineage.champion, lineage.explore, lineage.parent.ref]
-        waiting = {each.version for each in (lineage.waiting, lineage.due) if each is not None}
-        needed = {*lineage.undecided, *lineage.reporting, *lineage.champions, *waiting, *(ref.version for ref in used)}
-        needed |= {lineage.published[version].parent.version for version in lineage.undecided}
-        decided = {v: state == "promoted" for v, state in lineage.states.items() if v not in lineage.undecided}
-        return prunable(decided, needed, self._keep_folders)
-
-    async def _prune(self, version: int) -> bool:
-        """Whether it was there and is gone. Called again for what is used again meanwhile, it does nothing."""
-        if version in self._pruned or version not in self._prunable() or self._is_pruned(version):
-            return False
-        self._pruned.add(version)
-        try:
-            await asyncio.to_thread(vanish, self._folder(version))
-        except OSError as error:
-            log.error("the folder of v%d cannot be pruned: %s", version, error)
-            return False
-        return True
-
-    def _is_pruned(self, version: int) -> bool:
-        """A version that lies elsewhere than in the run directory is nobody's to prune."""
-        folder = self._folder(version)
-        elsewhere = Path(self._lineage.published[version].path).name != folder.name
-        return version in self._pruned or (not elsewhere and not folder.is_dir())
-
-    def _folder(self, version: int) -> Path:
-        return self._run_dir / "versions" / f"v{version:04d}"
-
-    def _held_by_all(self, ref: PolicyRef) -> bool:
-        now = self._clock.monotonic()
-        fresh = [r for r, at in self._reports.values() if now - at < REPORT_FRESH_S or r.epoch >= self._lineage.epoch]
-        weighing = [r for r in fresh if r.pool != "serving"]
-        return bool(weighing) and all(ref in r.proven for r in weighing)
 
     async def _failed(self, version: int, why: str) -> None:
         settled = self._lineage.failed(version, why)

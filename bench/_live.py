@@ -136,6 +136,8 @@ class Load:
         """The first answer since this was set to None."""
         self.down = False
         """Nobody asks while the whole run is down on purpose."""
+        self.killed = ""
+        """The last victim, for those who fail."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -186,7 +188,7 @@ class Load:
     async def _fail(self, kind: str) -> None:
         if not self.down:
             self.told.requests += 1
-            self.told.failed[kind] += 1
+            self.told.failed[f"{kind}, {self.killed} killed" if self.killed else kind] += 1
         await asyncio.sleep(0.1)
 
     async def _vote_for_ever(self) -> None:

@@ -79,6 +79,7 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
 
 async def kill_one(live: LiveRun, load: Load, rng: random.Random) -> dict[str, Any]:
     victim = EVERYTHING if rng.random() < EVERYTHING_RATIO else rng.choice(list(PARTS))
+    load.killed = victim
     if victim == EVERYTHING:
         load.down, load.answered_at, killed_at = True, None, time.monotonic()
         await live.kill()

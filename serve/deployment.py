@@ -66,7 +66,9 @@ class PolicyReplica:
     async def __serve_build_asgi_app__(self) -> Gateway:
         slots = self._reconciler
         app = await self._engine.openai_app()
-        self._gateway = Gateway(app, lambda: slots.slots, self._seats, self, self._meter, slots.replica)
+        self._gateway = Gateway(
+            app, lambda: slots.slots, self._seats, self, self._meter, slots.replica, lambda: self._engine.dead
+        )
         return self._gateway
 
     async def check_health(self) -> None:

@@ -5,6 +5,7 @@ keeps the version that admitted it whatever is promoted meanwhile. The header `x
 `x-policy-replica` who answered.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -79,13 +80,16 @@ class Gateway:
         control: Control,
         metrics: Metrics,
         replica: str,
+        dying: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`dying`: this process is about to end, and what its engine's app still says is an error."""
         self._engine_app = engine_app
         self._slots = slots
         self._seats = seats
         self._own = own_routes(slots, control)
         self._metrics = metrics
         self._replica = replica
+        self._dying = dying
         self.tokens = 0
         """Tokens that users got."""
 
@@ -101,7 +105,7 @@ class Gateway:
         path = scope["path"]
         if path in GENERATES:
             ref, body = self._admit(await read_body(receive))
-            answer = Answer(send, ref, self._replica)
+            answer = Answer(send, ref, self._replica, self._dying)
             with self._seats.user():
                 await self._forward({**scope, "policy_version": str(ref)}, body, receive, answer)
             self.tokens += answer.tokens
@@ -214,8 +218,9 @@ def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
 class Answer:
     """`send` for one answer to a user: names version and replica, and counts status and tokens as they go by."""
 
-    def __init__(self, send: Send, ref: PolicyRef, replica: str) -> None:
+    def __init__(self, send: Send, ref: PolicyRef, replica: str, dying: Callable[[], bool]) -> None:
         self._send = send
+        self._dying = dying
         self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
         self._streaming = False
         self._start: Message | None = None
@@ -223,6 +228,8 @@ class Answer:
         self.tokens = 0
 
     async def __call__(self, message: Message) -> None:
+        if self._dying():
+            await asyncio.Event().wait()  # the connection ends with the process, and the gateway asks another replica
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message.get("headers", [])

@@ -2,37 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.lineage import Lineage
 from core.errors import VersionError
-from core.messages import BASE, Decision, PolicyRef, Published
-
-
-def ref(version: int) -> PolicyRef:
-    return PolicyRef(version=version)
-
-
-def version(number: int, parent: int = 0) -> Published:
-    return Published(ref=ref(number), path="x", parent=ref(parent), window=number, fingerprint=str(number))
-
-
-def decision(number: int, verdict: str, new_champion: bool = False, champion: int = 0) -> Decision:
-    return Decision(
-        verdict=verdict,  # type: ignore[arg-type]
-        candidate=ref(number),
-        champion=ref(champion),
-        reason="because",
-        probes=1,
-        certified=False,
-        new_champion=new_champion,
-    )
-
-
-def lineage(*published: Published) -> Lineage:
-    made = Lineage(base=version(0))
-    for each in published:
-        made.propose(each)
-        made.proven(each.ref.version)
-    return made
+from core.messages import BASE
+from tests.pure.lineages import decision, lineage, ref, restored, version
 
 
 def test_users_are_answered_by_the_base_until_the_gate_has_spoken() -> None:
@@ -44,7 +16,7 @@ def test_users_are_answered_by_the_base_until_the_gate_has_spoken() -> None:
 
 def test_a_promotion_moves_serve_and_only_a_gain_moves_the_champion() -> None:
     made = lineage(version(1), version(2, 1))
-    made.decide(decision(1, "promote", new_champion=True))
+    made.decide(decision(1, "gain"))
     made.decide(decision(2, "promote", champion=1))
     assert (made.serve, made.champion) == (ref(2), ref(1))
     assert made.without_gain == 1
@@ -90,7 +62,7 @@ def test_a_version_that_a_replica_could_not_prove_is_rejected_with_the_reason() 
 
 def test_only_promoted_versions_may_be_asked_for_by_number() -> None:
     made = lineage(version(1), version(2, 1))
-    made.decide(decision(1, "promote", new_champion=True))
+    made.decide(decision(1, "gain"))
     assert made.slots().promoted == (BASE, ref(1))
 
 
@@ -115,10 +87,8 @@ def test_a_snapshot_brings_everything_back_and_numbers_are_never_used_twice(verd
             made.failed(number, "no")
             continue
         made.proven(number)
-        kind = "promote" if verdict == "gain" else verdict
-        made.decide(decision(number, kind, verdict == "gain", made.champion.version))
-    again = Lineage(base=version(0))
-    again.restore(made.snapshot(), list(made.published.values()), list(made.decisions.values()))
+        made.decide(decision(number, verdict, made.champion.version))
+    again = restored(made.snapshot(), made)
     assert (again.serve, again.champion, again.explore) == (made.serve, made.champion, made.explore)
     assert again.take_ref().version == made.next_version
     assert made.states.get(made.serve.version, "promoted") == "promoted"

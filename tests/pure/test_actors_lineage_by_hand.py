@@ -7,45 +7,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actors.lineage import PARENT_ROLLED_BACK, Due, Held, Lineage
+from actors.lineage import PARENT_ROLLED_BACK, Due, Held
 from core.config import BackoffConfig
 from core.errors import VersionError
-from core.messages import BASE, Decision, PolicyRef, Published
+from core.messages import BASE
+from tests.pure.lineages import decision, lineage, ref, restored, version
 
 HELD = Held("ann", "an audit", 0.0)
 
 
-def ref(version: int) -> PolicyRef:
-    return PolicyRef(version=version)
-
-
-def version(number: int, parent: int = 0) -> Published:
-    return Published(ref=ref(number), path="x", parent=ref(parent), window=number, fingerprint=str(number))
-
-
-def decision(number: int, verdict: str, gain: bool = False, champion: int = 0) -> Decision:
-    return Decision(
-        verdict=verdict,  # type: ignore[arg-type]
-        candidate=ref(number),
-        champion=ref(champion),
-        reason="because",
-        probes=1,
-        certified=False,
-        new_champion=gain,
-    )
-
-
-def lineage(*published: Published) -> Lineage:
-    made = Lineage(base=version(0))
-    for each in published:
-        made.propose(each)
-        made.proven(each.ref.version)
-    return made
-
-
 def test_a_rollback_returns_users_and_training_to_the_champion_and_withdraws_what_came_of_it() -> None:
     made = lineage(version(1), version(2, 1), version(3, 2), version(4, 3))
-    made.decide(decision(1, "promote", gain=True))
+    made.decide(decision(1, "gain"))
     made.decide(decision(2, "promote", champion=1))
     made.decide(decision(3, "hold", champion=1))
     settled = made.roll_back(2)
@@ -63,8 +36,8 @@ def test_a_rollback_returns_users_and_training_to_the_champion_and_withdraws_wha
 
 def test_rolling_back_the_champion_returns_to_the_one_before() -> None:
     made = lineage(version(1), version(2, 1))
-    made.decide(decision(1, "promote", gain=True))
-    made.decide(decision(2, "promote", gain=True, champion=1))
+    made.decide(decision(1, "gain"))
+    made.decide(decision(2, "gain", champion=1))
     made.roll_back(2)
     assert (made.serve, made.champion) == (ref(1), ref(1))
     made.roll_back(1)
@@ -77,7 +50,7 @@ def test_while_held_nothing_is_activated_and_at_the_release_the_better_one_is() 
     made = lineage(version(1), version(2, 1), version(3, 2))
     made.hold(HELD)
     made.decide(decision(1, "promote"))
-    made.decide(decision(2, "promote", gain=True))
+    made.decide(decision(2, "gain"))
     made.decide(decision(3, "promote"))
     assert (made.serve, made.champion, made.slots().promoted) == (BASE, BASE, (BASE,))
     with pytest.raises(VersionError, match=r"held by ann .*hold --off"):
@@ -140,12 +113,11 @@ def test_rejections_in_a_row_halve_the_learning_rate_and_a_promotion_restores_it
 
 def test_a_snapshot_of_an_older_run_is_read() -> None:
     made = lineage(version(1), version(2, 1))
-    made.decide(decision(1, "promote", gain=True))
+    made.decide(decision(1, "gain"))
     made.decide(decision(2, "reject", champion=1))
     new = ("rejections", "activated", "champions", "withdrawn", "by_hand", "held", "waiting", "due")
     old = {name: value for name, value in made.snapshot().items() if name not in new}
-    again = Lineage(base=version(0))
-    again.restore(old, list(made.published.values()), list(made.decisions.values()))
+    again = restored(old, made)
     assert (again.serve, again.champion, again.withdrawn) == (ref(1), ref(1), {2})
     assert again.slots().promoted == (BASE, ref(1))
 
@@ -155,7 +127,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.made = Lineage(base=version(0))
+        self.made = lineage()
         self.numbers: set[int] = set()
         self.condemned: set[int] = set()
         """Rejected or rolled back, and not promoted by hand since."""
@@ -183,9 +155,8 @@ class Histories(RuleBasedStateMachine):
     def decide(self, verdict: str) -> None:
         candidate = self.made.candidate
         assert candidate is not None
-        word = "promote" if verdict == "gain" else verdict
         before = self.made.serve, self.made.champion
-        self.note(self.made.decide(decision(candidate.version, word, verdict == "gain", self.made.champion.version)))
+        self.note(self.made.decide(decision(candidate.version, verdict, self.made.champion.version)))
         assert self.made.held is None or (self.made.serve, self.made.champion) == before
 
     @precondition(lambda self: set(self.state("promoted")) - self.made.withdrawn)
@@ -233,9 +204,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        made, snapshot = self.made, json.loads(json.dumps(self.made.snapshot()))
-        again = Lineage(base=version(0))
-        again.restore(snapshot, list(made.published.values()), list(made.decisions.values()))
+        made = self.made
+        again = restored(json.loads(json.dumps(made.snapshot())), made)
         for name in ("serve", "champion", "held", "waiting", "due", "withdrawn", "activated", "champions", "by_hand"):
             assert getattr(again, name) == getattr(made, name), name
         assert (again.fallen, again.rejections, again.without_gain) == (

@@ -293,7 +293,7 @@ def test_decoding_any_bytes_ends_in_an_artifact_error_or_a_message(body: bytes, 
     only_artifact_errors(mark + body)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(ENVELOPES | TREES | st.lists(ENVELOPES, max_size=3))
 def test_decoding_any_tree_ends_in_an_artifact_error_or_a_message(tree: Any) -> None:
     only_artifact_errors(b"p" + msgpack.packb(tree, use_bin_type=True, strict_types=False))

@@ -213,7 +213,7 @@ class Restarts(RuleBasedStateMachine):
         self.store.fates = list(fates)
         self.do(self.buffer.tick())
         self.store.fates = []
-        assert not self.buffer._outstanding
+        assert not self.buffer._leases.outstanding
 
     @precondition(lambda self: self.held)
     @rule()
@@ -296,7 +296,7 @@ class Restarts(RuleBasedStateMachine):
         assert throttle.lawful
         counts = replay.counts()
         assert throttle.counted == counts.windows_drawn * LEARNING.groups_per_window + counts.prompts_waiting
-        assert throttle.outstanding == len(self.buffer._outstanding)
+        assert throttle.outstanding == len(self.buffer._leases.outstanding)
 
     @invariant()
     def no_prompt_is_new_twice(self) -> None:
@@ -311,9 +311,10 @@ class Restarts(RuleBasedStateMachine):
             for explored in buffer._replay.held():
                 kept = reader.outcome(explored.place)
                 assert kept is not None and {s.group.id for s in kept.scored} == set(explored.group_ids)
-        assert len(buffer._returned) == len(set(buffer._returned)) and not {*buffer._returned} & {*buffer._outstanding}
-        under_way = {*buffer._outstanding, *buffer._returned}
-        taken = set(range(buffer._next_place)) - under_way
+        leases = buffer._leases
+        assert len(leases.returned) == len(set(leases.returned)) and not {*leases.returned} & {*leases.outstanding}
+        under_way = {*leases.outstanding, *leases.returned}
+        taken = set(range(leases.next_place)) - under_way
         assert taken <= stored
         throttle = buffer._throttle
         assert throttle.accepted + throttle.filtered + throttle.failed == len(taken)

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import Config, Full, Lora, NumberAnswer, PatternAnswer, dump, load
@@ -30,6 +30,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load(written(tmp_path, "# nothing yet\n")) == Config()
 
 
+@settings(max_examples=40)  # each writes and reads the whole config for the sake of four fields
 @given(st.integers(1, 56), st.floats(0, 5, allow_nan=False), st.sampled_from([Lora(rank=3), Full()]), st.text())
 def test_the_resolved_config_loads_as_itself(n: int, temperature: float, weights: Lora | Full, column: str) -> None:
     import tempfile

@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError
 from actors.lifecycle import RESTARTS, Lifecycle
 from actors.up import _check_learning
 from core.errors import ConfigError, Overdue, RatchetError
+from tests.pure.waiting import until
 
 HANG_S = 0.05
 
@@ -95,12 +96,6 @@ def watched(drive: Callable[[System, Lifecycle], Awaitable[None]]) -> System:
         return system
 
     return asyncio.run(run())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def test_a_part_that_dies_is_started_again_and_the_history_says_so() -> None:

@@ -17,12 +17,13 @@ NEAR = "36 of 20000 prompts nearly ask what gate or report ask, and are left out
 
 
 def tiny(*overrides: str) -> Config:
-    """With a part of the pool, which is read faster."""
-    return load(TINY, ["serve.port=0", "prompts.limit=400", *overrides])
+    """With a part of the pool and no probes to keep out of it, which is read faster."""
+    quick = ["serve.port=0", "prompts.limit=400", "gate.anchors=null", "report.questions=null"]
+    return load(TINY, [*quick, *overrides])
 
 
 def test_the_shipped_config_passes_and_says_what_is_left_out_of_its_pool() -> None:
-    assert preflight.check(tiny("prompts.limit=null")) == [NEAR]
+    assert preflight.check(load(TINY, ["serve.port=0"])) == [NEAR]
 
 
 def test_a_recipe_that_reinforces_passes_and_its_replay_is_noted() -> None:
@@ -52,7 +53,7 @@ def test_probes_that_stand_in_the_pool_are_refused(tmp_path: Path) -> None:
     shared = "What is   ONE plus one?"
     pq.write_table(pa.table({"prompt": [shared, "another"]}), tmp_path / "pool.parquet")
     pq.write_table(pa.table({"prompt": ["what is one plus one?"], "answer": ["2"]}), tmp_path / "probes.parquet")
-    given = [f"prompts.path={tmp_path}/pool.parquet", "prompts.split=null", "report.questions=null"]
+    given = [f"prompts.path={tmp_path}/pool.parquet", "prompts.split=null"]
     with pytest.raises(ConfigError, match=r"stand in .*pool\.parquet and in the gate's probes"):
         preflight.check(tiny(*given, f"gate.anchors={tmp_path}/probes.parquet", "gate.split=null"))
 

@@ -11,13 +11,9 @@ from core.clock import ManualClock
 from core.errors import Unavailable
 from core.messages import BASE, PolicyRef
 from serve.residency import Residency
+from tests.pure.waiting import spin
 
 V1, V2, V3 = (PolicyRef(version=n) for n in (1, 2, 3))
-
-
-async def spin() -> None:
-    for _ in range(8):
-        await asyncio.sleep(0)
 
 
 class House:

@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 from core.clock import ManualClock, SystemClock
 from core.errors import ConfigError
 from serve.seats import Seats
-
-
-async def spin() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
+from tests.pure.waiting import spin, until
 
 
 def seats_of(
@@ -88,9 +84,7 @@ def test_a_timer_seats_background_when_users_have_been_away_and_nothing_else_hap
         with seats.user():
             pass
         holders = [Holder(seats, 1) for _ in range(3)]
-        async with asyncio.timeout(5):
-            while not all(h.seated for h in holders):
-                await asyncio.sleep(0.005)
+        await until(lambda: all(h.seated for h in holders))
         for holder in holders:
             await holder.leave()
 

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training_step import KINDS, SEQUENCES, make_model
 
 from core.codec import pack_floats, pack_ids
 from core.config import GrpoConfig, LearningConfig, Lora, ModelConfig
 from core.errors import MismatchError, ObjectiveError
 from core.messages import BASE, Imitate, PolicyRef, Reinforce, Window
 from methods.prompts import as_prompt
+from tests.pure.tiny_models import KINDS, SEQUENCES, learner_of, make_model
 from training.checkpoint import load_version
 from training.objectives import objective
 from training.objectives.grpo import grpo
@@ -26,12 +26,10 @@ def model_path(tmp_path_factory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"))
 
 
-def learner(path: Path, kind, grpo: GrpoConfig = PLAIN, name: str = "grpo", **settings) -> Learner:
-    lr = 2e-2 if isinstance(kind, Lora) else 3e-3
-    learning = LearningConfig(**{"lr": lr, "batch_tokens": 400, "device": "cpu", "grpo": grpo} | settings)
-    made = Learner(ModelConfig(path=str(path), weights=kind), learning, render_id="r", objective_name=name)
-    made.load()
-    return made
+def learner(
+    path: Path, kind, grpo: GrpoConfig = PLAIN, name: str = "grpo", batch_tokens: int = 400, **settings
+) -> Learner:
+    return learner_of(path, kind, name, grpo=grpo, batch_tokens=batch_tokens, **settings)
 
 
 def reinforce(name: str, ids: list[int], advantage: float, logprobs=None, version: int = 0) -> Reinforce:

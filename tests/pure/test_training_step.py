@@ -7,9 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from core.artifacts import read_manifest
 from core.codec import pack_ids
@@ -17,34 +15,10 @@ from core.config import Full, LearningConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ObjectiveError
 from core.messages import BASE, Imitate, PolicyRef, Prefer, Window
 from core.proof import Proof, arrival, vector
+from tests.pure.tiny_models import KINDS, SEQUENCES, learner_of, make_model
 from training.checkpoint import load_version, published_versions
 from training.publish import publish, publish_base, version_dir
 from training.step import Diverged, Learner
-
-SEQUENCES = [[1, 5, 6, 7, 8, 9, 2], [1, 9, 8, 2], [1, 10, 11, 12, 13, 2]]
-KINDS = [Lora(rank=4, alpha=8), Full()]
-
-
-def make_model(folder: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(32)}, unk_token="w3"))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w3").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +26,8 @@ def model_path(tmp_path_factory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"))
 
 
-def learner(path: Path, kind, **settings) -> Learner:
-    lr = 2e-2 if isinstance(kind, Lora) else 3e-3
-    defaults = {"lr": lr, "batch_tokens": 40, "device": "cpu"} | settings
-    made = Learner(ModelConfig(path=str(path), weights=kind), LearningConfig(**defaults), render_id="r")
-    made.load()
-    return made
+def learner(path: Path, kind, batch_tokens: int = 40, **settings) -> Learner:
+    return learner_of(path, kind, batch_tokens=batch_tokens, **settings)
 
 
 def imitate(name: str, ids: list[int], prompt: int = 2, **fields) -> Imitate:
