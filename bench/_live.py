@@ -1,5 +1,6 @@
 """A run under live load, for drills: its processes, users who ask it, people who vote, and what they were told."""
 
+import argparse
 import asyncio
 import json
 import random
@@ -9,7 +10,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,21 @@ LIMIT_S = 180.0
 BODY = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": 60, "ignore_eos": True}
 
 
+def drill_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(out), help="a drill that was stopped goes on from here")
+    parser.add_argument("--config", default="configs/tiny.yaml")
+
+
 class LiveRun:
     """`ratchet up` as a child of its own session; started again on the same directory it resumes."""
 
-    def __init__(self, folder: Path, config: str, seed: int, settings: Sequence[str]) -> None:
-        self.folder = folder
-        self.dir = folder / "run"
-        self._first = ["--config", config, "--port", "0", "--seed", str(seed), *settings]
+    def __init__(self, options: argparse.Namespace) -> None:
+        """By `drill_arguments`; with `--quick` in a folder of its own."""
+        self.folder = options.out / "quick" if options.quick else options.out
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.dir = self.folder / "run"
+        self._first = ["--config", options.config, "--port", "0", "--seed", str(options.seed), *SETTINGS]
         self.child: subprocess.Popen[bytes] | None = None
 
     async def up(self) -> None:

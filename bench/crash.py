@@ -14,13 +14,12 @@ import json
 import random
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from bench._live import CLIENTS, SETTINGS, LiveRun, Load, recovered
+from bench._live import CLIENTS, LiveRun, Load, drill_arguments, recovered
 from core.messages import Decision
 from core.store import RunReader
 
@@ -40,23 +39,18 @@ EVERYTHING_RATIO = 0.03
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-crash"))
-    parser.add_argument("--config", default="configs/tiny.yaml")
+    drill_arguments(parser, "runs/bench-crash")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    if options.quick:
-        options.kills, options.out = 4, options.out / "quick"
-    options.out.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(drill(options))
+    return asyncio.run(drill(options, 4 if options.quick else options.kills))
 
 
-async def drill(options: argparse.Namespace) -> dict[str, Any]:
-    log = options.out / "kills.jsonl"
+async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
+    live = LiveRun(options)
+    log = live.folder / "kills.jsonl"
     kills = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     rng = random.Random(f"{options.seed}:{len(kills)}")
-    live = LiveRun(options.out, options.config, options.seed, SETTINGS)
     limits = httpx.Limits(max_connections=4 * CLIENTS)
     async with httpx.AsyncClient(timeout=60, trust_env=False, limits=limits) as client:
         load = Load(live, client)
@@ -64,7 +58,7 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
         load.start()
         try:
             await recovered(load)
-            while len(kills) < options.kills:
+            while len(kills) < wanted:
                 await asyncio.sleep(rng.uniform(1, 6))
                 kills.append(await kill_one(live, load, rng))
                 with log.open("a") as file:

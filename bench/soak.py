@@ -10,14 +10,13 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 
-from bench._live import CLIENTS, SETTINGS, LiveRun, Load, recovered
+from bench._live import CLIENTS, LiveRun, Load, drill_arguments, recovered
 from core.store import RunReader
 
 LOOK_S = 10.0
@@ -26,20 +25,15 @@ ERRORS = ("hung", "restarted", "swap_hung", "proof_failed", "weighing_failed", "
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-soak"))
-    parser.add_argument("--config", default="configs/tiny.yaml")
+    drill_arguments(parser, "runs/bench-soak")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    if options.quick:
-        options.minutes, options.out = 0.5, options.out / "quick"
-    options.out.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(soak(options))
+    return asyncio.run(soak(options, 0.5 if options.quick else options.minutes))
 
 
-async def soak(options: argparse.Namespace) -> dict[str, Any]:
-    live = LiveRun(options.out, options.config, options.seed, SETTINGS)
+async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    live = LiveRun(options)
     async with httpx.AsyncClient(
         timeout=60, trust_env=False, limits=httpx.Limits(max_connections=4 * CLIENTS)
     ) as client:
@@ -48,11 +42,11 @@ async def soak(options: argparse.Namespace) -> dict[str, Any]:
         load.start()
         try:
             await recovered(load)
-            rows = [row async for row in looks(live, load, 60 * options.minutes)]
+            rows = [row async for row in looks(live, load, 60 * minutes)]
         finally:
             await load.stop()
             await live.stop()
-    with (options.out / "looks.jsonl").open("a") as log:
+    with (live.folder / "looks.jsonl").open("a") as log:
         log.writelines(json.dumps(row) + "\n" for row in rows)
     later = rows[len(rows) // 2 :]
     reader = RunReader(live.dir)
@@ -60,7 +54,7 @@ async def soak(options: argparse.Namespace) -> dict[str, Any]:
     reader.close()
     parts = {title for row in later for title in row["by_title"]}
     return {
-        "minutes": options.minutes,
+        "minutes": minutes,
         "rss_slope_mb_per_h": slope(later, lambda row: row["rss_mb"]),
         "fd_slope_per_h": slope(later, lambda row: row["fds"]),
         "errors": sum(load.told.failed.values()) + len(events),
