@@ -39,6 +39,7 @@ EVERYTHING_RATIO = 0.03
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--only", default=",".join(PARTS), help="victims, by comma; all at once is always among them")
     drill_arguments(parser, "runs/bench-crash")
 
 
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
+    victims = [name for name in PARTS if name in options.only.split(",")]
     live = LiveRun(options)
     log = live.folder / "kills.jsonl"
     kills = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
@@ -60,7 +62,7 @@ async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
             await recovered(load)
             while len(kills) < wanted:
                 await asyncio.sleep(rng.uniform(1, 6))
-                kills.append(await kill_one(live, load, rng))
+                kills.append(await kill_one(live, load, rng, victims))
                 with log.open("a") as file:
                     file.write(json.dumps(kills[-1]) + "\n")
                 load.told.save()
@@ -71,8 +73,8 @@ async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
     return account(live, load, kills)
 
 
-async def kill_one(live: LiveRun, load: Load, rng: random.Random) -> dict[str, Any]:
-    victim = EVERYTHING if rng.random() < EVERYTHING_RATIO else rng.choice(list(PARTS))
+async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Sequence[str]) -> dict[str, Any]:
+    victim = EVERYTHING if rng.random() < EVERYTHING_RATIO else rng.choice(victims)
     load.killed = victim
     if victim == EVERYTHING:
         load.down, load.answered_at, killed_at = True, None, time.monotonic()
