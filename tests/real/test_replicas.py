@@ -1,7 +1,9 @@
 """Two policy replicas, one of them lost and replaced: a late joiner proves what is served before it answers."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -55,3 +57,26 @@ def test_a_replica_that_joins_late_answers_with_the_served_version_only(start_ru
     }
     assert seen <= promoted, "an answer by a version that was never promoted"
     assert min(map(int, seen)) >= served, "an answer by an older version than the one served"
+
+    # an engine dies under load: every request that has no token yet is answered by the other replica
+    with ThreadPoolExecutor(8) as users:
+        stop_at = time.monotonic() + 8
+        asking = [users.submit(ask_until, run.url, stop_at) for _ in range(8)]
+        time.sleep(2)
+        run.those("VLLM::EngineCore")[0].kill()
+        statuses = Counter(status for user in asking for status in user.result())
+    assert set(statuses) == {200} and statuses[200] > 50, statuses
+
+
+def ask_until(url: str, stop_at: float) -> list[int | str]:
+    """Whole answers, one after the other; each is a status, or how the connection failed."""
+    seen: list[int | str] = []
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
+        while time.monotonic() < stop_at:
+            try:
+                reply = http.post("/v1/chat/completions", json=BODY | {"max_tokens": 40, "ignore_eos": True})
+                whole = reply.status_code != 200 or reply.json()["usage"]["completion_tokens"] == 40
+                seen.append(reply.status_code if whole else "cut short")
+            except httpx.TransportError as error:
+                seen.append(repr(error))
+    return seen
