@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    seconds, rounds = (8.0, 2) if options.quick else (options.seconds, options.rounds)
+    seconds, rounds = (8.0, 1) if options.quick else (options.seconds, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         turns = asyncio.run(measure(Path(folder) / "run", seconds, rounds, 256 if options.quick else WINDOW))
     return {
