@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 class Run:
     """`ratchet up` as a child process of its own session, with its log and its URL."""
 
-    def __init__(self, folder: Path, *arguments: str, config: str = "configs/tiny.yaml", start_s: float = 240) -> None:
+    def __init__(self, folder: Path, *arguments: str, config: str = "configs/tiny.yaml", start_s: float = 400) -> None:
         self.dir = folder / "run"
         self.log = folder / "up.log"
         self._start_s = start_s
