@@ -65,7 +65,7 @@ def test_a_replica_that_joins_late_answers_with_the_served_version_only(start_ru
         time.sleep(2)
         run.those("VLLM::EngineCore")[0].kill()
         statuses = Counter(status for user in asking for status in user.result())
-    assert set(statuses) == {200} and statuses[200] > 50, statuses
+    assert set(statuses) == {200} and statuses[200] > 8, statuses
 
 
 def ask_until(url: str, stop_at: float) -> list[int | str]:
