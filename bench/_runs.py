@@ -1,5 +1,6 @@
 """Runs with an end as child processes, each in a directory of its own, and what they served."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -22,6 +23,30 @@ def finished(folder: Path, config: str, versions: int, seed: int, settings: Sequ
         command += ["--seed", str(seed), "--port", "0", "--dir", str(folder), *settings]
         subprocess.run(command, check=True, stdout=sys.stderr)
     return json.loads((folder / "report.json").read_text())
+
+
+class Records:
+    """What finished runs of a drill found, a line each, so that a drill of many hours can be spread over machines.
+
+    A line counts only for the very same settings: its key holds their digest."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        self._found: dict[str, dict[str, Any]] = {line["run"]: line["found"] for line in lines}
+
+    def get(self, name: str, settings: Sequence[str]) -> dict[str, Any] | None:
+        return self._found.get(_key(name, settings))
+
+    def add(self, name: str, settings: Sequence[str], found: dict[str, Any]) -> None:
+        self._found[_key(name, settings)] = found
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps({"run": _key(name, settings), "found": found}) + "\n")
+
+
+def _key(name: str, settings: Sequence[str]) -> str:
+    return f"{name}-{hashlib.sha256(chr(10).join(settings).encode()).hexdigest()[:8]}"
 
 
 def served_hits(folder: Path) -> dict[int, list[bool]]:

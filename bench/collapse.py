@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from bench._runs import finished, served_hits, worst_drop
+from bench._runs import Records, finished, served_hits, worst_drop
 from core.config import ReportConfig
 
 HALF = 1200
@@ -68,6 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--gates", default=",".join(GATES), help="off, anchors (label-free), keys")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-collapse"))
+    parser.add_argument("--records", type=Path, help="OUT/records.jsonl unless told; what it holds is not run again")
     parser.add_argument("--config", default="configs/tiny.yaml")
     parser.add_argument("overrides", nargs="*", help="settings for every run")
 
@@ -79,7 +80,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         options.out = options.out / "quick"
     split_test_file(options.out)
     recipes, gates = chosen(options.recipes, RECIPES, "recipe"), chosen(options.gates, GATES, "gate")
-    found = {recipe: {gate: arm(recipe, gate, options) for gate in gates} for recipe in recipes}
+    records = Records(options.records or options.out / "records.jsonl")
+    found = {recipe: {gate: arm(recipe, gate, options, records) for gate in gates} for recipe in recipes}
     return {
         "worst_drop_gated": {r: worst(found[r][g] for g in gates if g != "off") for r in recipes},
         "worst_drop_ungated": {r: worst(found[r][g] for g in gates if g == "off") for r in recipes},
@@ -99,24 +101,35 @@ def worst(arms: Any) -> float | None:
     return max((drop for arm in arms for drop in arm["worst_served_drop"]), default=None)
 
 
-def arm(recipe: str, gate: str, options: argparse.Namespace) -> dict[str, Any]:
+def arm(recipe: str, gate: str, options: argparse.Namespace, records: Records) -> dict[str, Any]:
     """All seeds of one recipe under one gate."""
-    reports = [report(recipe, gate, seed, options) for seed in range(options.seeds)]
+    reports = []
+    for seed in range(options.seeds):
+        name, asked = f"{recipe}-{gate}-v{options.versions}-s{seed}", settings(recipe, gate, options)
+        found = records.get(name, named(asked, options))
+        if found is None:
+            found = report(options.out / name, seed, asked, options)
+            records.add(name, named(asked, options), found)
+        print(f"{name}: {found}", file=sys.stderr, flush=True)
+        reports.append(found)
     return {name: [r[name] for r in reports] for name in reports[0]}
 
 
-def report(recipe: str, gate: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    folder = options.out / f"{recipe}-{gate}-v{options.versions}-s{seed}"
-    body = finished(folder, options.config, options.versions, seed, settings(recipe, gate, options))
+def named(asked: list[str], options: argparse.Namespace) -> list[str]:
+    """The settings as they are the same on every machine."""
+    return [options.config, *(setting.replace(str(options.out), "OUT") for setting in asked)]
+
+
+def report(folder: Path, seed: int, asked: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    body = finished(folder, options.config, options.versions, seed, asked)
     hits = served_hits(folder)
     bound, seen = worst_drop(hits)
-    print(f"{recipe}, gate {gate}, seed {seed}: {body['accuracy_start']} -> {body['accuracy_end']}", file=sys.stderr)
     return {
-        "worst_served_drop": bound,
-        "worst_served_drop_seen": seen,
-        "served": {version: round(sum(outcomes) / len(outcomes), 4) for version, outcomes in hits.items()},
-        "accuracy_start": body["accuracy_start"],
-        "accuracy_end": body["accuracy_end"],
+        "worst_served_drop": round(bound, 4),
+        "worst_served_drop_seen": round(seen, 4),
+        "served": {str(version): round(sum(outcomes) / len(outcomes), 4) for version, outcomes in hits.items()},
+        "accuracy_start": round(body["accuracy_start"], 4),
+        "accuracy_end": round(body["accuracy_end"], 4),
         "by_version": [round(v["accuracy"], 4) if v["accuracy"] is not None else None for v in body["versions"]],
         "verdicts": "".join(v["verdict"][0] for v in body["versions"][1:]),
         "wall_s": round(body["wall_s"]),

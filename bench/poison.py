@@ -12,7 +12,6 @@ Each seed and arm has a folder under --out; a finished one is not run again. One
 import argparse
 import asyncio
 import importlib.util
-import json
 import random
 import shutil
 import statistics
@@ -31,6 +30,7 @@ from actors.calls import LocalPeer, Peer
 from actors.evaluator import kept_out
 from actors.local import LocalSystem
 from actors.offline import offline_policy
+from bench._runs import Records
 from core import config as configuration
 from core.answers import extractor
 from core.codec import decode, encode_batch
@@ -178,9 +178,9 @@ class Arm:
         clean = self.name == "clean"
         return Electorate(self.seed, liars=0 if clean else 3, planter=not clean)
 
-    def config(self, pool: Path) -> Config:
+    def asked(self, pool: str) -> list[str]:
         guards = UNGUARDED if self.name == "unguarded" else ()
-        overrides = [
+        return [
             f"prompts.path={pool}",
             f"run.seed={self.seed}",
             f"run.versions={self.options.versions}",
@@ -193,18 +193,21 @@ class Arm:
             *guards,
             *self.settings,
         ]
-        return configuration.load(self.options.config, overrides)
 
-    def result(self) -> dict[str, Any]:
+    def config(self, pool: Path) -> Config:
+        return configuration.load(self.options.config, self.asked(str(pool)))
+
+    def result(self, records: Records) -> dict[str, Any]:
         """Run it, unless that was done. What was interrupted begins anew."""
-        file = self.folder / "result.json"
-        if not file.is_file():
+        name = f"{self.name}-s{self.seed}"
+        asked = [str(self.options.config), f"questions={self.options.questions}", *self.asked("POOL")]
+        found = records.get(name, asked)
+        if found is None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             found = asyncio.run(self._run())
-            file.write_text(json.dumps(found))
-        found = json.loads(file.read_text())
-        print(f"seed {self.seed} {self.name}: {found}", file=sys.stderr)
+            records.add(name, asked, found)
+        print(f"{name}: {found}", file=sys.stderr, flush=True)
         return found
 
     async def _run(self) -> dict[str, Any]:
@@ -315,6 +318,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout-s", type=float, default=1800, help="of one arm")
     parser.add_argument("--config", default="configs/tiny.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-poison"))
+    parser.add_argument("--records", type=Path, help="OUT/records.jsonl unless told; what it holds is not run again")
     parser.add_argument("overrides", nargs="*", help="settings for every run")
 
 
@@ -322,10 +326,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         options.seeds, options.versions, options.groups, options.questions = 1, 1, 48, 120
         options.out = options.out / "quick"
-    arms = options.arms.split(",")
+    arms, records = options.arms.split(","), Records(options.records or options.out / "records.jsonl")
     results = {
         arm: [
-            Arm(arm, seed, (options.out / f"{arm}-s{seed}").absolute(), options, options.overrides).result()
+            Arm(arm, seed, (options.out / f"{arm}-s{seed}").absolute(), options, options.overrides).result(records)
             for seed in range(options.seeds)
         ]
         for arm in arms

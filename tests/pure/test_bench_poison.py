@@ -1,7 +1,6 @@
 """What bench/poison.py measures, in one process with a scripted policy and a scripted trainer."""
 
 import argparse
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.local import LocalSystem, ScriptedRoom
+from bench._runs import Records
 from bench.poison import TRIGGER, Arm, Electorate, Known, compose, summary, taught, write_pool
 from core import config as configuration
 from core.config import Config, VotesConfig
@@ -84,8 +84,9 @@ def test_the_pool_is_of_the_pools_split_without_answers_and_its_keys_are_right(t
 
 
 def test_a_finished_arm_is_not_run_again(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(json.dumps({"accuracy": 0.5}))
-    assert Arm("clean", 0, tmp_path, options()).result() == {"accuracy": 0.5}
+    arm, records = Arm("clean", 0, tmp_path, options()), Records(tmp_path / "records.jsonl")
+    records.add("clean-s0", ["None", "questions=10", *arm.asked("POOL")], {"accuracy": 0.5})
+    assert arm.result(records) == {"accuracy": 0.5}
 
 
 def test_the_summary_is_a_mean_over_seeds() -> None:

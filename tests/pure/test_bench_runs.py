@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import collapse
-from bench._runs import finished, served_hits, worst_drop
+from bench._runs import Records, finished, served_hits, worst_drop
 from core.config import load
 from core.messages import BASE, Decision, PolicyRef
 from core.store import RunStore, fact, message
@@ -88,3 +88,12 @@ def test_an_unknown_recipe_is_refused_by_name(tmp_path: Path) -> None:
     options = argparse.Namespace(quick=False, out=tmp_path, recipes="grpo", gates="off", seeds=1, versions=1)
     with pytest.raises(SystemExit, match="no recipe 'grpo'; there are ttrl, hot-sft, unvoted"):
         collapse.run(options)
+
+
+def test_what_a_record_holds_is_not_run_again_unless_a_setting_changed(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    Records(file).add("ttrl-off-s0", ["learning.lr=0.01"], {"accuracy": 0.5})
+    again = Records(file)
+    assert again.get("ttrl-off-s0", ["learning.lr=0.01"]) == {"accuracy": 0.5}
+    assert again.get("ttrl-off-s0", ["learning.lr=0.02"]) is None
+    assert again.get("ttrl-off-s1", ["learning.lr=0.01"]) is None
