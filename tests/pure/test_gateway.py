@@ -1,0 +1,52 @@
+"""HAProxy's settings: what Ray writes, and what serve/haproxy.sh makes of it before HAProxy reads it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from serve.gateway import WRAPPER
+
+WRITTEN = """defaults
+    option redispatch 1
+frontend prometheus
+    bind :9002
+frontend http_frontend
+    bind 127.0.0.1:8000
+listen stats
+  bind *:9001
+"""
+
+
+def started(config: Path) -> subprocess.CompletedProcess[str]:
+    ports = {"RAY_SERVE_HAPROXY_STATS_PORT": "9001", "RAY_SERVE_HAPROXY_METRICS_PORT": "9002"}
+    command = ["sh", str(WRAPPER), "-db", "-f", str(config), "-sf", "1"]
+    env = {**os.environ, **ports, "RATCHET_HAPROXY": "echo"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_request_is_read_whole_and_statistics_stay_on_this_machine(tmp_path: Path) -> None:
+    """The file that is named on the command line: Ray puts it into a folder of the node's."""
+    config = tmp_path / "node" / "haproxy.cfg"
+    config.parent.mkdir()
+    config.write_text(WRITTEN)
+    for _ in range(2):  # started again on the same file
+        assert started(config).stdout.split() == ["-db", "-f", str(config), "-sf", "1"]
+    assert config.read_text().splitlines() == [
+        "defaults",
+        "    option redispatch 1",
+        "    option http-buffer-request",
+        "frontend prometheus",
+        "    bind 127.0.0.1:9002",
+        "frontend http_frontend",
+        "    http-request disable-l7-retry if { path_beg /admin/ }",
+        "    bind 127.0.0.1:8000",
+        "listen stats",
+        "  bind 127.0.0.1:9001",
+    ]
+
+
+def test_settings_that_ray_writes_otherwise_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(WRITTEN.replace("option redispatch 1", "option redispatch"))
+    found = started(config)
+    assert found.returncode != 0 and "no place for 'http-buffer-request'" in found.stderr
