@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from core.config import Config
 from core.errors import ConfigError, RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.store import RunReader, event, fact
+from serve.engine_arguments import environment
+from serve.engine_process import share
 from serve.gateway import free_ports
 
 LOOK_S = 1.0
@@ -45,8 +48,10 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
         preflight.check_same_base(config, Path(config.run.dir))
     run = RunDir.open(config)
     _log_to(run.path / "logs" / "driver.log")
+    engines = environment(config.model, config.serve.engine)
     try:
-        asyncio.run(_run(config, run, console, address))
+        with share(engines, run.path / "logs" / "engines.log") if address is None else nullcontext():
+            asyncio.run(_run(config, run, console, address))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:

@@ -1,36 +1,101 @@
-"""The process of an engine on a CPU: forked from a server that imports vLLM while the replica does the same.
+"""The process of an engine on a CPU: forked from a server that has imported vLLM, or does so at this moment.
 
 vLLM spawns that process at the end of its own imports, which it then repeats: on two cores a third of the time to the
-first answer. The process dies with its replica, however that ends. With a GPU vLLM's own way is kept.
+first answer. `ratchet up` starts one server for all replicas of its machine before anything else (`share`); a replica
+that finds none starts its own while it imports vLLM itself (`begin`). An engine's process ends with its replica,
+however that ends. With a GPU vLLM's own way is kept.
 """
 
-import ctypes
 import multiprocessing
 import multiprocessing.forkserver
 import os
-import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from types import SimpleNamespace
 
 PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine_worker"]
-PR_SET_PDEATHSIG = 1
+SERVER = "RATCHET_ENGINE_SERVER"
+"""Environment: the socket of this machine's server."""
 
 
 class EngineProcess(ForkServerProcess):
     def run(self) -> None:
-        """In the child. Its parent is the fork server, which ends when the replica is gone."""
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        """In the child, whose parent by number is the server."""
+        threading.Thread(target=_end_with_the_replica, daemon=True).start()
+        import torch
+
+        torch.cpu._init_amx()  # vLLM leaves that to oneDNN; its own kernels die (SIGILL) if a short prompt comes first
         super().run()
 
 
+def _end_with_the_replica() -> None:
+    replica = multiprocessing.parent_process()
+    assert replica is not None, "an engine's process is started by a replica"
+    replica.join()
+    os._exit(1)
+
+
+@contextmanager
+def share(environment: Mapping[str, str], log: Path) -> Iterator[None]:
+    """This machine's server, for the engines of all replicas that this process starts from now on. What they print
+    goes to `log`."""
+    if not cpu_build():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="ratchet-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        address = f"{folder}/engines.sock"  # unix sockets want a short path
+        listener.bind(address)
+        listener.listen()
+        ends, lives = os.pipe()  # the server ends when nobody can write there any more
+        main = f"from multiprocessing.forkserver import main; main({listener.fileno()}, {ends}, {PRELOADED})"
+        with log.open("ab") as out:
+            server = subprocess.Popen(
+                [sys.executable, "-c", main],
+                env={**os.environ, **environment},
+                pass_fds=[listener.fileno(), ends],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,  # Ctrl-C is not for it
+            )
+        os.close(ends)
+        os.environ[SERVER] = address
+        try:
+            yield
+        finally:
+            del os.environ[SERVER]
+            os.close(lives)
+            server.kill()
+            server.wait()
+
+
+class SharedServer(multiprocessing.forkserver.ForkServer):
+    """Somebody else's, as `multiprocessing` would use its own."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._forkserver_address = address
+        self._forkserver_alive_fd = os.pipe()[1]
+
+    def ensure_running(self) -> None:
+        """That is its owner's care."""
+
+
 def begin() -> None:
-    """Start to import. Call it first of all, with the engine's environment already set."""
-    if cpu_build():
-        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    """Start to import, where no server of this machine does. Call it first of all, with the engine's environment
+    already set."""
+    if not cpu_build():
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    if SERVER not in os.environ:
         multiprocessing.forkserver.ensure_running()
 
 
@@ -42,6 +107,15 @@ def adopt() -> None:
         context = multiprocessing.get_context("forkserver")
         ours = SimpleNamespace(Process=EngineProcess, Queue=context.Queue)
         setattr(utils, "get_mp_context", lambda: ours)  # noqa: B010  # a name that vLLM does not export
+        if SERVER in os.environ:
+            setattr(multiprocessing.forkserver, "connect_to_new_process", _connect)  # noqa: B010
+
+
+def _connect(fds: Sequence[int]) -> tuple[int, int]:
+    try:
+        return SharedServer(os.environ[SERVER]).connect_to_new_process(fds)
+    except OSError:  # it is gone
+        return multiprocessing.forkserver._forkserver.connect_to_new_process(fds)
 
 
 def cpu_build() -> bool:
