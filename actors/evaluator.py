@@ -8,24 +8,27 @@ from random import Random
 from typing import Any
 
 from actors.calls import Peer
+from actors.known_answers import KnownAnswers
 from actors.watched import WatchedPolicy
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode
 from core.config import Config
 from core.errors import ConfigError, RatchetError
-from core.messages import BASE, PolicyRef
+from core.messages import BASE, Decision, PolicyRef
 from core.metrics import Metrics
 from core.protocols import Policy
 from core.store import RunReader, event, fact
 from methods import prompts
-from training.evaluate import Answers, Question, Watched, Weighing, accuracy, greedy_hits
+from training.evaluate import Question, Watched, Weighing, accuracy, greedy_hits
 from training.gate import Gate, GateLedger
 
 CANDIDATE_WAIT_S = 20.0
 RETRY_S = 1.0
 ACCURACY = "accuracy:"
 """Prefix of the facts that hold one version's report: hits on the same questions, in the same order, for all."""
+WATCHED = "watched"
+"""The fact that holds which weighing, of how many, is watched after its promotion."""
 
 
 def probes_of(config: Config) -> tuple[list[Question], bool]:
@@ -78,7 +81,7 @@ class Evaluator:
         self._probes: list[Question] = []
         self._report: list[Question] = []
         self._asked: set[PolicyRef] = set()
-        self._cache: Answers = {}
+        self._known = KnownAnswers()
         self._watched: Weighing | None = None
         """The version promoted last, as long as it is to be asked on."""
         self._weighing: dict[str, Any] | None = None
@@ -92,6 +95,8 @@ class Evaluator:
         Random(self._config.run.seed).shuffle(self._report)
         reader = RunReader(self._run_dir)
         self._reported = {int(name.removeprefix(ACCURACY)) for name in reader.facts(ACCURACY)}
+        self._known.restore(reader, self._probes)
+        self._take_up_the_watch(reader)
         reader.close()
 
     async def run(self) -> None:
@@ -140,8 +145,7 @@ class Evaluator:
         return {"version": version, "accuracy": rate, "low": low, "high": high, "n": len(hits), "hits": _bits(hits)}
 
     async def _weigh_or_try_again(self, work: dict[str, Any]) -> None:
-        """A policy that is away costs this weighing, which begins anew as the same candidate: nothing that training
-        could see came out of it."""
+        """A policy that is away costs one batch: the candidate is weighed again, and what it answered is known."""
         try:
             await self._weigh(work["candidate"], work["champion"], work["ledger"])
         except (RatchetError, OSError) as error:
@@ -152,19 +156,8 @@ class Evaluator:
         gate = Gate(self._config.gate, GateLedger.model_validate(ledger) if ledger else GateLedger())
         self._weighing = {"candidate": candidate.version, "champion": champion.version}
         await self._note("weighing", version=candidate.version, champion=champion.version)
-        weighing = Weighing(
-            policy=self._policy,
-            gate=gate,
-            probes=self._probes,
-            # fresh for every candidate, and nothing that training could know
-            rng=Random(f"{self._config.run.seed}:{candidate}:{gate.ledger.weighed}"),
-            candidate=candidate,
-            champion=champion,
-            extract=self._extract,
-            max_tokens=self._max_tokens,
-            certified=self._certified,
-            cache=self._cache,
-        )
+        order = gate.ledger.weighed
+        weighing = self._between(candidate, champion, gate, order)
         decision = await weighing.verdict()
         self._metrics.set("anchor_agreement", decision.candidate_rate, who="candidate")
         self._metrics.set("anchor_agreement", decision.champion_rate, who="champion")
@@ -176,15 +169,45 @@ class Evaluator:
         taken = await self._versions.call("decide", encode(decision), gate.ledger.model_dump(mode="json"))
         if taken and decision.verdict == "promote" and self._config.gate.enabled:
             crowned = decision.new_champion
-            self._watched = None if crowned or not self._config.gate.watch_probes else weighing
             if not crowned:
+                await self._store.call("append", [fact(WATCHED, {"version": candidate.version, "order": order})])
                 await self._follow(weighing, await weighing.crown())
         await self._versions.call("weighed")
         await self._note("weighed", version=candidate.version)
         self._metrics.count("probes_total", len(weighing.evidence.candidate_hits))
-        kept = (gate.ledger.champion, BASE)
-        self._cache = {key: answer for key, answer in self._cache.items() if key[0] in kept}
+        watched = (self._watched.candidate,) if self._watched is not None else ()
+        await self._store.call("append", self._known.keep_only({gate.ledger.champion, champion, BASE, *watched}))
         self._weighing = None
+
+    def _between(self, candidate: PolicyRef, champion: PolicyRef, gate: Gate, order: int) -> Weighing:
+        """The weighing of the `order`-th candidate: its probes come in an order of its own, which nothing that training
+        could know tells, and which is the same after a restart."""
+        return Weighing(
+            policy=self._policy,
+            gate=gate,
+            probes=self._probes,
+            rng=Random(f"{self._config.run.seed}:{candidate}:{order}"),
+            candidate=candidate,
+            champion=champion,
+            extract=self._extract,
+            max_tokens=self._max_tokens,
+            certified=self._certified,
+            cache=self._known,
+            learned=self._keep,
+        )
+
+    async def _keep(self, refs: Sequence[PolicyRef]) -> None:
+        await self._store.call("append", self._known.records(refs))
+
+    def _take_up_the_watch(self, reader: RunReader) -> None:
+        """Of a version that was promoted before a restart and not let go since."""
+        watched = reader.fact(WATCHED)
+        decision = watched and reader.get("decisions", Decision, str(PolicyRef(version=watched["version"])))
+        if not decision or decision.verdict != "promote" or not self._config.gate.watch_probes:
+            return
+        gate = Gate(self._config.gate, GateLedger.model_validate(reader.fact("ledger")))
+        weighing = self._between(decision.candidate, decision.champion, gate, watched["order"])
+        self._watched = weighing if weighing.take_up(decision) else None
 
     async def _watch(self) -> None:
         """While nothing waits for the gate: one more batch of the version promoted last, for as long as it is served
@@ -198,7 +221,7 @@ class Evaluator:
         slots = status["slots"]
         if (slots["serve"], slots["champion"]) != (weighing.candidate.version, weighing.champion.version):
             self._watched = None
-            return
+            return await self._store.call("append", [fact(WATCHED, None)])
         try:
             await self._follow(weighing, await weighing.watch())
         except (RatchetError, OSError) as error:
@@ -211,6 +234,7 @@ class Evaluator:
         self._watched = weighing if seen is None and self._config.gate.watch_probes > 0 else None
         if seen is None:
             return
+        await self._store.call("append", [fact(WATCHED, None)])
         match seen.result:
             case "crowned":
                 ledger = weighing.gate.ledger.model_dump(mode="json")

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -92,7 +92,8 @@ class Weighing:
     the same order is asked on, as a watch.
 
     `rng` must be new for each candidate and known to nobody who trains. `cache` saves the champion's answers, which
-    every later candidate is compared with, and the base's. Probe ids must be unique."""
+    every later candidate is compared with, and the base's; after every batch `learned` hears whose have grown. Probe
+    ids must be unique."""
 
     policy: Policy
     gate: Gate
@@ -104,6 +105,7 @@ class Weighing:
     max_tokens: int
     certified: bool
     cache: Answers = field(default_factory=dict[tuple[PolicyRef, str], Answer])
+    learned: Callable[[Sequence[PolicyRef]], Awaitable[None]] | None = None
     base: PolicyRef = BASE
     evidence: Evidence = field(init=False)
     decision: Decision | None = field(init=False, default=None)
@@ -130,6 +132,17 @@ class Weighing:
             if self.decision is None:
                 await self._ask()
         return self.decision
+
+    def take_up(self, decision: Decision) -> bool:
+        """Watch on what was promoted before a restart; False when `cache` does not hold all that it was promoted by."""
+        pairs = [all((ref, q.prompt.id) in self.cache for ref in (self.candidate, self.champion)) for q in self._order]
+        known = self._order[: (*pairs, False).index(False)]
+        guarding = all((self.base, question.prompt.id) in self.cache for question in known[:BASE_PROBES])
+        if len(known) < decision.probes or not guarding:
+            return False
+        self.decision = decision
+        self._take(known)
+        return True
 
     def broken(self) -> str | None:
         """The guard that the candidate breaks, see training.guards."""
@@ -192,12 +205,23 @@ class Weighing:
         """The next batch, of all at once. Batches grow with what was asked: a long weighing needs fewer looks."""
         size = max(self.gate.config.batch, self.asked // 2) if growing else self.gate.config.batch
         batch = self._order[self.asked : self.asked + min(size, self._left)]
+        whom = self._whom(batch)
+        await asyncio.gather(
+            *(_learn(self.policy, some, ref, self.extract, self.max_tokens, self.cache) for ref, some in whom)
+        )
+        if self.learned is not None:
+            await self.learned([ref for ref, _ in whom])
+        self._take(batch)
+
+    def _whom(self, batch: Sequence[Question]) -> list[tuple[PolicyRef, Sequence[Question]]]:
+        """Who is asked which of the next questions; the base only the first ones."""
         guarding = batch[: max(0, BASE_PROBES - self.asked)]
         asked = {self.base: guarding, self.champion: batch, self.candidate: batch}
-        await asyncio.gather(
-            *(_learn(self.policy, some, ref, self.extract, self.max_tokens, self.cache) for ref, some in asked.items())
-        )
-        for ref, some in asked.items():
+        return [(ref, some) for ref, some in asked.items() if some]
+
+    def _take(self, batch: Sequence[Question]) -> None:
+        """Their answers, which `cache` holds, are evidence from now on."""
+        for ref, some in self._whom(batch):
             self._answers[ref] += [self.cache[ref, question.prompt.id] for question in some]
         self.evidence = self.evidence.model_copy(
             update={

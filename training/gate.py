@@ -29,6 +29,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict
 
 from core.config import GateConfig
 from core.errors import VersionError
@@ -44,6 +45,8 @@ Floats = npt.NDArray[np.float64]
 class GateLedger(Message):
     """What the gate must remember over restarts, for its promise to span the whole run."""
 
+    model_config = ConfigDict(extra="ignore")  # older runs wrote down who was being weighed, too
+
     weighed: int = 0
     """Candidates ever weighed, the open one included: j of its alpha."""
     superiority_spent: float = 0.0
@@ -52,8 +55,6 @@ class GateLedger(Message):
     champion_asked: int = 0
     champion_hits: int = 0
     """On the largest set of probes that the champion was asked in one weighing."""
-    open: PolicyRef | None = None
-    """The candidate that is being weighed. One found open after a crash is weighed anew, and counted anew."""
 
     def under(self, champion: PolicyRef) -> "GateLedger":
         """The same budgets with this champion; of another one nothing is known yet."""
@@ -124,7 +125,9 @@ class Gate:
 
     def __init__(self, config: GateConfig, ledger: GateLedger | None = None) -> None:
         self.config = config
-        self.ledger = (ledger or GateLedger()).model_copy(update={"open": None})
+        self.ledger = ledger or GateLedger()
+        self._opened: PolicyRef | None = None
+        """Who is being weighed. After a restart it is counted once all the same: the ledger is kept with a verdict."""
 
     def saturated(self, certified: bool) -> bool:
         """Whether the champion agrees with as many anchors as are right, less delta. Answer keys never saturate."""
@@ -245,17 +248,18 @@ class Gate:
             )
 
     def _open(self, candidate: PolicyRef) -> None:
-        if self.ledger.open == candidate:
+        if self._opened == candidate:
             return
+        self._opened = candidate
         weighed = self.ledger.weighed + 1
         spent = self.ledger.superiority_spent + alpha_of(weighed, self.config.alpha)
-        self.ledger = self.ledger.model_copy(update={"weighed": weighed, "superiority_spent": spent, "open": candidate})
+        self.ledger = self.ledger.model_copy(update={"weighed": weighed, "superiority_spent": spent})
 
     def _close(self, decision: Decision, evidence: Evidence) -> None:
         ledger = self.ledger.told(evidence.champion_hits)
         if decision.new_champion:
             ledger = ledger.under(decision.candidate).told(evidence.candidate_hits)
-        self.ledger = ledger.model_copy(update={"open": None})
+        self.ledger, self._opened = ledger, None
 
 
 def differences(evidence: Evidence) -> npt.NDArray[np.int8]:

@@ -18,7 +18,7 @@ from actors.report import version_rows
 from core import config as configuration
 from core.config import Config
 from core.errors import Unavailable, VersionError
-from core.messages import Decision, PolicyRef, Prompt
+from core.messages import Candidate, Decision, PolicyRef, Prompt, Sampling
 from core.store import RunReader
 from methods.prompts import as_prompt
 from methods.scripted import ScriptedPolicy, right_answer
@@ -97,6 +97,64 @@ async def test_a_version_that_keeps_its_promise_is_watched_until_nothing_speaks_
                 await asyncio.sleep(0.05)
     assert "nothing against it" in events(tmp_path, "watched")[0]["why"]
     assert not events(tmp_path, "rolled_back")
+
+
+class Counted(ScriptedPolicy):
+    """Notes which probes it was asked as whom; `gone_after` so many of v1 it is away."""
+
+    def __init__(self, accuracy: dict[int, float], gone_after: int = 10**9) -> None:
+        super().__init__(0, accuracy)
+        self.probed: list[tuple[str, str]] = []
+        self.gone_after = gone_after
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
+        if sampling.purpose == "gate":
+            if str(ref) == "policy@v1" and sum(who == "policy@v1" for who, _ in self.probed) >= self.gone_after:
+                raise Unavailable("away")
+            self.probed.append((str(ref), prompt.id))
+        return await super().generate(prompt, sampling, ref)
+
+
+async def test_a_weighing_that_was_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
+    config = settings(tmp_path, "run.versions=1", "gate.batch=64", "gate.watch_probes=0")
+    accuracy = {0: 0.6, 1: 0.6}
+    first = Counted(accuracy, gone_after=160)  # 64 + 64, then in the midst of the third batch
+    run = LocalSystem(config, tmp_path, first, ScriptedRoom(tmp_path))
+    async with running(run):
+        await until(run, lambda _: True)
+        async with asyncio.timeout(30):
+            while not events(tmp_path, "weighing_failed"):
+                await asyncio.sleep(0.02)
+    kept, second = known(tmp_path), Counted(accuracy)
+    await LocalSystem(config, tmp_path, second, ScriptedRoom(tmp_path)).run(decided=1)
+    assert len(kept) >= 2 * (64 + 64) and not kept & set(second.probed), "what was kept is not asked again"
+    whole = Counted(accuracy)
+    (tmp_path / "whole").mkdir()
+    await LocalSystem(config, tmp_path / "whole", whole, ScriptedRoom(tmp_path)).run(decided=1)
+    decisions = [next(iter(RunReader(d).all("decisions", Decision))) for d in (tmp_path, tmp_path / "whole")]
+    assert decisions[0] == decisions[1], "the verdict is that of a weighing without a break"
+
+
+async def test_a_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
+    config = settings(tmp_path, "run.versions=1", "gate.batch=16")
+    first = Counted({0: 0.95, 1: 0.96})
+    run = LocalSystem(config, tmp_path, first, ScriptedRoom(tmp_path))
+    async with running(run):
+        await until(run, lambda s: s["slots"]["serve"] == 1)
+        while not RunReader(tmp_path).fact("watched"):
+            await asyncio.sleep(0.01)
+    kept, second = known(tmp_path), Counted({0: 0.95, 1: 0.4})
+    again = LocalSystem(config, tmp_path, second, ScriptedRoom(tmp_path))
+    async with running(again):
+        await until(again, lambda s: s["states"]["1"] == "rolled_back")
+    assert kept and not kept & set(second.probed), "what was kept is not asked again"
+    assert RunReader(tmp_path).fact("watched") is None
+
+
+def known(folder: Path) -> set[tuple[str, str]]:
+    """Whose answers to which probes are on disk."""
+    facts = RunReader(folder).facts("answers:")
+    return {(f"policy@v{name.removeprefix('answers:')}", id) for name, body in facts.items() for id in body}
 
 
 class Silent(ScriptedPolicy):
