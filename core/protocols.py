@@ -58,6 +58,29 @@ class Scorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a serving mode answers with."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    share: float
+    """Of the ballot, the part that this answer got."""
+    asked: int
+    """Continuations that were sampled for it."""
+    prompt_tokens: int
+    completion_tokens: int
+    """Of all of them, the hidden ones too."""
+    start: PolicyRef
+    end: PolicyRef
+
+
+class Mode(Protocol):
+    """A way to answer with more than one sample: a sampler and a scorer as in training, and the top answer."""
+
+    async def __call__(self, prompt: Prompt, policy: Policy, sampling: Sampling, ref: PolicyRef) -> Said: ...
+
+
 Filter = Callable[[Scored], DropReason | None]
 Selector = Callable[[Scored, History], list[Example]]
 

@@ -5,9 +5,7 @@ keeps the version that admitted it whatever is promoted meanwhile. The header `x
 `x-policy-replica` who answered.
 """
 
-import asyncio
 import json
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -17,10 +15,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import Overdue, RatchetError, StoreError, Unavailable
+from core.errors import RatchetError
 from core.messages import PolicyRef, Slots
 from core.metrics import Metrics
+from serve.answer import Answer
 from serve.front import ALLOWED
+from serve.refusal import Refusal, refusal_for
 from serve.seats import Seats
 
 ALIAS = "policy"
@@ -44,7 +44,6 @@ ENGINE_FIELDS = frozenset(
 USER_PRIORITY = 0
 BACKGROUND_PRIORITY = 10
 MAX_BODY_BYTES = 4 * 2**20
-COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
 class Control(Protocol):
@@ -53,20 +52,6 @@ class Control(Protocol):
     async def status(self) -> dict[str, Any]: ...
     async def command(self, name: str, argument: Any) -> dict[str, Any]: ...
     async def metrics(self) -> str: ...
-
-
-class Refusal(Exception):
-    """A request that is answered with an error in OpenAI's shape."""
-
-    def __init__(
-        self, status: int, message: str, kind: str = "invalid_request_error", param: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.kind, self.param = status, message, kind, param
-
-    def response(self) -> Response:
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
-        return JSONResponse({"error": error}, self.status)
 
 
 class Gateway:
@@ -167,13 +152,6 @@ async def read_body(receive: Receive) -> bytes:
             return bytes(body)
 
 
-def refusal_for(error: RatchetError) -> Refusal:
-    """503 for what may be tried again, 400 for what was asked wrongly."""
-    if isinstance(error, Unavailable | Overdue | StoreError):
-        return Refusal(503, str(error), "unavailable_error")
-    return Refusal(400, str(error))
-
-
 def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
     async def models(_: Request) -> Response:
         names = [ALIAS, *map(str, slots().promoted)]
@@ -213,41 +191,6 @@ def own_routes(slots: Callable[[], Slots], control: Control) -> Starlette:
         ],
         exception_handlers={Refusal: refuse, 404: unknown, 405: unknown},
     )
-
-
-class Answer:
-    """`send` for one answer to a user: names version and replica, and counts status and tokens as they go by."""
-
-    def __init__(self, send: Send, ref: PolicyRef, replica: str, dying: Callable[[], bool]) -> None:
-        self._send = send
-        self._dying = dying
-        self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
-        self._streaming = False
-        self._start: Message | None = None
-        self.status = 0
-        self.tokens = 0
-
-    async def __call__(self, message: Message) -> None:
-        if self._dying():
-            await asyncio.Event().wait()  # the connection ends with the process, and the gateway asks another replica
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = message.get("headers", [])
-            self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
-            self._start = {**message, "headers": [*headers, *self._headers]}
-            return  # until there is something to say: the gateway may ask another replica as long as it got nothing
-        if self._start is not None:
-            start, self._start = self._start, None
-            await self._send(start)
-        self._count(message.get("body", b""))
-        await self._send(message)
-
-    def _count(self, body: bytes) -> None:
-        """A streamed event is about one token; a whole body says how many there were."""
-        if self._streaming:
-            self.tokens += body.count(b"data: {")
-        elif (found := COMPLETION_TOKENS.search(body)) is not None:
-            self.tokens = int(found[1])
 
 
 def _replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:

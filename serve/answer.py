@@ -1,0 +1,46 @@
+"""One answer on its way to a user."""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from starlette.types import Message, Send
+
+from core.messages import PolicyRef
+
+COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
+
+
+class Answer:
+    """`send` for one answer to a user: names version and replica, and counts status and tokens as they go by."""
+
+    def __init__(self, send: Send, ref: PolicyRef, replica: str, dying: Callable[[], bool]) -> None:
+        self._send = send
+        self._dying = dying
+        self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
+        self._streaming = False
+        self._start: Message | None = None
+        self.status = 0
+        self.tokens = 0
+
+    async def __call__(self, message: Message) -> None:
+        if self._dying():
+            await asyncio.Event().wait()  # the connection ends with the process, and the gateway asks another replica
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message.get("headers", [])
+            self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
+            self._start = {**message, "headers": [*headers, *self._headers]}
+            return  # until there is something to say: the gateway may ask another replica as long as it got nothing
+        if self._start is not None:
+            start, self._start = self._start, None
+            await self._send(start)
+        self._count(message.get("body", b""))
+        await self._send(message)
+
+    def _count(self, body: bytes) -> None:
+        """A streamed event is about one token; a whole body says how many there were."""
+        if self._streaming:
+            self.tokens += body.count(b"data: {")
+        elif (found := COMPLETION_TOKENS.search(body)) is not None:
+            self.tokens = int(found[1])

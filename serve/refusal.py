@@ -1,0 +1,33 @@
+"""A request that is refused, in OpenAI's shape."""
+
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse, Response
+
+from core.errors import Overdue, RatchetError, StoreError, Unavailable
+
+
+class Refusal(Exception):
+    """A request that is answered with an error in OpenAI's shape."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind, self.param, self.headers = status, message, kind, param, headers
+
+    def response(self) -> Response:
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
+        return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def refusal_for(error: RatchetError) -> Refusal:
+    """503 for what may be tried again, 400 for what was asked wrongly."""
+    if isinstance(error, Unavailable | Overdue | StoreError):
+        return Refusal(503, str(error), "unavailable_error")
+    return Refusal(400, str(error))
