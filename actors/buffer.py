@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from actors.asked import Asked
 from actors.calls import Peer
 from actors.leases import Leases
 from actors.owed import UNSURE, Owed
@@ -26,9 +27,9 @@ from core.clock import Clock, SystemClock
 from core.codec import decode_batch, encode, encode_batch
 from core.config import LearningConfig, VotesConfig
 from core.errors import Unavailable
-from core.messages import Outcome, Vote
+from core.messages import Outcome, Prompt, Vote
 from core.metrics import Metrics
-from core.store import Record, RunReader, event, fact, outcome_records
+from core.store import Record, RunReader, event, fact, message, outcome_records
 from training.places import Places
 from training.replay import Replay
 from training.throttle import Throttle
@@ -61,6 +62,7 @@ class Buffer:
             learning.groups_per_window, learning.replay_windows, learning.max_lag, votes.correction_share
         )
         self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock)
+        self._asked = Asked(votes.asked_room)
         self._one_ballot = asyncio.Lock()
         self._settled: dict[int, bool] = {}
         """Window -> whether its version was rejected."""
@@ -114,7 +116,7 @@ class Buffer:
         )
         lease = leases.granted(token)
         if lease is None and self._paused is None:
-            lease = leases.grant(wanted, token, voted=self._voting.any)
+            lease = leases.grant(wanted, token, self._voting.any, self._asked)
         return encode(lease) if lease is not None else None
 
     async def deliver(self, batch: bytes) -> list[str]:
@@ -234,6 +236,19 @@ class Buffer:
         await self._wake()
         return results
 
+    async def ask(self, batch: bytes) -> int:
+        """Explore prompts that people asked, on disk when this returns; how many of them are new. Those beyond
+        `method.votes.asked_room` are left out."""
+        self._check_started()
+        new = self._asked.missing(decode_batch(Prompt, batch))
+        known = await asyncio.to_thread(self._explored, new)
+        new = [prompt for prompt in new if prompt.id not in known]
+        if new:
+            await self._append([message("asked", prompt.id, prompt.origin, prompt) for prompt in new])
+            self._asked.add(new)
+            await self._wake()
+        return len(new)
+
     async def pause(self, reason: str) -> None:
         """No more leases and draws until `resume`, over restarts; what is in flight is still taken."""
         self._check_started()
@@ -277,6 +292,7 @@ class Buffer:
             "vote_share": sum(self._shares) / len(self._shares) if self._shares else None,
             "tokens": self._tokens,
             **self._voting.counts(),
+            "asked": len(self._asked),
             "owed": len(self._owed) + len(self._unsaved),
         }
 
@@ -293,10 +309,15 @@ class Buffer:
         with closing(RunReader(self._run_dir)) as reader:
             return reader.outcome(place)
 
+    def _explored(self, prompts: Sequence[Prompt]) -> set[str]:
+        with closing(RunReader(self._run_dir)) as reader:
+            return {prompt.id for prompt in prompts if reader.ids("outcomes", prompt.id)}
+
     def _take(self, delivered: Outcome, standing: Outcome) -> str:
         """Count a stored outcome."""
         result = self._replay.add(standing)
         self._leases.end(delivered.place, result)
+        self._asked.end(delivered.place, again=result == "failed" and not delivered.prompt_id)
         self._failures = self._failures + 1 if result == "failed" else 0
         self._tokens += standing.tokens
         self._shares.extend(scored.verdict.share for scored in standing.scored)
@@ -434,6 +455,7 @@ class Buffer:
         if found.paused is not None:
             self._paused = {**found.paused, "earlier": True}
         self._voting.restore(found.voted)
+        self._asked.add(found.asked)
 
 
 def settled_fact(window: int, version: int, rejected: bool, discarded: bool) -> Record:

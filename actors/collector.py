@@ -93,7 +93,7 @@ class Collector:
         """One place, from lease to outbox. A policy that is away makes it a failure, never the end of the collector."""
         started = time.monotonic()
         try:
-            prompt = self._prompts[place]
+            prompt = dict(lease.asked).get(place) or self._prompts[place]
             if self._probes.holds(prompt):
                 raise PromptError("a probe asks this, or nearly this: it is not learned from")
             revision, votes = await self._votes_on(prompt) if lease.voted else (0, NO_VOTES)
@@ -112,7 +112,9 @@ class Collector:
             await asyncio.sleep((time.monotonic() - started) * (1 / self._config.run.cpu_share - 1))
         except (RatchetError, OSError) as error:
             failure = f"{type(error).__name__}: {error}"
-            await self._outbox.put(Outcome(lease_id=lease.id, place=place, prompt_id="", failure=failure))
+            asked = dict(lease.asked).get(place)  # named where trying again is no use
+            of = asked.id if asked is not None and isinstance(error, PromptError) else ""
+            await self._outbox.put(Outcome(lease_id=lease.id, place=place, prompt_id=of, failure=failure))
         finally:
             self._in_flight -= 1
             async with self._room:

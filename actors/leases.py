@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
+from actors.asked import Asked
 from actors.recollect import Recollection
 from core.clock import Clock
 from core.messages import Lease, Outcome
@@ -56,14 +57,15 @@ class Leases:
         """The lease that was asked for with this token, for as long as it runs."""
         return self._granted.get(token)
 
-    def grant(self, wanted: int, token: str, voted: bool) -> Lease | None:
-        """As many of the wanted places as the throttle allows."""
+    def grant(self, wanted: int, token: str, voted: bool, asked: Asked) -> Lease | None:
+        """As many of the wanted places as the throttle allows, what was asked at the first of them."""
         n = self._throttle.lease(wanted)
         if not n:
             return None
         leased = Leased(uuid.uuid4().hex, self.expires_at)
         places = tuple(self._take_places(n))
-        lease = Lease(id=leased.lease_id, places=places, expires_at=leased.expires_at, voted=voted)
+        about = {"id": leased.lease_id, "expires_at": leased.expires_at, "voted": voted}
+        lease = Lease(places=places, asked=asked.bind(places), **about)
         for place in places:
             self.outstanding[place] = leased
             self.watch(place, leased.lease_id, leased.expires_at)

@@ -11,6 +11,7 @@ from typing import Protocol
 from actors.buffer import Buffer
 from actors.calls import LocalPeer
 from actors.collector import Collector
+from actors.desk import Desk
 from actors.evaluator import Evaluator
 from actors.store import Store
 from actors.trainer import Room, Trainer
@@ -75,6 +76,7 @@ class LocalSystem:
         self.trainer = Trainer(room, store, buffer, versions, config.run.cpu_share, metrics)
         self.collectors = [Collector(buffer, config, policy) for _ in range(config.collect.collectors)]
         self.evaluator = Evaluator(str(run_dir), store, versions, config, policy, metrics)
+        self.desk = Desk(str(run_dir), store, buffer, config, metrics)
         self.replica: Runs = LocalReplica(versions, policy)
         """Another one may take its place before `run`."""
         self.beside: list[Runs] = []

@@ -14,7 +14,7 @@ from typing import Any
 from actors.lineage import FELL
 from actors.voting import VOTED
 from core.config import LearningConfig
-from core.messages import Decision, Outcome
+from core.messages import Decision, Outcome, Prompt
 from core.store import RunReader
 
 WINDOW = "window:"
@@ -53,6 +53,7 @@ class Recollection:
     versions: list[int]
     paused: dict[str, Any] | None
     voted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: list[Prompt] = field(default_factory=list[Prompt])
 
 
 def recollect(run_dir: Path, learning: LearningConfig) -> Recollection:
@@ -79,6 +80,7 @@ def recollect(run_dir: Path, learning: LearningConfig) -> Recollection:
             versions=[published.ref.version for published in reader.versions()],
             paused=reader.fact(PAUSED),
             voted={name.removeprefix(VOTED): body for name, body in reader.facts(VOTED).items()},
+            asked=reader.asked_in_vain(),
         )
 
 

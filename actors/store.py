@@ -94,8 +94,7 @@ class Store:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._commit_for_ever())
             tasks.create_task(self._watch_room())
-            if self._keep is not None:
-                tasks.create_task(self._forget_for_ever(self._keep))
+            tasks.create_task(self._forget_for_ever())
 
     async def quiet_s(self) -> float:
         """Seconds since its work last moved on; 0 while it has none."""
@@ -209,13 +208,15 @@ class Store:
 
     # --- forgetting ---
 
-    async def _forget_for_ever(self, keep: int) -> None:
+    async def _forget_for_ever(self) -> None:
         while True:
             await self._may_forget.wait()
             self._may_forget.clear()
             if self._full is None:
                 try:
-                    await self._forget(keep)
+                    if self._keep is not None:
+                        await self._forget(self._keep)
+                    await self._forget_responses()
                 except (RatchetError, OSError) as error:
                     log.error("nothing more is pruned for now: %s", error)
 
@@ -231,6 +232,10 @@ class Store:
         if windows or quarantined:
             detail = {"windows": list(windows), "quarantined": len(quarantined), **vars(gone)}
             await asyncio.to_thread(self._write, [event(self._clock.now(), "store", "pruned", **detail)])
+
+    async def _forget_responses(self) -> None:
+        if (keep := self._run.retention.responses) is not None and self._store is not None:
+            await asyncio.to_thread(self._store.forget_responses, keep)
 
     async def _forget_places(self, places: Sequence[int], failure: str | None, gone: Forgotten) -> None:
         assert self._store is not None

@@ -13,6 +13,7 @@ from actors.buffer import Buffer
 from actors.calls import RayPeer
 from actors.collector import Collector
 from actors.console import Console
+from actors.desk import Desk
 from actors.evaluator import Evaluator
 from actors.store import Store
 from actors.trainer import Trainer
@@ -121,6 +122,7 @@ class RaySystem:
         self._host(
             "buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics(), config.method.votes
         )
+        self._host("desk", Desk, run_dir, store, buffer, config, _metrics())
         self._host("trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics())
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, buffer, config, policy)

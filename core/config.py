@@ -76,6 +76,15 @@ class SplitByHash(Part):
         return self
 
 
+class LiveConfig(Part):
+    """Prompts of users that are learned from, beside those of the file. Off until somebody says so."""
+
+    ratio: float = Field(default=0.0, ge=0, le=1)
+    """Part of the answered chats that is explored. A client refuses with the header `x-ratchet-learn: no`."""
+    redact: str | None = None
+    """`module:function` that every text of a chat passes before anything of it is kept: str -> str."""
+
+
 class PromptsConfig(Part):
     path: str = "models/word-problems/pool.parquet"
     """JSONL or Parquet of unlabeled prompts."""
@@ -88,6 +97,7 @@ class PromptsConfig(Part):
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many prompts."""
     split: SplitByHash | None = None
+    live: LiveConfig = LiveConfig()
 
 
 # --- how to improve --------------------------------------------------------------------------------------------------
@@ -145,6 +155,10 @@ class VotesConfig(Part):
     """Voters who are a quorum by themselves."""
     correction_share: float = Field(default=0.05, ge=0, le=1)
     """Part of a window's examples that people may have written, at most."""
+    explore: bool = True
+    """A prompt that was voted on and never explored is explored next. False: its votes wait until it is."""
+    asked_room: int = Field(default=4096, ge=0)
+    """Prompts that people asked and that wait to be explored, at most."""
 
 
 class MethodConfig(Part):
@@ -352,6 +366,8 @@ class RetentionConfig(Part):
     what is served, compared with, trained from, measured or undecided keeps it anyway. None keeps all."""
     windows: int | None = Field(default=64, ge=1)
     """Newest windows whose groups, examples and sample votes are kept; never fewer than replay can need. None: all."""
+    responses: int | None = Field(default=100_000, ge=1)
+    """Newest answers of users that can be voted on; those before are thrown away. None keeps all."""
     metrics_bytes: int = Field(default=64 * 2**20, ge=2**12)
     """metrics.jsonl is moved to metrics.jsonl.1, over the one before, when it has grown to this."""
 

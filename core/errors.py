@@ -6,6 +6,7 @@
     ├── ArtifactError (ValueError)      a file or directory that is not what its manifest says
     ├── ProofError (ValueError)         weights in an engine are not the ones that were published
     ├── VersionError (LookupError)      a policy version that is not loaded, or not known
+    ├── Missing (LookupError)           nothing has this id, or not for this caller
     ├── ObjectiveError (TypeError)      an example that the objective cannot eat
     ├── MismatchError (ArithmeticError) engine and trainer disagree on the same weights and tokens
     ├── StoreError (OSError)            the durable store refused a write or cannot be read
@@ -36,6 +37,9 @@ class ProofError(RatchetError, ValueError): ...
 
 
 class VersionError(RatchetError, LookupError): ...
+
+
+class Missing(RatchetError, LookupError): ...
 
 
 class ObjectiveError(RatchetError, TypeError): ...

@@ -137,6 +137,48 @@ class Vote(Message):
     """A text to imitate, from a person who misses it among the candidates; without `answer` a vote for what it says."""
     counted: bool = True
     """False: kept, and in no ballot, because its voter had voted on too many prompts of this window."""
+    response_id: str | None = None
+    """The answer that it is about, where it came with feedback on one."""
+
+
+class Response(Message):
+    """What a user was answered, as far as a vote on it must know."""
+
+    id: str
+    prompt: Prompt | None
+    """None for what is no chat of texts: votes on it are kept, and nothing is learned from them."""
+    texts: tuple[str, ...]
+    """Of each choice."""
+    start: PolicyRef
+    end: PolicyRef
+    key: str = ""
+    """Name of the key that asked; empty where there are no keys."""
+    user: str = ""
+    at: float
+    learn: bool = True
+    """False: the client asked not to be learned from."""
+
+
+class Feedback(Message):
+    """What somebody said of one choice of a response: exactly one of the five."""
+
+    id: str
+    response_id: str
+    choice: int = Field(default=0, ge=0)
+    binary: bool | None = None
+    better_than: tuple[str, int] | None = None
+    """A response to the same prompt, and which choice of it, that this one is better than."""
+    correction: str | None = Field(default=None, min_length=1, max_length=2**16)
+    comment: str | None = Field(default=None, min_length=1, max_length=2**16)
+    metric: tuple[str, float] | None = None
+    key: str = ""
+    user: str = ""
+    at: float = 0.0
+
+    @property
+    def voter(self) -> str:
+        """The key; users are told apart below it, within its cap."""
+        return f"{self.key}/{self.user}" if self.key and self.user else self.key or self.user
 
 
 class Verdict(Message):
@@ -202,6 +244,8 @@ class Lease(Message):
     expires_at: float
     voted: bool = False
     """People have voted in this run: ask for the votes on each prompt (`Buffer.votes_on`)."""
+    asked: tuple[tuple[int, Prompt], ...] = ()
+    """Places with what is explored there instead of the source's prompt: somebody asked it."""
 
 
 class Resettle(Message):

@@ -61,6 +61,8 @@ _TABLE = (
         {"result": ("accepted", "filtered", "failed", "expired", "duplicate", "stale")},
     ),
     Row("votes_total", "counter", "Votes cast, by kind of voter", {"by": ("sample", "person", "verifier")}),
+    Row("feedback_total", "counter", "Feedback on answers, taken in durably"),
+    Row("responses_total", "counter", "Answers of users that were written down, so that they can be voted on"),
     Row("resettled_total", "counter", "Explored prompts settled again because people voted"),
     Row("vote_share", "histogram", "Winner's share of a ballot", bounds=_TENTHS),
     Row("buffer_groups", "gauge", "Accepted groups that no window has drawn yet"),

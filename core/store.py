@@ -12,6 +12,9 @@ bytes.
     resettled  parent: place          an Outcome's examples with late votes, the newest stands; id: place:revision
     versions   parent: parent's name  a Published; id: policy@vN
     decisions  parent: policy@vN      a Decision
+    responses  parent: prompt id      a Response to a user
+    feedback   parent: key            a Feedback on a response
+    asked      parent: its origin     a Prompt that somebody asked, to be explored
     facts      replaceable: small JSON values by name (lineage, ledger, windows drawn, measurements)
     events     the run's history, one JSON line each
 """
@@ -27,7 +30,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.codec import decode, encode
 from core.errors import ArtifactError, StorageFull, StoreError
-from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Published, Reinforce, Scored, Vote
+from core.messages import (
+    Event,
+    Example,
+    Imitate,
+    Message,
+    Outcome,
+    Prefer,
+    Prompt,
+    Published,
+    Reinforce,
+    Scored,
+    Vote,
+)
 from core.store_file import (
     FILE,
     READABLE,
@@ -143,6 +158,17 @@ class RunStore:
             except sqlite3.Error as error:
                 raise self._refusal(error) from None
         return gone
+
+    def forget_responses(self, keep: int) -> int:
+        """Throw away all but the newest so many answers of users; votes and feedback on them stay."""
+        with self._lock:
+            db = self._ready()
+            try:
+                with db:
+                    last = "SELECT seq FROM responses ORDER BY seq DESC LIMIT 1 OFFSET ?"
+                    return db.execute(f"DELETE FROM responses WHERE seq <= ({last})", (keep,)).rowcount
+            except sqlite3.Error as error:
+                raise self._refusal(error) from None
 
     def close(self) -> None:
         """After the write that is under way; idempotent."""
@@ -272,6 +298,19 @@ class RunReader:
     def children(self, table: str, kind: type[M], parent: str) -> list[M]:
         rows = self._rows(f"SELECT id, payload FROM {known(table)} WHERE parent = ? ORDER BY seq", parent)
         return [self._decoded(kind, table, id, payload) for id, payload in rows]
+
+    def page(self, table: str, kind: type[M], parent: str, after: int, limit: int) -> list[tuple[int, M]]:
+        """So many of a parent's records that were written after number `after`, each with its number."""
+        query = f"SELECT seq, id, payload FROM {known(table)} WHERE parent = ? AND seq > ? ORDER BY seq LIMIT ?"
+        rows = list(self._rows(query, parent, after, limit)) if self._schema >= 3 else []
+        return [(int(seq), self._decoded(kind, table, id, payload)) for seq, id, payload in rows]
+
+    def asked_in_vain(self) -> list[Prompt]:
+        """What somebody asked, and nobody has explored yet, oldest first."""
+        explored = "SELECT 1 FROM outcomes WHERE outcomes.parent = asked.id"
+        query = f"SELECT id, payload FROM asked WHERE NOT EXISTS ({explored}) ORDER BY seq"
+        rows = list(self._rows(query)) if self._schema >= 3 else []
+        return [self._decoded(Prompt, "asked", id, payload) for id, payload in rows]
 
     def ids(self, table: str, parent: str | None = None) -> list[str]:
         """Of every record of a table, or of one parent's, oldest first."""

@@ -9,10 +9,21 @@ from pathlib import Path
 from core.artifacts import says_full
 from core.errors import StoreError
 
-SCHEMA = 2
+SCHEMA = 3
 READABLE = 1
 """The oldest schema that a reader, which changes nothing, understands as it is."""
-TABLES = ("votes", "groups", "examples", "outcomes", "resettled", "versions", "decisions")
+TABLES = (
+    "votes",
+    "groups",
+    "examples",
+    "outcomes",
+    "resettled",
+    "versions",
+    "decisions",
+    "responses",
+    "feedback",
+    "asked",
+)
 FILE = "run.sqlite"
 WAL_BYTES = 64 * 2**20
 """What a long reader made the log grow to is cut down to this again."""
@@ -83,12 +94,17 @@ def _to_2(db: sqlite3.Connection) -> None:
     _index_events(db)
 
 
+def _to_3(db: sqlite3.Connection) -> None:
+    for table in ("responses", "feedback", "asked"):
+        _create_table(db, table)
+
+
 def _index_events(db: sqlite3.Connection) -> None:
     """A run of weeks has hundreds of thousands of events, and readers ask for one kind."""
     db.execute("CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind)")
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2, 2: _to_3}
 """Schema -> what makes it the next one."""
 
 

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from starlette.types import Message, Send
 
 from core.messages import PolicyRef
+from serve.recorder import Heard
 
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
 class Answer:
-    """`send` for one answer to a user: names version and replica, and counts status and tokens as they go by."""
+    """`send` for one answer to a user: names version and replica, counts status and tokens and hears what is said."""
 
     def __init__(self, send: Send, ref: PolicyRef, replica: str, dying: Callable[[], bool]) -> None:
+        self.heard = Heard()
         self._send = send
         self._dying = dying
         self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
@@ -35,7 +37,9 @@ class Answer:
         if self._start is not None:
             start, self._start = self._start, None
             await self._send(start)
-        self._count(message.get("body", b""))
+        body = message.get("body", b"")
+        self._count(body)
+        self.heard.feed(body, self._streaming, last=not message.get("more_body", False))
         await self._send(message)
 
     def _count(self, body: bytes) -> None:

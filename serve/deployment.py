@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -69,6 +70,7 @@ class PolicyReplica:
         self._gateway = Gateway(
             app, lambda: slots.slots, self._seats, self, self._meter, slots.replica, lambda: self._engine.dead
         )
+        self._recording = asyncio.create_task(self._gateway.recorder.run())
         return self._gateway
 
     async def check_health(self) -> None:
@@ -81,6 +83,8 @@ class PolicyReplica:
         if self._following is not None:
             self._following.cancel()
             self._outliving.cancel()
+            if self._gateway is not None:
+                self._recording.cancel()
             await self._reconciler.stop()
         await self._engine.stop()
 
@@ -127,27 +131,35 @@ class PolicyReplica:
     # --- what the routes ask (serve.routes.Control) ---
 
     async def status(self) -> dict[str, Any]:
-        return await self._ask_console("status")
+        return await self._ask("console", "status")
 
     async def command(self, name: str, argument: Any) -> dict[str, Any]:
-        return await self._ask_console("command", name, argument)
+        return await self._ask("console", "command", name, argument)
 
     async def metrics(self) -> str:
         return await scrape()
+
+    async def answered(self, responses: Sequence[dict[str, Any]]) -> None:
+        await self._ask("desk", "answered", responses)
+
+    async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
+        return await self._ask("desk", "feedback", said, key, admin)
+
+    async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, Any]:
+        return await self._ask("desk", "page", key, after, limit)
 
     # --- reconciliation ---
 
     def _gateway_tokens(self) -> int:
         return self._gateway.tokens if self._gateway is not None else 0
 
-    async def _ask_console(self, method: str, *arguments: Any) -> dict[str, Any]:
+    async def _ask(self, part: str, method: str, *arguments: Any) -> Any:
         try:
-            console = ray.get_actor("console", self._namespace)
-            return await getattr(console, method).remote(*arguments)
+            return await getattr(ray.get_actor(part, self._namespace), method).remote(*arguments)
         except RatchetError:
             raise
         except (ValueError, RayError) as error:
-            raise Unavailable(f"the console is not up ({type(error).__name__}); try again in a moment") from None
+            raise Unavailable(f"the {part} is not up ({type(error).__name__}); try again in a moment") from None
 
     def _check_up_to_date(self) -> None:
         """A replica that cannot prove what is to be served is replaced. Raises: ProofError."""

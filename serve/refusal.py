@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse, Response
 
-from core.errors import Overdue, RatchetError, StoreError, Unavailable
+from core.errors import Missing, Overdue, RatchetError, StoreError, Unavailable
 
 
 class Refusal(Exception):
@@ -27,7 +27,9 @@ class Refusal(Exception):
 
 
 def refusal_for(error: RatchetError) -> Refusal:
-    """503 for what may be tried again, 400 for what was asked wrongly."""
+    """503 for what may be tried again, 404 for what is not there, 400 for what was asked wrongly."""
+    if isinstance(error, Missing):
+        return Refusal(404, str(error), "not_found_error")
     if isinstance(error, Unavailable | Overdue | StoreError):
         return Refusal(503, str(error), "unavailable_error")
     return Refusal(400, str(error))

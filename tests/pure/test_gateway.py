@@ -38,6 +38,7 @@ def test_a_request_is_read_whole_and_statistics_stay_on_this_machine(tmp_path: P
         "frontend prometheus",
         "    bind 127.0.0.1:9002",
         "frontend http_frontend",
+        "    http-request set-header x-ratchet-id %[uuid]",
         "    http-request disable-l7-retry if { path_beg /admin/ }",
         "    bind 127.0.0.1:8000",
         "listen stats",

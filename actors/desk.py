@@ -1,0 +1,202 @@
+"""Where users' answers are written down, and what people say of them is taken in and becomes votes.
+
+A feedback is acknowledged when it and the votes that it makes are on disk. Whatever of that is sent again changes
+nothing: feedback and votes are known by their ids. What is learned from votes is the buffer's.
+"""
+
+import asyncio
+import random
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from actors.calls import Peer
+from core.answers import extractor
+from core.clock import Clock, SystemClock
+from core.codec import encode_batch
+from core.config import Config
+from core.errors import ArtifactError, Missing, PromptError
+from core.messages import Feedback, Response, Vote
+from core.metrics import Metrics
+from core.store import RunReader, message
+from methods.prompts import as_prompt
+
+REMEMBERED = 4096
+"""Newest responses that feedback finds without the store."""
+LATE_S = 2.0
+"""A response may still be on its way here when the first feedback on it comes."""
+PAGE = 256
+
+
+class Desk:
+    def __init__(
+        self, run_dir: str, store: Peer, buffer: Peer, config: Config, metrics: Metrics, clock: Clock | None = None
+    ) -> None:
+        self._run_dir = Path(run_dir)
+        self._store = store
+        self._buffer = buffer
+        self._votes = config.method.votes
+        self._live = config.prompts.live
+        self._extract = extractor(config.method.answer)
+        self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._recent: OrderedDict[str, Response] = OrderedDict()
+        self._came = asyncio.Condition()
+        self._chance = random.Random()
+
+    async def start(self) -> None: ...
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None: ...
+
+    async def quiet_s(self) -> float:
+        """An answer is all that tells that its loop turns."""
+        return 0.0
+
+    async def status(self) -> dict[str, Any]:
+        return {"responses": len(self._recent)}
+
+    # --- answers ---
+
+    async def answered(self, bodies: Sequence[Mapping[str, Any]]) -> None:
+        """Write down what users were answered: fields of a Response, with `messages` in place of its prompt."""
+        responses = [self._response(body) for body in bodies]
+        await self._store.call("append", [message("responses", r.id, _prompt_id(r), r) for r in responses])
+        self._metrics.count("responses_total", len(responses))
+        for response in responses:
+            self._recent[response.id] = response
+            while len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
+        async with self._came:
+            self._came.notify_all()
+        await self._learn_from(responses)
+
+    def _response(self, body: Mapping[str, Any]) -> Response:
+        fields = dict(body)
+        messages = fields.pop("messages")
+        try:
+            prompt = as_prompt(messages, origin="asked") if messages is not None else None
+        except PromptError:  # tools, pictures: nothing that a text model learns from
+            prompt = None
+        return Response.model_validate({**fields, "prompt": prompt, "at": fields.get("at") or self._clock.now()})
+
+    async def _learn_from(self, responses: Sequence[Response]) -> None:
+        """Explore a part of the traffic, where that is switched on and the client did not refuse."""
+        if not self._live.ratio:
+            return
+        drawn = [r.prompt for r in responses if r.learn and r.prompt and self._chance.random() < self._live.ratio]
+        if drawn:
+            live = [prompt.model_copy(update={"origin": "live"}) for prompt in drawn]
+            await self._buffer.call("ask", encode_batch(live))
+
+    # --- feedback ---
+
+    async def feedback(self, bodies: Sequence[Mapping[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
+        """Take in what the key `key` says, all or nothing, on disk when this returns: what became of each, as
+        `Buffer.vote` says of votes; `kept` where it casts none.
+
+        Raises: Missing for a response that does not exist or is another key's; ArtifactError for a choice that it does
+        not have."""
+        now, named = self._clock.now(), f"{key}/" if key else ""  # what ids one key gives is no other's business
+        given = [body.get("id") or uuid.uuid4().hex for body in bodies]
+        said = [
+            Feedback.model_validate({**body, "id": f"{named}{id}", "key": key, "at": now})
+            for id, body in zip(given, bodies, strict=True)
+        ]
+        about = await self._responses(said)
+        for each in said:
+            for id in (each.response_id, *((each.better_than[0],) if each.better_than else ())):
+                if id not in about or (about[id].key != key and not admin):
+                    raise Missing(f"no response {id!r} of this key's; feedback takes the `id` of an answer that it got")
+            _check_choice(each, about)
+        votes = [vote for each in said if (vote := self._vote(each, about[each.response_id])) is not None]
+        await self._store.call("append", [message("feedback", each.id, key, each) for each in said])
+        results = await self._buffer.call("vote", encode_batch(votes)) if votes else []
+        await self._explore([about[each.response_id] for each in said], votes, results)
+        told = {vote.id: result for vote, result in zip(votes, results, strict=True)}
+        self._metrics.count("feedback_total", len(said))
+        return [{"id": id, "result": told.get(each.id, "kept")} for id, each in zip(given, said, strict=True)]
+
+    async def page(self, key: str, after: int, limit: int) -> dict[str, Any]:
+        """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
+
+        def read() -> list[tuple[int, Feedback]]:
+            with closing(RunReader(self._run_dir)) as reader:
+                return reader.page("feedback", Feedback, key, after, min(limit, PAGE))
+
+        rows = await asyncio.to_thread(read)
+        data = [feedback.model_dump(mode="json", exclude={"key"}, exclude_none=True) for _, feedback in rows]
+        for each in data:
+            each["id"] = each["id"].removeprefix(f"{key}/" if key else "")
+        return {"data": data, "next": rows[-1][0] if len(rows) == min(limit, PAGE) else None}
+
+    async def _responses(self, said: Sequence[Feedback]) -> dict[str, Response]:
+        """Those that exist; one that was given a moment ago is waited for."""
+        wanted = {each.response_id for each in said} | {each.better_than[0] for each in said if each.better_than}
+        found: dict[str, Response] = {}
+        deadline = self._clock.monotonic() + LATE_S
+        while wanted - found.keys():
+            found |= {id: self._recent[id] for id in wanted - found.keys() if id in self._recent}
+            found |= await asyncio.to_thread(self._stored, wanted - found.keys())
+            left = deadline - self._clock.monotonic()
+            if not wanted - found.keys() or left <= 0:
+                break
+            async with self._came:
+                try:
+                    await asyncio.wait_for(self._came.wait(), left)
+                except TimeoutError:
+                    break
+        return found
+
+    def _stored(self, ids: set[str]) -> dict[str, Response]:
+        if not ids:
+            return {}
+        with closing(RunReader(self._run_dir)) as reader:
+            found = {id: reader.get("responses", Response, id) for id in ids}
+        return {id: response for id, response in found.items() if response is not None}
+
+    def _vote(self, feedback: Feedback, response: Response) -> Vote | None:
+        """What it says in the ballot of its prompt: for or against an answer, or a text to imitate. A pair is a vote
+        for the better one. Where no answer can be read, a text that is liked is one to imitate, and what is disliked
+        says nothing."""
+        if feedback.correction is not None:
+            return _cast(feedback, response, correction=feedback.correction)
+        if feedback.binary is None and feedback.better_than is None:
+            return None
+        weight, text = -1.0 if feedback.binary is False else 1.0, response.texts[feedback.choice]
+        answer = self._extract(text)
+        if answer is not None:
+            return _cast(feedback, response, answer=answer, weight=weight)
+        return _cast(feedback, response, correction=text) if weight > 0 and text.strip() else None
+
+    async def _explore(self, responses: Sequence[Response], votes: Sequence[Vote], results: Sequence[str]) -> None:
+        """What was voted on and never explored goes to the collectors next."""
+        waiting = {vote.prompt_id for vote, result in zip(votes, results, strict=True) if result == "waiting"}
+        prompts = {r.prompt.id: r.prompt for r in responses if r.prompt and r.prompt.id in waiting and r.learn}
+        if prompts and self._votes.explore:
+            await self._buffer.call("ask", encode_batch(list(prompts.values())))
+
+
+def _prompt_id(response: Response) -> str:
+    return response.prompt.id if response.prompt is not None else ""
+
+
+def _cast(feedback: Feedback, response: Response, **what: Any) -> Vote | None:
+    if response.prompt is None:
+        return None
+    about = {"id": feedback.id, "prompt_id": response.prompt.id, "by": "person", "voter": feedback.voter}
+    return Vote.model_validate({**about, "response_id": response.id, **what})
+
+
+def _check_choice(feedback: Feedback, about: Mapping[str, Response]) -> None:
+    pairs = [(feedback.response_id, feedback.choice)]
+    if feedback.better_than is not None:
+        pairs.append(feedback.better_than)
+    for id, choice in pairs:
+        if choice >= len(about[id].texts):
+            raise ArtifactError(f"choice={choice} of {id}, which has {len(about[id].texts)}; they count from 0")

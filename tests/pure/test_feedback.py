@@ -1,0 +1,270 @@
+"""Feedback on answers, from its JSON to the votes that collectors count: with all actors in one process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.local import LocalSystem, ScriptedRoom
+from core import config as configuration
+from core.codec import encode_batch
+from core.config import Config
+from core.errors import ArtifactError, Missing
+from core.messages import Response, Vote
+from core.store import RunReader
+from methods.prompts import as_prompt
+from methods.scripted import ScriptedPolicy
+from serve.feedback import FIELDS, WAYS, parse
+from serve.recorder import Heard, Recorder
+from serve.refusal import Refusal
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x), max_leaves=5
+)
+
+
+def settings(folder: Path, *overrides: str) -> Config:
+    pq.write_table(pa.table({"prompt": [f"pool question {i}" for i in range(400)]}), folder / "pool.parquet")
+    base = [f"prompts.path={folder}/pool.parquet", "gate.enabled=false", "gate.anchors=null", "report.questions=null"]
+    return configuration.load(None, [*base, "learning.groups_per_window=16", *overrides])
+
+
+def policy() -> ScriptedPolicy:
+    return ScriptedPolicy(0, dict.fromkeys(range(99), 0.5))
+
+
+@asynccontextmanager
+async def running(folder: Path, *overrides: str) -> AsyncIterator[LocalSystem]:
+    system = LocalSystem(
+        settings(folder, *overrides),
+        folder,
+        policy(),
+        ScriptedRoom(folder, 0.2),
+    )
+    task = asyncio.create_task(system.run(decided=10**6))
+    try:
+        while not (folder / "run.sqlite").is_file() or not (await system.buffer.status())["leased"]:
+            await asyncio.sleep(0.02)
+        yield system
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def answer(
+    id: str, question: str = "What is 2 and 3?", texts: tuple[str, ...] = ("The answer is 5.",), **more: Any
+) -> Any:
+    about = {"start": {"version": 0}, "end": {"version": 0}, **more}
+    return {"id": id, "messages": [{"role": "user", "content": question}], "texts": list(texts), **about}
+
+
+def votes(folder: Path, question: str = "What is 2 and 3?") -> list[Vote]:
+    return [v for v in RunReader(folder).children("votes", Vote, as_prompt(question).id) if v.by == "person"]
+
+
+# --- the body ---
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({"response_id": "r"}, "expected exactly one of binary, better_than, correction, comment, metric, found none"),
+        ({"response_id": "r", "binary": True, "comment": "x"}, "found binary, comment"),
+        ({"binary": True}, "response_id is None"),
+        ({"response_id": "r", "binary": 1}, "binary is 1, expected true or false"),
+        ({"response_id": "r", "binary": True, "choice": -1}, "choice is -1"),
+        ({"response_id": "r", "binary": True, "weight": 9}, "no field weight"),
+        ({"response_id": "r", "binary": True, "user": "a/b"}, "holds a slash"),
+        ({"response_id": "r", "metric": {"name": "x", "value": float("nan")}}, "expected a finite number"),
+        ({"response_id": "r", "correction": " "}, "correction is ' '"),
+        ([], "an array of 0 feedbacks; expected 1 to 256"),
+        ([{"response_id": "r", "binary": True}] * 257, "an array of 257"),
+        ([{"response_id": "r", "binary": True, "id": "x"}] * 2, "the same id"),
+        ([{"response_id": "r", "binary": True}, 5], r"\[1\]. is int"),
+    ],
+)
+def test_what_is_no_feedback_is_refused_by_name(body: Any, complaint: str) -> None:
+    with pytest.raises(Refusal, match=complaint) as refused:
+        parse(body)
+    assert refused.value.status == 400
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(), JSON) | JSON)
+def test_any_json_is_feedback_or_refused(body: Any) -> None:
+    try:
+        said = parse(body)
+    except Refusal as refusal:
+        assert refusal.status == 400
+    else:
+        assert all(len(each.keys() & set(WAYS)) == 1 for each in said)
+
+
+# --- hearing answers ---
+
+
+def test_the_texts_of_an_answer_are_heard_whole_and_streamed_however_it_is_cut() -> None:
+    whole = Heard()
+    whole.feed(b'{"id": "chatcmpl-v1-a", "choices": [{"index": 0, "message": {"content": "5"}},', False, last=False)
+    whole.feed(b'{"index": 1, "message": {"content": "6"}}]}', False, last=True)
+    assert (whole.id, whole.texts) == ("chatcmpl-v1-a", {0: "5", 1: "6"})
+    stream = b"".join(
+        b'data: {"id": "chatcmpl-v1-b", "choices": [{"index": %d, "delta": {"content": "%s"}}]}\n\n' % (i % 2, part)
+        for i, part in enumerate([b"a", b"x", b"b", b"y"])
+    )
+    for size in (1, 7, 1000):
+        heard = Heard()
+        for start in range(0, len(stream), size):
+            heard.feed(stream[start : start + size], True, last=False)
+        heard.feed(b"data: [DONE]\n\n", True, last=True)
+        assert (heard.id, heard.texts) == ("chatcmpl-v1-b", {0: "ab", 1: "xy"})
+    refused = Heard()
+    refused.feed(b'{"error": {"message": "no"}}', False, last=True)
+    assert refused.texts == {}
+
+
+async def test_answers_wait_for_a_desk_that_is_away() -> None:
+    taken: list[str] = []
+    away = [ArtifactError("away")]
+
+    async def send(batch: Any) -> None:
+        if away:
+            raise away.pop()
+        taken.extend(each["id"] for each in batch)
+
+    recorder = Recorder(send)
+    task = asyncio.create_task(recorder.run())
+    for id in "abc":
+        recorder.add({"id": id})
+    async with asyncio.timeout(5):
+        while len(taken) < 3:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert taken == ["a", "b", "c"]
+
+
+# --- the desk ---
+
+
+async def test_feedback_becomes_a_vote_in_the_ballot_of_its_prompt(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        texts = ("The answer is 5.", "The answer is 6.")
+        await system.desk.answered([answer("r1", texts=texts), answer("r2", texts=("The answer is 7.",))])
+        said = parse(
+            [
+                {"id": "up", "response_id": "r1", "binary": True, "user": "ann"},
+                {"id": "down", "response_id": "r1", "choice": 1, "binary": False, "user": "bob"},
+                {"id": "pair", "response_id": "r1", "better_than": {"response_id": "r2"}, "user": "eve"},
+                {"id": "text", "response_id": "r1", "correction": "2+3=5. The answer is 5.", "user": "joe"},
+                {"id": "say", "response_id": "r1", "comment": "hm"},
+                {"id": "rate", "response_id": "r1", "metric": {"name": "kind", "value": 0.5}},
+            ]
+        )
+        results = await system.desk.feedback(said, "", True)
+        assert [r["id"] for r in results] == ["up", "down", "pair", "text", "say", "rate"]
+        assert {r["result"] for r in results[:4]} <= {"waiting", "counted"}
+        assert [r["result"] for r in results[4:]] == ["kept", "kept"]
+        cast = {v.id: (v.voter, v.answer, v.weight, v.correction, v.response_id) for v in votes(tmp_path)}
+        assert cast == {
+            "up": ("ann", "5", 1.0, None, "r1"),
+            "down": ("bob", "6", -1.0, None, "r1"),
+            "pair": ("eve", "5", 1.0, None, "r1"),
+            "text": ("joe", None, 1.0, "2+3=5. The answer is 5.", "r1"),
+        }
+        again = await system.desk.feedback(said, "", True)
+        assert [r["result"] for r in again] == ["duplicate"] * 4 + ["kept"] * 2
+        assert len(votes(tmp_path)) == 4
+        page = await system.desk.page("", 0, 4)
+        rest = await system.desk.page("", page["next"], 4)
+        assert [each["id"] for each in (*page["data"], *rest["data"])] == ["up", "down", "pair", "text", "say", "rate"]
+        assert rest["next"] is None
+
+
+async def test_what_was_voted_on_and_never_explored_is_explored_next_with_its_votes(tmp_path: Path) -> None:
+    question = "What is 40 and 2?"
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r1", question, ("The answer is 42.",))])
+        (result,) = await system.desk.feedback(parse({"response_id": "r1", "binary": True, "user": "ann"}), "", True)
+        assert result["result"] == "waiting"
+        async with asyncio.timeout(20):
+            while not RunReader(tmp_path).ids("outcomes", as_prompt(question).id):
+                await asyncio.sleep(0.05)
+        reader = RunReader(tmp_path)
+        (place,) = reader.ids("outcomes", as_prompt(question).id)
+        outcome = reader.outcome(int(place))
+        assert outcome is not None and outcome.revision == 1
+        assert outcome.scored[0].group.prompt.origin == "asked"
+        assert not reader.asked_in_vain() and (await system.buffer.status())["asked"] == 0
+
+
+async def test_what_was_asked_is_not_lost_by_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path, "learning.max_lag=0") as system:
+        await system.buffer.pause("by hand")
+        prompt = as_prompt("What is 1 and 1?", origin="asked")
+        assert await system.buffer.ask(encode_batch([prompt])) == 1
+        assert await system.buffer.ask(encode_batch([prompt])) == 0, "asked once"
+    async with running_paused(tmp_path) as system:
+        assert (await system.buffer.status())["asked"] == 1
+        await system.buffer.resume()
+        async with asyncio.timeout(20):
+            while not RunReader(tmp_path).ids("outcomes", prompt.id):
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running_paused(folder: Path) -> AsyncIterator[LocalSystem]:
+    system = LocalSystem(settings(folder), folder, policy(), ScriptedRoom(folder, 0.2))
+    task = asyncio.create_task(system.run(decided=10**6))
+    try:
+        while (await system.buffer.status())["paused"] is None:
+            await asyncio.sleep(0.02)
+        yield system
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_only_the_key_that_got_an_answer_may_vote_on_it_and_ids_of_keys_do_not_meet(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r1", key="shop"), answer("r2", key="bank")])
+        vote = parse({"id": "1", "response_id": "r1", "binary": True, "user": "ann"})
+        with pytest.raises(Missing, match="no response 'r1' of this key's"):
+            await system.desk.feedback(vote, "bank", False)
+        assert votes(tmp_path) == []
+        await system.desk.feedback(vote, "shop", False)
+        await system.desk.feedback(parse({"id": "1", "response_id": "r2", "binary": True}), "bank", False)
+        await system.desk.feedback(vote, "root", True)
+        assert [v.voter for v in votes(tmp_path)] == ["shop/ann", "bank", "root/ann"]
+        assert [d["id"] for d in (await system.desk.page("shop", 0, 10))["data"]] == ["1"]
+
+
+async def test_an_unknown_response_or_choice_refuses_the_whole_array(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r1")])
+        good = {"response_id": "r1", "binary": True}
+        with pytest.raises(Missing, match="no response 'nobody'"):
+            await system.desk.feedback(parse([good, {"response_id": "nobody", "binary": True}]), "", True)
+        with pytest.raises(ArtifactError, match="choice=3 of r1, which has 1"):
+            await system.desk.feedback(parse([good, {**good, "choice": 3}]), "", True)
+        assert votes(tmp_path) == [] and (await system.desk.page("", 0, 10))["data"] == []
+
+
+async def test_live_traffic_is_explored_only_where_asked_for_and_not_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r0", "Who learns from me?")])
+        assert (await system.buffer.status())["asked"] == 0 and not RunReader(tmp_path).asked_in_vain()
+    other = tmp_path / "live"
+    other.mkdir()
+    async with running(other, "prompts.live.ratio=1") as system:
+        await system.desk.answered([answer("r1", "Learn this."), answer("r2", "Not this.", learn=False)])
+        kept = {id for id in RunReader(other).ids("asked")}
+        assert kept == {as_prompt("Learn this.").id}
+        assert RunReader(other).get("responses", Response, "r2") is not None
