@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from core.messages import Candidate, Example, Group, PolicyRef, Prompt, Sampling, Scored, Vote
+from core.messages import Candidate, Example, Finish, Group, PolicyRef, Prompt, Sampling, Scored, Vote
 
 Supervision = Literal["none", "people", "tiny_valid", "verifier", "gold"]
 DropReason = str
@@ -63,22 +63,18 @@ class Said:
     """What a serving mode answers with."""
 
     text: str
-    finish: Literal["stop", "length"]
+    finish: Finish
     share: float
-    """Of the ballot, the part that this answer got."""
-    asked: int
-    """Continuations that were sampled for it."""
-    prompt_tokens: int
-    completion_tokens: int
-    """Of all of them, the hidden ones too."""
-    start: PolicyRef
-    end: PolicyRef
+    """Of the ballot, the part that this answer got; 0 when nothing won and `text` is just a sample."""
 
 
 class Mode(Protocol):
-    """A way to answer with more than one sample: a sampler and a scorer as in training, and the top answer."""
+    """A way to answer with more than one sample: a sampler and a scorer as in training, and the top answer.
 
-    async def __call__(self, prompt: Prompt, policy: Policy, sampling: Sampling, ref: PolicyRef) -> Said: ...
+    The policy that it gets is of one request: it asks the version that admitted the request, with what the client wants
+    of each sample, and counts what is sampled. A mode can neither forget a hidden token nor mix versions."""
+
+    async def __call__(self, prompt: Prompt, policy: Policy) -> Said: ...
 
 
 Filter = Callable[[Scored], DropReason | None]

@@ -22,7 +22,8 @@ class Refusal(Exception):
         self.status, self.message, self.kind, self.param, self.headers = status, message, kind, param, headers
 
     def response(self) -> Response:
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
+        param = None if self.param is None else _sayable(self.param)
+        error = {"message": _sayable(self.message), "type": self.kind, "param": param, "code": self.status}
         return JSONResponse({"error": error}, self.status, self.headers)
 
 
@@ -33,3 +34,8 @@ def refusal_for(error: RatchetError) -> Refusal:
     if isinstance(error, Unavailable | Overdue | StoreError):
         return Refusal(503, str(error), "unavailable_error")
     return Refusal(400, str(error))
+
+
+def _sayable(text: str) -> str:
+    """JSON can name half of a surrogate pair, and a client may be told so, but not in UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
