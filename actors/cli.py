@@ -2,9 +2,10 @@
 
 import getpass
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import typer
@@ -233,6 +234,22 @@ def restore(
     console.print(f"{dir} has {len(versions)} versions; go on with ./run up --dir {dir}", soft_wrap=True)
 
 
+@app.command()
+def keys(
+    name: Annotated[str, typer.Argument(help="Whose key it is, as app-1; shown in votes and errors")],
+    role: Annotated[Literal["user", "admin"], typer.Option(help="admin may pause, promote, roll back, vote")] = "user",
+    file: Annotated[Path, typer.Option(help="Keys file to append to; name it in serve.access.keys")] = Path("keys.txt"),
+) -> None:
+    """Make a key for the HTTP service: its hash goes into the file, the key itself is shown once."""
+    from serve import keys_file
+
+    secret = keys_file.add(file, name, role)
+    told = Console(stderr=True, width=console.width)
+    told.print(f"{name} ({role}) is in {file}; a run started with serve.access.keys={file} knows it", soft_wrap=True)
+    told.print("[dim]shown once; send it as `Authorization: Bearer KEY`, or set RATCHET_KEY for these commands[/]")
+    print(secret)
+
+
 def main() -> None:
     """An error is one readable line with the remedy; details are in the run's logs."""
     try:
@@ -270,16 +287,24 @@ def _live(path: Path) -> str:
     return url
 
 
+def _bearer() -> dict[str, str]:
+    """For a run with keys. Raises: RatchetError."""
+    key = os.environ.get("RATCHET_KEY", "").strip()
+    if not key.isascii() or len(key.split()) > 1:
+        raise RatchetError("RATCHET_KEY holds no key; set it to one that `ratchet keys NAME` showed")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def _get(url: str) -> Any:
     try:
-        return httpx.get(url, timeout=30, trust_env=False).raise_for_status().json()
+        return httpx.get(url, headers=_bearer(), timeout=30, trust_env=False).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise RatchetError(f"{url} gives no answer ({error}); is the run still starting or stopping?") from None
 
 
 def _post(url: str, body: dict[str, Any], timeout_s: float = 60) -> httpx.Response:
     try:
-        reply = httpx.post(url, json=body, timeout=timeout_s, trust_env=False)
+        reply = httpx.post(url, json=body, headers=_bearer(), timeout=timeout_s, trust_env=False)
     except httpx.HTTPError as error:
         raise RatchetError(f"{url} does not answer: {error}") from None
     if not reply.is_success:

@@ -1,8 +1,9 @@
-"""What cannot work is refused here, before anything heavy starts: files, overlap, port, memory."""
+"""What cannot work is refused here, before anything heavy starts: access, files, overlap, port, memory."""
 
 import json
+import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from core.errors import ConfigError
 from core.messages import Reinforce
 from core.proof import fingerprint
 from methods import prompts, recipes
+from serve import keys_file, origins
 from training import objectives
 
 GIB = 2**30
@@ -46,6 +48,7 @@ class Memory:
 
 def check(config: Config) -> list[str]:
     """Notes worth telling (lines skipped, duplicates folded). Raises: ConfigError naming the field and the remedy."""
+    notes = check_access(config, os.environ)
     method = recipes.build(config.method)
     objectives.check(method)
     _check_model(config)
@@ -63,7 +66,7 @@ def check(config: Config) -> list[str]:
     _check_port(config.serve.host, config.serve.port)
     check_disk(config)
     _check_memory(config)
-    notes = [f"skipped {report}" for report in pool.reports]
+    notes += [f"skipped {report}" for report in pool.reports]
     if pool.duplicates:
         notes.append(f"{pool.duplicates} duplicate prompts in {config.prompts.path} were folded")
     if suspects:
@@ -76,6 +79,18 @@ def check(config: Config) -> list[str]:
     if not probes:
         notes.append("no gate.anchors and no gate.keys: every candidate will be held, nothing will be promoted")
     return notes
+
+
+def check_access(config: Config, environ: Mapping[str, str]) -> list[str]:
+    """Notes. Raises: ConfigError for keys that cannot be read, and for a server without keys that others reach."""
+    keys = keys_file.read(config.serve.access, environ)
+    if not keys.held and not origins.is_loopback(config.serve.host):
+        raise ConfigError(
+            f"serve.host={config.serve.host!r} is reached from other machines, and without keys whoever reaches it may "
+            "use and administer it; make a key with `ratchet keys NAME --role admin --file keys.txt` and set "
+            "serve.access.keys=keys.txt, or keep serve.host=127.0.0.1"
+        )
+    return keys_file.notes(keys, config.serve.access)
 
 
 def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:

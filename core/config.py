@@ -4,6 +4,7 @@ A component receives its own part. Defaults are what we would run on the embedde
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from core.errors import ConfigError
+
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*A-Z]+")
 
 
 class Part(BaseModel):
@@ -325,8 +328,38 @@ class EngineConfig(Part):
     tensor_parallel: int = Field(default=1, ge=1)
 
 
+class AccessConfig(Part):
+    """Who may use the HTTP service, and how much one request may ask for."""
+
+    keys: str | None = None
+    """File of API keys, which `ratchet keys` makes. With None, and without RATCHET_KEYS in the environment, whoever
+    reaches the port is an admin, and `serve.host` has to be a loopback address."""
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1)
+    max_n: int = Field(default=16, ge=1)
+    """Answers that one request may ask for: `n` (or `best_of`) times its prompts."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Of one answer; a chat request that names no bound gets this one. None: what the engine has room for."""
+    max_queue: int = Field(default=512, ge=1)
+    """Requests of users that one replica answers or keeps waiting at once; one more gets status 429."""
+    retry_after_s: int = Field(default=1, ge=1)
+    """When it is told to try again."""
+    allow_origins: tuple[str, ...] = ()
+    """Web pages that may call the service from a browser, as `https://app.example.org`. Others are refused."""
+
+    @model_validator(mode="after")
+    def _origins(self) -> "AccessConfig":
+        for origin in self.allow_origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; expected scheme and host in lower case, without path and without `*`, "
+                    "as https://app.example.org"
+                )
+        return self
+
+
 class ServeConfig(Part):
     host: str = "127.0.0.1"
+    """Anything but a loopback address needs keys (`serve.access.keys`)."""
     port: int = Field(default=8000, ge=0, le=65535)
     """0 takes a free one."""
     replicas: int = Field(default=1, ge=1)
@@ -339,6 +372,7 @@ class ServeConfig(Part):
     """Users count as active until so long after their last request."""
     swap_timeout_s: float = Field(default=120, gt=0)
     """A replica that has not reached a wanted state by then fails its health check and is replaced."""
+    access: AccessConfig = AccessConfig()
 
     @model_validator(mode="after")
     def _seats(self) -> "ServeConfig":
