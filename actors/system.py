@@ -23,9 +23,11 @@ from core.errors import RatchetError
 from core.metrics import Metrics
 from core.store import event
 from methods import prompts, recipes
+from methods.modes import modes
 from serve.app import Service, deploy, open_gateway, undeploy
 from serve.client import ServedPolicy
 from serve.gateway import free_ports
+from serve.keys import Keys
 from serve.telemetry import RaySink
 from training.room import Room
 
@@ -39,12 +41,13 @@ ASKED = ("store", "versions", "buffer", "trainer", "evaluator")
 class RaySystem:
     """All parts of a run as Ray actors, by name. The lifecycle starts, watches and stops them."""
 
-    def __init__(self, config: Config, run_dir: Path, address: str | None = None) -> None:
+    def __init__(self, config: Config, run_dir: Path, address: str | None = None, keys: Keys | None = None) -> None:
         self.config = config
         self.run_dir = run_dir
         self.namespace = f"ratchet-{run_dir.name}"
         self.parts: dict[str, Any] = {}
         self._address = address
+        self._keys = keys or Keys()
         self._service: Service | None = None
         self._service_away_at = -math.inf
 
@@ -112,7 +115,7 @@ class RaySystem:
 
     def serve(self) -> None:
         """Bring the policy service up; returns when every replica has proven what it is to serve."""
-        self._service = deploy(self.config, self.namespace, self._gpus()[0])
+        self._service = deploy(self.config, self.namespace, self._gpus()[0], modes(self.config.method), self._keys)
 
     def make_learners(self) -> None:
         """What a first answer does not need: all that learns, and the console."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import signal
 import time
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from core.config import Config
 from core.errors import ConfigError, RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.store import RunReader, event, fact
+from serve import keys_file
 from serve.engine_arguments import environment
 from serve.engine_process import share
 from serve.gateway import free_ports
@@ -61,7 +63,9 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
 
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
     console.print(f"run directory {run.path}")
-    system = RaySystem(config, run.path, address)
+    keys, own = keys_file.read(config.serve.access, os.environ).with_own()
+    os.environ.pop(keys_file.ENVIRONMENT, None)  # nobody that this process starts needs them
+    system = RaySystem(config, run.path, address, keys)
     lifecycle = Lifecycle(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
     url = f"http://{config.serve.host}:{config.serve.port}"
     try:
@@ -69,7 +73,7 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
             await lifecycle.connect()
             _stop_on_signals()
             await lifecycle.start()
-        first_answer_s = await _first_answer(url, config, console)
+        first_answer_s = await _first_answer(url, config, console, own)
         await lifecycle.learn()
         run.announce(url=url, namespace=system.namespace)
         status = await _until_done(config, run, lifecycle, system, url, console)
@@ -80,7 +84,7 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
             await lifecycle.stop()
 
 
-async def _first_answer(url: str, config: Config, console: Console) -> float:
+async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
     """Ask one question as any user would. Returns seconds since this process began."""
     question = sample_questions(config)[0]
     body = {
@@ -90,7 +94,8 @@ async def _first_answer(url: str, config: Config, console: Console) -> float:
         "max_tokens": config.method.sampler.max_tokens,
     }
     try:
-        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
             reply = await client.post(f"{url}/v1/chat/completions", json=body)
     except httpx.HTTPError as error:
         raise RatchetError(f"{url} did not answer its first question: {error!r}; more in the run's logs/") from None

@@ -1,5 +1,6 @@
 """The policy service as Ray Serve applications: one with LoRA; a serving and a shadow one with full weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import serve.gateway  # noqa: F401  # isort: skip  # first: Ray reads its settings when ray.serve is imported
@@ -10,8 +11,10 @@ from ray.serve.handle import DeploymentHandle
 
 from core.config import Config, Full
 from core.messages import Pool
+from core.protocols import Mode
 from serve.deployment import PolicyReplica
 from serve.engine_arguments import environment
+from serve.keys import Keys
 
 APP = "policy"
 SHADOW_APP = "policy-shadow"
@@ -35,16 +38,16 @@ def open_gateway(config: Config) -> None:
     rayserve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port, request_timeout_s=None))
 
 
-def deploy(config: Config, namespace: str, gpus: float) -> Service:
+def deploy(config: Config, namespace: str, gpus: float, modes: Mapping[str, Mode], keys: Keys) -> Service:
     """Start the service and wait until every replica is healthy; `gpus` is what each replica asks of Ray.
 
     Raises: RuntimeError from Serve when a replica cannot start; its log says why."""
     serve = config.serve
     if not isinstance(config.model.weights, Full):
-        handle = _run(config, "any", namespace, APP, "/", serve.replicas, gpus)
+        handle = _run(config, "any", namespace, APP, "/", serve.replicas, gpus, modes, keys)
         return Service(users=handle, learning=handle)
-    users = _run(config, "serving", namespace, APP, "/", serve.replicas, gpus)
-    return Service(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1, gpus))
+    users = _run(config, "serving", namespace, APP, "/", serve.replicas, gpus, modes, keys)
+    return Service(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1, gpus, {}, keys))
 
 
 def undeploy() -> None:
@@ -55,7 +58,15 @@ def undeploy() -> None:
 
 
 def _run(
-    config: Config, pool: Pool, namespace: str, name: str, prefix: str | None, replicas: int, gpus: float
+    config: Config,
+    pool: Pool,
+    namespace: str,
+    name: str,
+    prefix: str | None,
+    replicas: int,
+    gpus: float,
+    modes: Mapping[str, Mode],
+    keys: Keys,
 ) -> DeploymentHandle:
     deployment = rayserve.deployment(
         PolicyReplica,
@@ -71,5 +82,5 @@ def _run(
             "runtime_env": {"env_vars": environment(config.model, config.serve.engine, gpu=gpus > 0)},
         },
     )
-    app = deployment.bind(config, pool, namespace, max_versions(config))
+    app = deployment.bind(config, pool, namespace, max_versions(config), modes, keys)
     return rayserve.run(app, name=name, route_prefix=prefix)

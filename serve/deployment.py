@@ -8,12 +8,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray import serve as rayserve
 from ray.exceptions import RayError
+from starlette.types import ASGIApp
 
 from core.clock import SystemClock
 from core.codec import decode, decode_batch, encode, encode_batch
@@ -21,10 +23,14 @@ from core.config import Config
 from core.errors import Overdue, PromptError, ProofError, RatchetError, Unavailable
 from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sampling, Slots
 from core.metrics import Metrics
+from core.protocols import Mode
 from serve.engine import Engine
-from serve.local import written
+from serve.keys import Keys
+from serve.local import EnginePolicy, written
+from serve.modes import Modes
+from serve.origins import with_cors
 from serve.reconcile import Prover, Reconciler
-from serve.routes import BACKGROUND_PRIORITY, Gateway
+from serve.routes import BACKGROUND_PRIORITY, USER_PRIORITY, Gateway
 from serve.seats import Seats
 from serve.telemetry import RaySink, scrape
 
@@ -37,11 +43,21 @@ ENGINE_LOOK_S = 0.1
 
 @rayserve.ingress()  # late-bound: vLLM's app needs a running engine, see __serve_build_asgi_app__
 class PolicyReplica:
-    async def __init__(self, config: Config, pool: Pool, namespace: str, max_versions: int) -> None:
+    async def __init__(
+        self,
+        config: Config,
+        pool: Pool,
+        namespace: str,
+        max_versions: int,
+        modes: Mapping[str, Mode],
+        keys: Keys,
+    ) -> None:
         """Bring the engine up, prove what is wanted, and only then take requests."""
         serve = config.serve
         self._config = config
         self._namespace = namespace
+        self._modes = modes
+        self._keys = keys
         self._meter = Metrics([RaySink()])
         self._gateway: Gateway | None = None
         self._following: asyncio.Task[None] | None = None
@@ -64,14 +80,23 @@ class PolicyReplica:
         self._following = asyncio.create_task(self._follow())
         self._outliving = asyncio.create_task(self._end_with_the_engine())
 
-    async def __serve_build_asgi_app__(self) -> Gateway:
-        slots = self._reconciler
-        app = await self._engine.openai_app()
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        slots, access = self._reconciler, self._config.serve.access
+        policy = EnginePolicy(self._engine, priority=USER_PRIORITY)
         self._gateway = Gateway(
-            app, lambda: slots.slots, self._seats, self, self._meter, slots.replica, lambda: self._engine.dead
+            await self._engine.openai_app(),
+            lambda: slots.slots,
+            self._seats,
+            self,
+            self._meter,
+            slots.replica,
+            Modes(self._modes, policy, lambda: f"chatcmpl-{uuid.uuid4().hex}", SystemClock()),
+            access,
+            self._keys,
+            dying=lambda: self._engine.dead,
         )
         self._recording = asyncio.create_task(self._gateway.recorder.run())
-        return self._gateway
+        return with_cors(self._gateway, access.allow_origins)
 
     async def check_health(self) -> None:
         if self._following is None or self._following.done():

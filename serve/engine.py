@@ -333,6 +333,7 @@ class Engine:
 
         settings = Namespace(**(vars(FrontendArgs()) | vars(self._vllm_arguments)))
         settings.chat_template = self._template
+        settings.allowed_origins = []  # serve/origins.py says which pages may ask
         tasks = await self._llm.get_supported_tasks()
         state = State()
         await init_app_state(self._llm, state, settings, tasks)

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.clock import SystemClock
-from core.config import EngineConfig, Lora, ModelConfig
-from core.errors import Unavailable, VersionError
+from core.config import EngineConfig, Lora, MethodConfig, ModelConfig
+from core.errors import Missing, Unavailable, VersionError
 from core.messages import BASE, Slots
 from core.metrics import Metrics
+from methods.modes import modes
 from serve.engine import Engine
 from serve.front import ALLOWED
-from serve.routes import Gateway
+from serve.local import EnginePolicy
+from serve.modes import Modes
+from serve.routes import USER_PRIORITY, Gateway
 from serve.seats import Seats
 
 MODEL = Path(__file__).parents[2] / "models" / "word-problems" / "model"
@@ -42,6 +46,15 @@ class Control:
 
     async def metrics(self) -> str:
         return ""
+
+    async def answered(self, responses: Sequence[dict[str, Any]]) -> None:
+        self.recorded = [*getattr(self, "recorded", []), *responses]
+
+    async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
+        raise Missing(f"no response {said[0]['response_id']!r}")
+
+    async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, Any]:
+        return {"data": [], "next": None}
 
 
 class Server:
@@ -72,7 +85,9 @@ class Server:
             self.schema = front._app.openapi()
             seats = Seats(64, 8, 0.5, 5.0, SystemClock())
             slots = Slots(epoch=1, serve=BASE, explore=BASE, promoted=(BASE,), loaded=())
-            gateway = Gateway(front, lambda: slots, seats, Control(), Metrics([]), "replica")
+            policy = EnginePolicy(engine, priority=USER_PRIORITY)
+            answers = Modes(modes(MethodConfig()), policy, lambda: f"chatcmpl-{uuid.uuid4().hex}", SystemClock())
+            gateway = Gateway(front, lambda: slots, seats, Control(), Metrics([]), "replica", answers)
             listening = socket.create_server(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             self._server = uvicorn.Server(uvicorn.Config(gateway, log_level="error", lifespan="off"))
@@ -142,7 +157,7 @@ json_values = st.recursive(
 
 def test_our_own_routes_answer_anything_with_their_own_error(client: httpx.Client) -> None:
     paths = st.sampled_from(
-        ["/status", "/metrics", "/v1/models", "/admin/promote", "/admin/pause", "/admin/", "/nowhere"]
+        ["/status", "/metrics", "/v1/models", "/v1/feedback", "/admin/promote", "/admin/pause", "/admin/", "/nowhere"]
     )
 
     @relaxed
