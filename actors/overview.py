@@ -49,7 +49,7 @@ class Past:
         newest = self._reader.newest_event()
         if newest != self._seen:
             rows = version_rows(self._reader, tokens=False)[-SHOWN_VERSIONS:]
-            events = self._reader.numbered_events(READ_EVENTS)
+            events = self._reader.numbered_events(newest=READ_EVENTS)
             self._said = {"versions": [version(row) for row in rows], "events": sentences(events)}
             self._seen = newest
         return self._said

@@ -1,6 +1,6 @@
 // The chat: questions, answers as they come, and what people think of them.
 
-import { $, el } from "./page-draw.js";
+import { $, el, svg } from "./page-draw.js";
 import { KeyWanted, eventsOf, post, request } from "./page-stream.js";
 
 const SAID = {
@@ -99,8 +99,8 @@ function messagesOf(turn) {
 /** Thumbs, and room for a better answer. */
 function ballot(turn, wantKey) {
   const said = el("p", { class: "said", role: "status" });
-  const good = el("button", { type: "button", "aria-pressed": "false", "aria-label": "Good answer" }, "👍︎");
-  const bad = el("button", { type: "button", "aria-pressed": "false", "aria-label": "Bad answer" }, "👎︎");
+  const good = el("button", { type: "button", "aria-pressed": "false", "aria-label": "Good answer" }, thumbOf("up"));
+  const bad = el("button", { type: "button", "aria-pressed": "false", "aria-label": "Bad answer" }, thumbOf("down"));
   const better = el("button", { type: "button", "aria-expanded": "false" }, "write a better answer");
   const form = correction(turn, (text) => cast({ correction: text }));
   const cast = async (vote) => {
@@ -129,6 +129,11 @@ function ballot(turn, wantKey) {
     if (!form.hidden) form.querySelector("textarea").focus();
   });
   return el("div", { class: "ballot" }, el("div", { class: "row" }, good, bad, better), form, said);
+}
+
+function thumbOf(way) {
+  const hand = svg("path", { d: "M7 11v9H4v-9zM7 11l4-8c1.7 0 2.6 1.2 2.3 2.9L12.7 9H19a2 2 0 0 1 2 2.4l-1.3 7A2 2 0 0 1 17.7 20H7" });
+  return svg("svg", { viewBox: "0 0 24 24", class: `thumb ${way}`, "aria-hidden": "true" }, hand);
 }
 
 function correction(turn, send) {

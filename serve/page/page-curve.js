@@ -2,9 +2,11 @@
 
 import { el, percent, svg } from "./page-draw.js";
 
-const WIDTH = 640;
 const HEIGHT = 280;
-const INSIDE = { left: 52, right: 628, top: 14, bottom: 236 };
+const LEFT = 52;
+const TOP = 14;
+const BOTTOM = 236;
+const TICK_WIDTH = 42;
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2];
 
 export const VERDICTS = {
@@ -42,24 +44,24 @@ function withBase(versions) {
 export function drawCurve(versions, into, says, legend) {
   const { label, says: text, points } = measure(versions);
   says.textContent = points.length ? text : "Nothing is measured yet: the first version is still to come.";
-  into.replaceChildren(...(points.length ? [picture(points, label)] : []));
+  into.replaceChildren(...(points.length ? [picture(points, label, Math.max(into.clientWidth, 240))] : []));
   const seen = Object.keys(VERDICTS).filter((verdict) => points.some((p) => p.verdict === verdict));
   legend.replaceChildren(...seen.map((verdict) => el("li", {}, key(verdict), VERDICTS[verdict].name)));
 }
 
-function picture(points, label) {
-  const scale = scales(points);
+function picture(points, label, width) {
+  const scale = scales(points, width - 12);
   const last = points.at(-1);
   const summary = `${label} by version: ${points.length} versions, from ${percent(points[0].at)} of v${points[0].version} to ${percent(last.at)} of v${last.version}. The table below has them all.`;
   const served = points.filter((p) => p.verdict === "base" || p.verdict === "promote");
   const line = served.map((p, i) => `${i ? "L" : "M"}${scale.x(p.version)} ${scale.y(p.at)}`).join("");
   return svg(
     "svg",
-    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": summary },
+    { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": summary },
     ...scale.shares.map((share) => row(share, scale)),
-    ...scale.numbers.map((n) => svg("text", { x: scale.x(n), y: INSIDE.bottom + 20, class: "tick middle" }, `v${n}`)),
-    svg("text", { x: (INSIDE.left + INSIDE.right) / 2, y: HEIGHT - 6, class: "axis middle" }, "version"),
-    svg("text", { x: -(INSIDE.top + INSIDE.bottom) / 2, y: 12, class: "axis middle", transform: "rotate(-90)" }, label),
+    ...scale.numbers.map((n) => svg("text", { x: scale.x(n), y: BOTTOM + 20, class: "tick middle" }, `v${n}`)),
+    svg("text", { x: (LEFT + width) / 2, y: HEIGHT - 6, class: "axis middle" }, "version"),
+    svg("text", { x: -(TOP + BOTTOM) / 2, y: 12, class: "axis middle", transform: "rotate(-90)" }, label),
     svg("path", { d: line, class: "served" }),
     ...points.map((point) => mark(point, scale)),
   );
@@ -70,8 +72,8 @@ function row(share, scale) {
   return svg(
     "g",
     {},
-    svg("line", { x1: INSIDE.left, x2: INSIDE.right, y1: y, y2: y, class: "grid" }),
-    svg("text", { x: INSIDE.left - 8, y: y + 4, class: "tick end" }, `${Math.round(100 * share)}%`),
+    svg("line", { x1: LEFT, x2: scale.right, y1: y, y2: y, class: "grid" }),
+    svg("text", { x: LEFT - 8, y: y + 4, class: "tick end" }, `${Math.round(100 * share)}%`),
   );
 }
 
@@ -111,7 +113,7 @@ function shape(name, x, y, r) {
   }
 }
 
-function scales(points) {
+function scales(points, right) {
   const least = Math.min(...points.map((p) => p.low ?? p.at));
   const most = Math.max(...points.map((p) => p.high ?? p.at));
   const step = STEPS.find((s) => (most - least) / s <= 5) ?? 0.25;
@@ -119,15 +121,16 @@ function scales(points) {
   const top = Math.max(bottom + step, Math.min(1, Math.ceil(most / step + 1e-9) * step));
   const first = points[0].version;
   const last = Math.max(points.at(-1).version, first + 1);
-  const every = Math.ceil((last - first + 1) / 14);
+  const every = Math.ceil(((last - first + 1) * TICK_WIDTH) / (right - LEFT));
   const numbers = [];
   for (let n = first; n <= last; n += every) numbers.push(n);
   const shares = [];
   for (let share = bottom; share <= top + 1e-9; share += step) shares.push(share);
   const inset = 14;
   return {
-    x: (n) => rounded(INSIDE.left + inset + ((n - first) / (last - first)) * (INSIDE.right - INSIDE.left - 2 * inset)),
-    y: (s) => rounded(INSIDE.bottom - ((s - bottom) / (top - bottom)) * (INSIDE.bottom - INSIDE.top)),
+    x: (n) => rounded(LEFT + inset + ((n - first) / (last - first)) * (right - LEFT - 2 * inset)),
+    y: (s) => rounded(BOTTOM - ((s - bottom) / (top - bottom)) * (BOTTOM - TOP)),
+    right,
     numbers,
     shares,
   };

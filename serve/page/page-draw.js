@@ -23,5 +23,5 @@ export function percent(share) {
 }
 
 export function clock(seconds) {
-  return new Date(1000 * seconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  return new Date(1000 * seconds).toLocaleTimeString([], { timeStyle: "medium", hourCycle: "h23" });
 }

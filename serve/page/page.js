@@ -13,10 +13,10 @@ const SLOTS = {
 };
 const RESTS_ON = {
   base: "The base model, as it was before any learning.",
-  certified: "Certified: its answers were weighed with answer keys",
-  guarded: "Guarded: weighed by agreement with anchors, a veto against collapse and not evidence of improvement",
-  "by hand": "By hand: a person promoted it, whatever the gate said",
-  unweighed: "Unweighed: the gate is off, and nothing vouches for it",
+  certified: "Its answers were weighed with answer keys",
+  guarded: "Weighed by agreement with anchors, a veto against collapse and not evidence of improvement",
+  "by hand": "A person promoted it, whatever the gate said",
+  unweighed: "The gate is off, and nothing vouches for it",
 };
 const PURPOSES = {
   users: "what users get",
@@ -48,6 +48,7 @@ let newestEvent = 0;
 startChat(wantKey);
 listen();
 setInterval(drawRates, 1000);
+new ResizeObserver(() => state.versions && drawVersions(state)).observe($("curve-says"));
 
 async function listen() {
   try {
