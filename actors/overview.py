@@ -1,15 +1,15 @@
 """What the status page shows of a run: the parts' statuses and the run directory as one small JSON object.
 
-    at          when it was taken, seconds since the epoch
-    slots       serve, explore, champion, candidate -> version, state, standing; None for an empty slot
-    versions    the newest SHOWN_VERSIONS: verdict, standing, reason, probes, agreement, accuracy with its interval
-    held        who holds serving, why and since when; `waiting`: the version that takes effect at the release
-    paused      why learning is paused; `disk_full`: why nothing can be written
-    tokens      totals by purpose: users, learning, gate, report
-    learning    the buffer's fill, agreement of votes, what trainer and evaluator are at
-    replicas    what each serves and has proven
-    events      the newest SHOWN_EVENTS as sentences
-    away        parts that did not answer
+at          when it was taken, seconds since the epoch
+slots       serve, explore, champion, candidate -> version, state, standing; None for an empty slot
+versions    the newest SHOWN_VERSIONS: verdict, standing, reason, probes, agreement, accuracy with its interval
+held        who holds serving, why and since when; `waiting`: the version that takes effect at the release
+paused      why learning is paused; `disk_full`: why nothing can be written
+tokens      totals by purpose: users, learning, gate, report
+learning    the buffer's fill, agreement of votes, what trainer and evaluator are at
+replicas    what each serves and has proven
+events      the newest SHOWN_EVENTS as sentences
+away        parts that did not answer
 """
 
 from collections.abc import Sequence

@@ -136,10 +136,10 @@ function drawBanners({ held, waiting, paused, disk_full: full, away, slots }) {
     const next = waiting === null ? "" : ` v${waiting} takes effect at the release.`;
     banners.push(banner(`Serving is held at v${slots?.serve?.version}`, `by ${held.by}, since ${clock(held.at)}: ${held.why}.${next}`, "ratchet hold --off"));
   }
-  if (paused) banners.push(banner("Learning is paused", `${paused}. Serving goes on.`, "ratchet resume"));
-  if (full) banners.push(banner("The disk is full", `${full.why}; ${full.remedy}.`));
-  for (const [part, why] of Object.entries(away ?? {})) banners.push(banner(`No word from ${part}`, why));
-  if (unreachable) banners.push(banner("The console does not answer", unreachable));
+  if (paused) banners.push(banner("Learning is paused:", `${paused}. Serving goes on.`, "ratchet resume"));
+  if (full) banners.push(banner("The disk is full:", `${full.why}; ${full.remedy}.`));
+  for (const [part, why] of Object.entries(away ?? {})) banners.push(banner(`No word from ${part}:`, why));
+  if (unreachable) banners.push(banner("The console does not answer:", unreachable));
   $("banners").replaceChildren(...banners);
 }
 
@@ -153,7 +153,7 @@ function drawSlots({ slots, learning }) {
     const slot = slots[name];
     if (!slot) return el("div", { class: "slot vacant" }, el("dt", {}, name), el("dd", {}, el("b", {}, "–"), el("small", {}, "nothing waits for the gate")));
     const weighing = name === "candidate" && learning?.weighing === slot.version;
-    const chip = slot.standing || slot.state;
+    const chip = slot.state === "promoted" || !slot.state ? slot.standing : slot.state;
     return el("div", { class: `slot ${name}` }, el("dt", {}, name), el("dd", {}, el("b", {}, `v${slot.version}`), chip ? standing(chip) : null, el("small", {}, weighing ? "is being weighed now" : says)));
   });
   $("slots").replaceChildren(...cards);

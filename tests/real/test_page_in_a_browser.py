@@ -1,5 +1,6 @@
 """The status page in a browser: what a person sees, asks and votes."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def test_slots_headline_and_curve_are_drawn(page: "api.Page", server: PageServer
     page.goto(server.url)
     api.expect(page.get_by_role("heading", level=1)).to_have_text("Version 7 answers users")
     api.expect(page.locator("#rests-on")).to_contain_text("not evidence of improvement (188 probes)")
-    api.expect(page.locator("#rests-on")).to_contain_text("66.1% of the report’s questions, the base 33.7%")
+    gained = re.compile("right on 66.1% of the report.s questions, the base 33.7%")
+    api.expect(page.locator("#rests-on")).to_contain_text(gained)
     api.expect(page.locator(".slot b")).to_have_text(["v7", "v8", "v5", "v8"])
     api.expect(page.locator(".slot.champion .chip")).to_have_text("guarded")
     curve = page.get_by_role("img", name="accuracy by version: 8 versions, from 33.7% of v0 to 66.1% of v7")
@@ -87,7 +89,7 @@ def test_an_event_and_a_pause_arrive_live(page: "api.Page", server: PageServer) 
     api.expect(page.locator("#events li").first).to_contain_text("the watch: <b>worse</b>; v5 is served")
     api.expect(page.locator("#banners .banner")).to_have_count(2)
     api.expect(page.locator("#banners")).to_contain_text("Serving is held at v7 by ann")
-    api.expect(page.locator("#banners")).to_contain_text("Learning is paused by hand")
+    api.expect(page.locator("#banners")).to_contain_text("Learning is paused: by hand")
 
 
 def test_tokens_per_second_come_from_totals(page: "api.Page", server: PageServer) -> None:
@@ -152,7 +154,7 @@ def test_what_a_model_or_a_person_writes_is_text_and_does_not_run(page: "api.Pag
     ask(page, EVIL)
     api.expect(page.locator(".answer")).to_contain_text("<img src=x onerror=")
     api.expect(page.locator("#events")).to_contain_text("<b>bold</b>")
-    assert page.locator("img[src='x'], main b:text('bold')").count() == 0
+    assert page.locator("img[src='x'], main b:text-is('bold')").count() == 0
     assert page.title() == "Ratchet: v7"
 
 
