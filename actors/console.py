@@ -1,15 +1,19 @@
-"""What people ask of a running system: one status over all parts, and the few commands. Reached over HTTP."""
+"""What people ask of a running system: one status over all parts, what the status page shows, and the few commands.
+Reached over HTTP."""
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ray.exceptions import RayError
 
 from actors.calls import Peer
+from actors.overview import Past, overview
+from core.clock import Clock, SystemClock
 from core.codec import encode_batch
-from core.errors import ArtifactError, RatchetError, VersionError
+from core.errors import ArtifactError, RatchetError, StoreError, VersionError
 from core.messages import Vote
 
 STATUS_WAIT_S = 2.0
@@ -17,16 +21,21 @@ COMMANDS = ("pause", "resume", "eval", "vote", "promote", "rollback", "hold", "r
 
 
 class Console:
-    def __init__(self, parts: Mapping[str, Peer], questions: int) -> None:
+    def __init__(self, parts: Mapping[str, Peer], questions: int, run_dir: str, clock: Clock | None = None) -> None:
         self._parts = dict(parts)
         self._questions = questions
+        self._past = Past(Path(run_dir))
+        self._reading = asyncio.Lock()
+        self._clock = clock or SystemClock()
 
     async def start(self) -> None: ...
 
     async def run(self) -> None:
         await asyncio.Event().wait()
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        async with self._reading:
+            self._past.close()
 
     async def quiet_s(self) -> float:
         """An answer is all that tells that its loop turns."""
@@ -37,6 +46,11 @@ class Console:
         names = list(self._parts)
         snapshots = await asyncio.gather(*(self._snapshot(name) for name in names))
         return dict(zip(names, snapshots, strict=True))
+
+    async def overview(self) -> dict[str, Any]:
+        """What the status page shows (see `actors.overview`). Of what cannot be read it says so in `away`."""
+        status, past = await asyncio.gather(self.status(), self._read_past())
+        return overview(self._clock.now(), status, past)
 
     async def command(self, name: str, argument: Any) -> dict[str, Any]:
         """What moves the served version takes `{"version": "v3", "by": who, "reason": why}`, all of it written down.
@@ -62,6 +76,13 @@ class Console:
             case "hold" | "release":
                 return await self._parts["versions"].call(name, *_signed(argument))
         raise RatchetError(f"no command {name!r}; expected one of {', '.join(COMMANDS)}")
+
+    async def _read_past(self) -> dict[str, Any]:
+        async with self._reading:
+            try:
+                return await asyncio.to_thread(self._past.read)
+            except StoreError as error:
+                return {"away": {"run directory": str(error)}}
 
     async def _snapshot(self, name: str) -> dict[str, Any]:
         try:

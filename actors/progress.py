@@ -147,7 +147,7 @@ def told(event: Event) -> str | None:
             return f"v{d['version']} proven in every replica; collectors sample from it"
         case "decided":
             style = STYLES.get(d["verdict"], "white")
-            return f"v{d['version']} [{style}]{d['verdict']}[/]{_standing(d)}: {d['reason']}"
+            return f"v{d['version']} [{style}]{d['verdict']}[/]{_standing(d)}: {escape(d['reason'])}"
         case "crowned":
             return f"v{d['version']} is better{_standing(d)}: the new champion"
         case "rolled_back":
@@ -161,24 +161,24 @@ def told(event: Event) -> str | None:
         case "alert":
             return f"[red]alert[/] {escape(d['reason'])}"
         case "rejected" if d["reason"] in FELL:
-            return f"v{d['version']} [red]dropped[/]: {d['reason']}"
+            return f"v{d['version']} [red]dropped[/]: {escape(d['reason'])}"
         case "proof_failed":
-            return f"[red]v{d['version']} did not arrive[/]: {d['why']}"
+            return f"[red]v{d['version']} did not arrive[/]: {escape(d['why'])}"
         case "measured":
             return (
                 f"v{d['version']} accuracy {100 * d['accuracy']:.1f}% ({100 * d['low']:.1f}-{100 * d['high']:.1f}, "
                 f"{d['n']} questions, report only)"
             )
         case "paused":
-            return f"[yellow]learning paused[/]: {d['reason']}"
+            return f"[yellow]learning paused[/]: {escape(str(d['reason']))}"
         case "resumed":
             return "learning goes on"
         case "hung":
-            return f"[red]{d['part']} hangs[/]: {d['why']}"
+            return f"[red]{d['part']} hangs[/]: {escape(d['why'])}"
         case "restarted":
             return f"[yellow]{d['part']} was started again[/] in {d['seconds']:.0f} s: {escape(d['why'])}"
         case "swap_hung":
-            return f"[red]a replica hangs[/]: {d['why']}"
+            return f"[red]a replica hangs[/]: {escape(d['why'])}"
         case "disk_full":
             return f"[yellow]the disk was full[/] for {d['seconds']:.0f} s; learning goes on"
     return None

@@ -45,7 +45,14 @@ class Replicas:
     def status(self) -> dict[str, Any]:
         now = self._clock.monotonic()
         return {
-            name: {"serving": r.serving.version, "epoch": r.epoch, "failed": r.failed, "age_s": now - at} | r.counters
+            name: {
+                "serving": r.serving.version,
+                "proven": [ref.version for ref in r.proven],
+                "epoch": r.epoch,
+                "failed": r.failed,
+                "age_s": now - at,
+            }
+            | r.counters
             for name, (r, at) in self._reports.items()
             if now - at < FRESH_S
         }

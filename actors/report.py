@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.evaluator import ACCURACY
 from core.config import Config, Lora
-from core.messages import Decision, Event, Outcome
+from core.messages import Decision, Event, Outcome, Published
 from core.store import RunReader
 
 FINAL = "final:"
@@ -24,6 +24,8 @@ class VersionRow:
     reason: str
     probes: int
     agreement: float | None
+    champion_agreement: float | None
+    """The champion's on the same probes."""
     accuracy: float | None
     low: float | None
     high: float | None
@@ -31,13 +33,13 @@ class VersionRow:
     """Tokens that collectors had generated when its training began."""
 
 
-def version_rows(reader: RunReader) -> list[VersionRow]:
-    """Version 0 and every published version, in order."""
+def version_rows(reader: RunReader, tokens: bool = True) -> list[VersionRow]:
+    """Version 0 and every published version, in order. Counting `tokens` reads every outcome of the run."""
     decisions = {d.candidate.version: d for d in reader.all("decisions", Decision)}
     measured = {int(name.removeprefix(ACCURACY)): body for name, body in reader.facts(ACCURACY).items()}
-    tokens = _tokens_by_version(reader.events("training"), reader)
-    versions = [0, *(p.ref.version for p in reader.versions())]
-    rows = [_row(v, decisions.get(v), measured.get(v), tokens.get(v, 0)) for v in versions]
+    spent = _tokens_by_version(reader.events("training"), reader) if tokens else {}
+    versions = [0, *(p.ref.version for p in reader.all("versions", Published))]
+    rows = [_row(v, decisions.get(v), measured.get(v), spent.get(v, 0)) for v in versions]
     return _as_it_stands(rows, reader.fact("lineage", {}))
 
 
@@ -95,6 +97,7 @@ def _row(version: int, decision: Decision | None, measured: dict[str, Any] | Non
         reason=decision.reason if decision else "",
         probes=decision.probes if decision else 0,
         agreement=decision.candidate_rate if decision and decision.probes else None,
+        champion_agreement=decision.champion_rate if decision and decision.probes else None,
         accuracy=measured["accuracy"] if measured else None,
         low=measured["low"] if measured else None,
         high=measured["high"] if measured else None,

@@ -130,7 +130,7 @@ class RaySystem:
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, buffer, config, policy)
         asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}
-        self._host("console", Console, asked, config.report.final)
+        self._host("console", Console, asked, config.report.final, run_dir)
         self._host("evaluator", Evaluator, run_dir, store, versions, config, policy, _metrics())
 
     def disconnect(self) -> None:

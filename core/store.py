@@ -381,6 +381,10 @@ class RunReader:
 
     def events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[Event]:
         """Events oldest first; only these kinds if any are named, only the newest so many if asked."""
+        return [event for _, event in self.numbered_events(*kinds, after=after, newest=newest)]
+
+    def numbered_events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[tuple[int, Event]]:
+        """The same, each with its number in the run's history: 1 for the first."""
         where = f"AND kind IN ({','.join('?' * len(kinds))})" if kinds else ""
         rows = list(
             self._rows(
@@ -390,7 +394,11 @@ class RunReader:
                 -1 if newest is None else newest,
             )
         )
-        return [self._event(*row) for row in rows[::-1]]
+        return [(row[0], self._event(*row)) for row in rows[::-1]]
+
+    def newest_event(self) -> int:
+        """The number of the event written last; 0 before the first."""
+        return next(self._rows("SELECT coalesce(max(seq), 0) FROM events"))[0]
 
     def versions(self) -> list[Published]:
         return [here(published, self._run_dir) for published in self.all("versions", Published)]

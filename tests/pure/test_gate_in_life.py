@@ -204,7 +204,7 @@ async def test_hands_are_signed_and_written_down(tmp_path: Path) -> None:
     run = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.9, 1: 0.3})
     async with running(run):
         await until(run, lambda s: s["states"].get("1") == "rejected")
-        console = Console({"versions": LocalPeer(run.versions)}, 10)
+        console = Console({"versions": LocalPeer(run.versions)}, 10, str(tmp_path))
         signed = {"version": "v1", "by": "ann", "reason": "I [bold]know[/] better"}
         assert await console.command("promote", signed) == {"serve": 1, "before": 0}
         assert (await run.versions.status())["standing"] == "by hand"
@@ -237,9 +237,8 @@ async def test_rejection_after_rejection_slows_learning_down_and_then_pauses_it(
     async with running(again):
         status = await until(again, lambda s: s["decided"] >= 4)
         assert status["rejections"] >= 4 and status["learning_rate_scale"] == 0.25
-        await Console({"versions": LocalPeer(again.versions), "buffer": LocalPeer(again.buffer)}, 1).command(
-            "resume", None
-        )
+        parts = {"versions": LocalPeer(again.versions), "buffer": LocalPeer(again.buffer)}
+        await Console(parts, 1, str(tmp_path)).command("resume", None)
         assert (await again.versions.status())["learning_rate_scale"] == 1.0
 
 

@@ -1,0 +1,118 @@
+// How the page speaks to the server: requests with the API key, and server-sent events read by hand, since EventSource
+// cannot send a key.
+
+const KEY = "ratchet-api-key";
+const SILENCE_MS = 25_000; // the server says something every 10 s
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 5_000;
+
+/** Raised when the server wants another key than we have. */
+export class KeyWanted extends Error {}
+
+export function keepKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+/** `fetch` with the key. Throws KeyWanted for 401, and an Error with the server's own words for any other refusal. */
+export async function request(path, options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
+  const reply = await fetch(path, { ...options, headers });
+  if (reply.status === 401) throw new KeyWanted("an API key is wanted");
+  if (!reply.ok) throw new Error(await refusal(reply));
+  return reply;
+}
+
+export function post(path, body, signal) {
+  const headers = { "content-type": "application/json" };
+  return request(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+}
+
+/** Every server-sent event of a reply: { event, id, data }. `heard` is called for every piece, comments too. */
+export async function* eventsOf(reply, heard = () => {}) {
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      heard();
+      const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const event = parsed(block);
+        if (event.data !== "") yield event;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/**
+ * Follow a stream of events for ever. It ends now and then, and that is no news: `lost` is called when the next one
+ * cannot be had, or when it has gone silent. Returns when the server wants a key.
+ */
+export async function follow(path, { told, lost }) {
+  let retryMs = FIRST_RETRY_MS;
+  for (;;) {
+    try {
+      await once(path, (event) => {
+        retryMs = FIRST_RETRY_MS;
+        told(event);
+      });
+    } catch (error) {
+      if (error instanceof KeyWanted) throw error;
+      lost();
+      await new Promise((resolve) => setTimeout(resolve, retryMs));
+      retryMs = Math.min(2 * retryMs, LONGEST_RETRY_MS);
+    }
+  }
+}
+
+async function once(path, told) {
+  const silent = new AbortController();
+  let timer;
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => silent.abort(), SILENCE_MS);
+  };
+  heard();
+  let events = 0;
+  try {
+    const reply = await request(path, { signal: silent.signal, cache: "no-store" });
+    for await (const event of eventsOf(reply, heard)) {
+      events += 1;
+      told(event);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+  if (events === 0) throw new Error("the stream ended before it said anything");
+}
+
+function parsed(block) {
+  const event = { event: "message", id: "", data: "" };
+  for (const line of block.split("\n")) {
+    const colon = line.indexOf(":");
+    if (colon <= 0) continue; // a comment
+    const name = line.slice(0, colon);
+    const value = line.slice(colon + 1).replace(/^ /, "");
+    if (name === "data") event.data += (event.data && "\n") + value;
+    else if (name in event) event[name] = value;
+  }
+  return event;
+}
+
+async function refusal(reply) {
+  const text = await reply.text();
+  try {
+    return JSON.parse(text).error.message;
+  } catch {
+    return `${reply.status} ${reply.statusText}`.trim();
+  }
+}
