@@ -161,6 +161,9 @@ class PolicyReplica:
     async def command(self, name: str, argument: Any) -> dict[str, Any]:
         return await self._ask("console", "command", name, argument)
 
+    async def overview(self) -> dict[str, Any]:
+        return await self._ask("console", "overview")
+
     async def metrics(self) -> str:
         return await scrape()
 

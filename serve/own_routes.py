@@ -15,6 +15,7 @@ from core.errors import RatchetError
 from serve.feedback import parse
 from serve.keys import require_admin
 from serve.limits import read_body
+from serve.page import page_routes
 from serve.refusal import Refusal, refusal_for
 
 ONCE = b"x-ratchet-id"
@@ -26,6 +27,7 @@ class Control(Protocol):
 
     async def status(self) -> dict[str, Any]: ...
     async def command(self, name: str, argument: Any) -> dict[str, Any]: ...
+    async def overview(self) -> dict[str, Any]: ...
     async def metrics(self) -> str: ...
     async def answered(self, responses: Sequence[dict[str, Any]]) -> None: ...
     async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]: ...
@@ -82,6 +84,7 @@ def own_routes(names: Callable[[], list[str]], control: Control, access: AccessC
 
     return Starlette(
         routes=[
+            *page_routes(control.overview),
             Route("/v1/models", models),
             Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/feedback", feedback_page, methods=["GET"]),

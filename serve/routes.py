@@ -21,6 +21,7 @@ from serve.front import ALLOWED
 from serve.keys import LOCAL, Caller, Keys
 from serve.modes import Modes, parse_model
 from serve.own_routes import Control, header, own_routes, parse_object
+from serve.page import FILES
 from serve.recorder import Recorder
 from serve.refusal import Refusal
 from serve.seats import Seats
@@ -28,7 +29,8 @@ from serve.seats import Seats
 ALIAS = "policy"
 GENERATES = ("/v1/chat/completions", "/v1/completions")
 ENGINE_PATHS = ALLOWED - {"/v1/models"}
-OPEN_PATH = "/health"
+OPEN_PATHS = frozenset(FILES) | {"/health"}
+"""Need no key: whether it lives, and the page, which asks for one."""
 ENGINE_FIELDS = frozenset(
     {
         "priority",
@@ -95,7 +97,7 @@ class Gateway:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], scope["headers"]
         origins.check(headers, self._access.allow_origins, keyless=not self._keys.held)
-        caller = LOCAL if path == OPEN_PATH else self._keys.caller(headers)
+        caller = LOCAL if path in OPEN_PATHS else self._keys.caller(headers)
         scope = {**scope, "caller": caller}
         if path in GENERATES:
             with self._queue.place():  # before the body is read, so that it bounds memory too

@@ -44,6 +44,9 @@ class Control:
             raise Unavailable("the console is not up yet; try again in a moment")
         raise VersionError(f"{argument!r} names no version")
 
+    async def overview(self) -> dict[str, Any]:
+        return {"at": 1.0}
+
     async def metrics(self) -> str:
         return ""
 
