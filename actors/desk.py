@@ -18,12 +18,14 @@ from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode_batch
 from core.config import Config
-from core.errors import ArtifactError, Missing, PromptError
+from core.errors import ArtifactError, Missing, PromptError, RatchetError
 from core.messages import Feedback, Response, Vote
 from core.metrics import Metrics
 from core.store import RunReader, message
 from methods.prompts import as_prompt
 
+Request = tuple[Sequence[Mapping[str, Any]], str, bool]
+"""Bodies of feedback, as `serve.feedback.parse` gives them; the key that says it; whether it is an admin's."""
 REMEMBERED = 4096
 """Newest responses that feedback finds without the store."""
 LATE_S = 2.0
@@ -96,31 +98,28 @@ class Desk:
 
     # --- feedback ---
 
-    async def feedback(self, bodies: Sequence[Mapping[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
-        """Take in what the key `key` says, all or nothing, on disk when this returns: what became of each, as
-        `Buffer.vote` says of votes; `kept` where it casts none.
-
-        Raises: Missing for a response that does not exist or is another key's; ArtifactError for a choice that it does
-        not have."""
-        now, named = self._clock.now(), f"{key}/" if key else ""  # what ids one key gives is no other's business
-        given = [body.get("id") or uuid.uuid4().hex for body in bodies]
-        said = [
-            Feedback.model_validate({**body, "id": f"{named}{id}", "key": key, "at": now})
-            for id, body in zip(given, bodies, strict=True)
-        ]
-        about = await self._responses(said)
-        for each in said:
-            for id in (each.response_id, *((each.better_than[0],) if each.better_than else ())):
-                if id not in about or (about[id].key != key and not admin):
-                    raise Missing(f"no response {id!r} of this key's; feedback takes the `id` of an answer that it got")
-            _check_choice(each, about)
-        votes = [vote for each in said if (vote := self._vote(each, about[each.response_id])) is not None]
-        await self._store.call("append", [message("feedback", each.id, key, each) for each in said])
+    async def feedback(self, requests: Sequence[Request]) -> list[list[dict[str, str]] | RatchetError]:
+        """Take in what keys say, each request all or nothing, on disk when this returns. Of each feedback what became
+        of it, as `Buffer.vote` says of votes, `kept` where it casts none; or why its request was refused: Missing for a
+        response that does not exist or is another key's, ArtifactError for a choice that it does not have."""
+        now = self._clock.now()
+        said = [[_feedback(body, key, now) for body in bodies] for bodies, key, _ in requests]
+        about = await self._responses([each for one in said for each in one])
+        refused = [_refusal(one, about, key, admin) for one, (_, key, admin) in zip(said, requests, strict=True)]
+        taken = [each for one, why in zip(said, refused, strict=True) if why is None for each in one]
+        cast = [self._vote(each, about[each.response_id]) for each in taken]
+        votes = [vote for vote in cast if vote is not None]
+        if taken:
+            await self._store.call("append", [message("feedback", each.id, each.key, each) for each in taken])
         results = await self._buffer.call("vote", encode_batch(votes)) if votes else []
-        await self._explore([about[each.response_id] for each in said], votes, results)
-        told = {vote.id: result for vote, result in zip(votes, results, strict=True)}
-        self._metrics.count("feedback_total", len(said))
-        return [{"id": id, "result": told.get(each.id, "kept")} for id, each in zip(given, said, strict=True)]
+        await self._explore([about[each.response_id] for each in taken], votes, results)
+        self._metrics.count("feedback_total", len(taken))
+        counted = iter(results)
+        told = iter(["kept" if vote is None else next(counted) for vote in cast])
+        return [
+            why or [{"id": _own_id(each), "result": next(told)} for each in one]
+            for one, why in zip(said, refused, strict=True)
+        ]
 
     async def page(self, key: str, after: int, limit: int) -> dict[str, Any]:
         """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
@@ -131,8 +130,8 @@ class Desk:
 
         rows = await asyncio.to_thread(read)
         data = [feedback.model_dump(mode="json", exclude={"key"}, exclude_none=True) for _, feedback in rows]
-        for each in data:
-            each["id"] = each["id"].removeprefix(f"{key}/" if key else "")
+        for each, (_, feedback) in zip(data, rows, strict=True):
+            each["id"] = _own_id(feedback)
         return {"data": data, "next": rows[-1][0] if len(rows) == min(limit, PAGE) else None}
 
     async def _responses(self, said: Sequence[Feedback]) -> dict[str, Response]:
@@ -193,10 +192,22 @@ def _cast(feedback: Feedback, response: Response, **what: Any) -> Vote | None:
     return Vote.model_validate({**about, "response_id": response.id, **what})
 
 
-def _check_choice(feedback: Feedback, about: Mapping[str, Response]) -> None:
-    pairs = [(feedback.response_id, feedback.choice)]
-    if feedback.better_than is not None:
-        pairs.append(feedback.better_than)
-    for id, choice in pairs:
-        if choice >= len(about[id].texts):
-            raise ArtifactError(f"choice={choice} of {id}, which has {len(about[id].texts)}; they count from 0")
+def _feedback(body: Mapping[str, Any], key: str, at: float) -> Feedback:
+    """What ids one key gives is no other's business."""
+    id = body.get("id") or uuid.uuid4().hex
+    return Feedback.model_validate({**body, "id": f"{key}/{id}" if key else id, "key": key, "at": at})
+
+
+def _own_id(feedback: Feedback) -> str:
+    """As its key gave it."""
+    return feedback.id.removeprefix(f"{feedback.key}/") if feedback.key else feedback.id
+
+
+def _refusal(said: Sequence[Feedback], about: Mapping[str, Response], key: str, admin: bool) -> RatchetError | None:
+    for each in said:
+        for id, choice in ((each.response_id, each.choice), *((each.better_than,) if each.better_than else ())):
+            if id not in about or (about[id].key != key and not admin):
+                return Missing(f"no response {id!r} of this key's; feedback takes the `id` of an answer that it got")
+            if choice >= len(about[id].texts):
+                return ArtifactError(f"choice={choice} of {id}, which has {len(about[id].texts)}; they count from 0")
+    return None

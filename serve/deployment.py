@@ -25,6 +25,7 @@ from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sam
 from core.metrics import Metrics
 from core.protocols import Mode
 from serve.engine import Engine
+from serve.gather import Gather
 from serve.keys import Keys
 from serve.local import EnginePolicy, written
 from serve.modes import Modes
@@ -59,6 +60,7 @@ class PolicyReplica:
         self._modes = modes
         self._keys = keys
         self._meter = Metrics([RaySink()])
+        self._feedback = Gather(lambda said: self._ask("desk", "feedback", said))
         self._gateway: Gateway | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0
@@ -171,7 +173,7 @@ class PolicyReplica:
         await self._ask("desk", "answered", responses)
 
     async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
-        return await self._ask("desk", "feedback", said, key, admin)
+        return await self._feedback((said, key, admin))
 
     async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, Any]:
         return await self._ask("desk", "page", key, after, limit)
@@ -184,8 +186,8 @@ class PolicyReplica:
     async def _ask(self, part: str, method: str, *arguments: Any) -> Any:
         try:
             return await getattr(ray.get_actor(part, self._namespace), method).remote(*arguments)
-        except RatchetError:
-            raise
+        except RatchetError as error:
+            raise getattr(error, "cause", error) from None  # without the stack of the part that raised it
         except (ValueError, RayError) as error:
             raise Unavailable(f"the {part} is not up ({type(error).__name__}); try again in a moment") from None
 

@@ -16,12 +16,13 @@ from actors.local import LocalSystem, ScriptedRoom
 from core import config as configuration
 from core.codec import encode_batch
 from core.config import Config
-from core.errors import ArtifactError, Missing
+from core.errors import ArtifactError, Missing, RatchetError
 from core.messages import Response, Vote
 from core.store import RunReader
 from methods.prompts import as_prompt
 from methods.scripted import ScriptedPolicy
 from serve.feedback import FIELDS, WAYS, parse
+from serve.gather import Gather
 from serve.recorder import Heard, Recorder
 from serve.refusal import Refusal
 
@@ -68,6 +69,13 @@ def answer(
 
 def votes(folder: Path, question: str = "What is 2 and 3?") -> list[Vote]:
     return [v for v in RunReader(folder).children("votes", Vote, as_prompt(question).id) if v.by == "person"]
+
+
+async def told(system: LocalSystem, said: Any, key: str = "", admin: bool = True) -> list[dict[str, str]]:
+    (results,) = await system.desk.feedback([(said, key, admin)])
+    if isinstance(results, RatchetError):
+        raise results
+    return results
 
 
 # --- the body ---
@@ -167,7 +175,7 @@ async def test_feedback_becomes_a_vote_in_the_ballot_of_its_prompt(tmp_path: Pat
                 {"id": "rate", "response_id": "r1", "metric": {"name": "kind", "value": 0.5}},
             ]
         )
-        results = await system.desk.feedback(said, "", True)
+        results = await told(system, said)
         assert [r["id"] for r in results] == ["up", "down", "pair", "text", "say", "rate"]
         assert {r["result"] for r in results[:4]} <= {"waiting", "counted"}
         assert [r["result"] for r in results[4:]] == ["kept", "kept"]
@@ -178,7 +186,7 @@ async def test_feedback_becomes_a_vote_in_the_ballot_of_its_prompt(tmp_path: Pat
             "pair": ("eve", "5", 1.0, None, "r1"),
             "text": ("joe", None, 1.0, "2+3=5. The answer is 5.", "r1"),
         }
-        again = await system.desk.feedback(said, "", True)
+        again = await told(system, said)
         assert [r["result"] for r in again] == ["duplicate"] * 4 + ["kept"] * 2
         assert len(votes(tmp_path)) == 4
         page = await system.desk.page("", 0, 4)
@@ -191,7 +199,7 @@ async def test_what_was_voted_on_and_never_explored_is_explored_next_with_its_vo
     question = "What is 40 and 2?"
     async with running(tmp_path) as system:
         await system.desk.answered([answer("r1", question, ("The answer is 42.",))])
-        (result,) = await system.desk.feedback(parse({"response_id": "r1", "binary": True, "user": "ann"}), "", True)
+        (result,) = await told(system, parse({"response_id": "r1", "binary": True, "user": "ann"}))
         assert result["result"] == "waiting"
         async with asyncio.timeout(20):
             while not RunReader(tmp_path).ids("outcomes", as_prompt(question).id):
@@ -237,11 +245,11 @@ async def test_only_the_key_that_got_an_answer_may_vote_on_it_and_ids_of_keys_do
         await system.desk.answered([answer("r1", key="shop"), answer("r2", key="bank")])
         vote = parse({"id": "1", "response_id": "r1", "binary": True, "user": "ann"})
         with pytest.raises(Missing, match="no response 'r1' of this key's"):
-            await system.desk.feedback(vote, "bank", False)
+            await told(system, vote, "bank", False)
         assert votes(tmp_path) == []
-        await system.desk.feedback(vote, "shop", False)
-        await system.desk.feedback(parse({"id": "1", "response_id": "r2", "binary": True}), "bank", False)
-        await system.desk.feedback(vote, "root", True)
+        await told(system, vote, "shop", False)
+        await told(system, parse({"id": "1", "response_id": "r2", "binary": True}), "bank", False)
+        await told(system, vote, "root")
         assert [v.voter for v in votes(tmp_path)] == ["shop/ann", "bank", "root/ann"]
         assert [d["id"] for d in (await system.desk.page("shop", 0, 10))["data"]] == ["1"]
 
@@ -251,9 +259,9 @@ async def test_an_unknown_response_or_choice_refuses_the_whole_array(tmp_path: P
         await system.desk.answered([answer("r1")])
         good = {"response_id": "r1", "binary": True}
         with pytest.raises(Missing, match="no response 'nobody'"):
-            await system.desk.feedback(parse([good, {"response_id": "nobody", "binary": True}]), "", True)
+            await told(system, parse([good, {"response_id": "nobody", "binary": True}]))
         with pytest.raises(ArtifactError, match="choice=3 of r1, which has 1"):
-            await system.desk.feedback(parse([good, {**good, "choice": 3}]), "", True)
+            await told(system, parse([good, {**good, "choice": 3}]))
         assert votes(tmp_path) == [] and (await system.desk.page("", 0, 10))["data"] == []
 
 
@@ -268,3 +276,15 @@ async def test_live_traffic_is_explored_only_where_asked_for_and_not_refused(tmp
         kept = {id for id in RunReader(other).ids("asked")}
         assert kept == {as_prompt("Learn this.").id}
         assert RunReader(other).get("responses", Response, "r2") is not None
+
+
+async def test_requests_that_come_together_are_refused_each_for_itself(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r1")])
+        good, bad = ([{"id": i, "response_id": r, "binary": True}] for i, r in (("1", "r1"), ("2", "nobody")))
+        gathered = Gather(system.desk.feedback)
+        calls = [gathered((said, "", True)) for said in (good, bad, good)]
+        first, refused, again = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(refused, Missing)
+        assert [r["id"] for r in first] == ["1"] and again[0]["result"] == "duplicate"  # type: ignore[index]
+        assert len(votes(tmp_path)) == 1

@@ -1,0 +1,41 @@
+"""Calls that come at about the same time go out as one: a call through Ray costs as much as a hundred small records."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+A = TypeVar("A")
+R = TypeVar("R")
+LARGEST = 256
+
+
+class Gather(Generic[A, R]):
+    def __init__(self, send: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]]) -> None:
+        """`send` answers for each; what it raises is every caller's. One is under way at a time: what comes meanwhile
+        goes with the next."""
+        self._send = send
+        self._waiting: list[tuple[A, asyncio.Future[R]]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def __call__(self, what: A) -> R:
+        """Raises: what `send` answered this one with."""
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append((what, answer))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all())
+        return await answer
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+            try:
+                replies = await self._send([what for what, _ in batch])
+            except Exception as error:
+                replies = [error] * len(batch)
+            for (_, answer), reply in zip(batch, replies, strict=True):
+                if answer.done():  # its caller left
+                    continue
+                if isinstance(reply, Exception):
+                    answer.set_exception(reply)
+                else:
+                    answer.set_result(reply)

@@ -1,0 +1,153 @@
+"""The service as people use it, with keys: by the official client, by plain HTTP, and from the vote to the version."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import httpx
+import openai
+import pytest
+
+from core.messages import Response, Vote
+from core.store import RunReader
+from serve.keys_file import ENVIRONMENT
+from tests.real.conftest import Run
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+SHOP, BANK, ROOT = (f"rk-{name}-{'x' * 32}" for name in ("shop", "bank", "root"))
+QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have?"
+CHAT = [{"role": "user", "content": QUESTION}]
+
+
+@pytest.fixture(scope="module")
+def run(start_run: Callable[..., Run]) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT, f"shop user {SHOP}\nbank user {BANK}\nroot admin {ROOT}")
+        return start_run("report.questions=null", "learning.groups_per_window=96")
+
+
+@pytest.fixture
+def http(run: Run) -> Iterator[Callable[..., httpx.Response]]:
+    with httpx.Client(base_url=run.url, timeout=60, trust_env=False) as client:
+
+        def ask(method: str, path: str, key: str = ROOT, **more: object) -> httpx.Response:
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            return client.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+
+        yield ask
+
+
+def client(run: Run, key: str = SHOP) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{run.url}/v1", api_key=key, max_retries=0)
+
+
+def test_the_official_client_is_answered_whole_streamed_and_by_several_choices(run: Run) -> None:
+    with client(run) as shop:
+        whole = shop.chat.completions.with_raw_response.create(model="policy", messages=CHAT, max_tokens=60, n=2)  # type: ignore[arg-type]
+        reply = whole.parse()
+        assert len(reply.choices) == 2 and reply.id.startswith(f"chatcmpl-v{whole.headers['x-policy-version']}-")
+        stream = shop.chat.completions.create(
+            model="policy",
+            messages=CHAT,  # type: ignore[arg-type]
+            stream=True,
+            stream_options={"include_usage": True},
+            logprobs=True,
+            seed=1,
+            stop=["."],
+            max_tokens=60,
+        )
+        chunks = list(stream)
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) and chunks[-1].usage
+        assert shop.completions.create(model="policy", prompt=f"{QUESTION}\n", max_tokens=8).choices[0].text
+        assert {"policy", "policy:vote", "policy@v0"} <= {model.id for model in shop.models.list()}
+        with pytest.raises(openai.NotFoundError, match=r"`policy@v99` does not exist; available: policy, policy:vote"):
+            shop.chat.completions.create(model="policy@v99", messages=CHAT)  # type: ignore[arg-type]
+        pinned = shop.chat.completions.with_raw_response.create(
+            model="policy",
+            messages=CHAT,  # type: ignore[arg-type]
+            max_tokens=4,
+            extra_headers={"x-policy-version": "0"},
+        )
+        assert pinned.headers["x-policy-version"] == "0"
+
+
+def test_a_mode_answers_with_its_share_and_counts_what_it_hides(run: Run) -> None:
+    with client(run) as shop:
+        raw = shop.chat.completions.with_raw_response.create(model="policy:vote", messages=CHAT)  # type: ignore[arg-type]
+        reply = raw.parse()
+        assert 0 <= float(raw.headers["x-vote-share"]) <= 1
+        assert reply.model_extra is not None and reply.model_extra["vote"]["asked"] == 8
+        shown = len((reply.choices[0].message.content or "").split())
+        assert reply.usage is not None and reply.usage.completion_tokens > 4 * shown
+        text = "".join(
+            chunk.choices[0].delta.content or ""
+            for chunk in shop.chat.completions.create(model="policy:vote", messages=CHAT, stream=True)  # type: ignore[arg-type]
+            if chunk.choices
+        )
+        assert text
+        with pytest.raises(openai.BadRequestError, match="no serving mode `nope`; available: vote"):
+            shop.chat.completions.create(model="policy:nope", messages=CHAT)  # type: ignore[arg-type]
+
+
+def test_without_a_key_or_as_the_wrong_one_nothing_is_told(run: Run, http: Callable[..., httpx.Response]) -> None:
+    assert http("GET", "/health", key="").status_code == 200
+    assert http("GET", "/", key="").status_code == 200
+    for path in ("/v1/models", "/status", "/metrics", "/v1/feedback", "/events"):
+        assert http("GET", path, key="").status_code == 401
+        assert http("GET", path, key="rk-wrong").status_code == 401
+    assert http("POST", "/v1/chat/completions", key="", json={"messages": CHAT}).status_code == 401
+    for method, path in (("GET", "/status"), ("POST", "/admin/pause")):
+        assert http(method, path, key=SHOP, **({"json": {}} if method == "POST" else {})).status_code == 403
+    logs = "".join(file.read_text(errors="replace") for file in (run.dir / "logs").rglob("*") if file.is_file())
+    metrics = http("GET", "/metrics").text
+    said = logs + metrics + run.log.read_text() + (run.dir / "config.yaml").read_text()
+    assert not [secret for secret in (SHOP, BANK, ROOT) if secret in said]
+
+
+def test_limits_are_named(http: Callable[..., httpx.Response]) -> None:
+    many = http("POST", "/v1/chat/completions", json={"messages": CHAT, "n": 99})
+    assert many.status_code == 400 and many.json()["error"]["param"] == "n"
+    long = http("POST", "/v1/chat/completions", content=b"x" * (2**22 + 1))
+    assert long.status_code == 413
+
+
+def test_a_vote_is_durable_owned_and_leads_to_the_version_that_learned_from_it(
+    run: Run, http: Callable[..., httpx.Response]
+) -> None:
+    question = "Mia has 31 shells and finds 11 more. How many shells does Mia have?"
+    body = {"model": "policy", "messages": [{"role": "user", "content": question}], "max_tokens": 60}
+    response = http("POST", "/v1/chat/completions", key=SHOP, json=body).json()
+    good = {"id": "mine", "response_id": response["id"], "correction": "31+11=42. The answer is 42.", "user": "ann"}
+    assert http("POST", "/v1/feedback", key=BANK, json=good).status_code == 404
+    assert http("POST", "/v1/feedback", key=SHOP, json={**good, "response_id": "nobody"}).status_code == 404
+    first = http("POST", "/v1/feedback", key=SHOP, json=good)
+    assert first.status_code == 200 and first.json()["results"][0]["id"] == "mine"
+    again = http("POST", "/v1/feedback", key=SHOP, json=[good])
+    assert again.json() == {"results": [{"id": "mine", "result": "duplicate"}]}
+    page = http("GET", "/v1/feedback", key=SHOP).json()
+    assert [each["id"] for each in page["data"]] == ["mine"]
+    assert http("GET", "/v1/feedback", key=BANK).json()["data"] == []
+    deadline = time.monotonic() + 240
+    while True:
+        with closing(RunReader(run.dir)) as reader:
+            answered = reader.get("responses", Response, response["id"])
+            assert answered is not None and answered.prompt is not None and answered.key == "shop"
+            cast = reader.children("votes", Vote, answered.prompt.id)
+            (vote,) = [each for each in cast if each.by == "person"]
+            explored = reader.ids("outcomes", vote.prompt_id)
+        if explored:
+            break
+        assert time.monotonic() < deadline, "a voted prompt was never explored"
+        time.sleep(1)
+    assert vote.voter == "shop/ann" and vote.response_id == response["id"]
+
+
+def test_the_page_of_the_run_shows_what_is_served(run: Run) -> None:
+    about = {"headers": {"authorization": f"Bearer {SHOP}"}, "timeout": 30, "trust_env": False}
+    with httpx.stream("GET", f"{run.url}/events", **about) as stream:  # type: ignore[arg-type]
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                state = json.loads(line[6:])
+                break
+    assert state["slots"]["serve"]["version"] >= 0 and state["replicas"]
