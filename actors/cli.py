@@ -75,13 +75,54 @@ def status(dir: RunDirOption = None) -> None:
 
 
 @app.command()
-def versions(dir: RunDirOption = None) -> None:
-    """Every version with its verdict."""
+def versions(
+    version: Annotated[str | None, typer.Argument(help="Only this one, such as v12, with the voters behind it")] = None,
+    dir: RunDirOption = None,
+) -> None:
+    """Every version with its verdict, or one with whose votes made it."""
     from actors.progress import versions_table
     from actors.report import version_rows
+    from actors.trace import voters
     from core.store import RunReader
 
-    console.print(versions_table(version_rows(RunReader(find(dir)))))
+    reader = RunReader(find(dir))
+    if version is None:
+        return console.print(versions_table(version_rows(reader)))
+    if not version.removeprefix("v").isdecimal():
+        raise RatchetError(f"{version!r} names no version; expected the form v12")
+    behind = voters(reader, int(version.removeprefix("v")))
+    console.print(f"{version}: votes of {len(behind)} people are in the ballots of its window")
+    for voter, votes in behind.items():
+        console.print(f"  {votes:5}  {escape(voter)}")
+
+
+@app.command()
+def trace(
+    response: Annotated[str, typer.Argument(help="The id of an answer, such as chatcmpl-v3-...")],
+    dir: RunDirOption = None,
+) -> None:
+    """The way from an answer over its votes, groups and examples to the versions that learned from it, as JSON."""
+    from actors.trace import trace as follow
+    from core.store import RunReader
+
+    console.print_json(json.dumps(follow(RunReader(find(dir)), response)))
+
+
+@app.command()
+def vote(
+    response: Annotated[str, typer.Argument(help="The id of an answer, such as chatcmpl-v3-...")],
+    good: Annotated[bool | None, typer.Option("--good/--bad", help="Whether the answer is good")] = None,
+    correction: Annotated[str | None, typer.Option(help="A better answer, word for word")] = None,
+    choice: Annotated[int, typer.Option(help="Which choice, from 0")] = 0,
+    user: Annotated[str, typer.Option(help="Who votes, below the key's name")] = "",
+    dir: RunDirOption = None,
+) -> None:
+    """Vote on an answer of a running system."""
+    if (good is None) == (correction is None):
+        raise RatchetError("say one thing: --good, --bad or --correction TEXT")
+    said = {"binary": good} if good is not None else {"correction": correction}
+    reply = _post(f"{_live(find(dir))}/v1/feedback", {"response_id": response, "choice": choice, "user": user, **said})
+    console.print(reply.json()["results"][0]["result"])
 
 
 @app.command()

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.local import LocalSystem, ScriptedRoom
+from actors.trace import trace, voters
 from core import config as configuration
 from core.codec import encode_batch
 from core.config import Config
-from core.errors import ArtifactError, Missing, RatchetError
+from core.errors import ArtifactError, Missing, RatchetError, VersionError
 from core.messages import Response, Vote
 from core.store import RunReader
 from methods.prompts import as_prompt
@@ -288,3 +289,25 @@ async def test_requests_that_come_together_are_refused_each_for_itself(tmp_path:
         assert isinstance(refused, Missing)
         assert [r["id"] for r in first] == ["1"] and again[0]["result"] == "duplicate"  # type: ignore[index]
         assert len(votes(tmp_path)) == 1
+
+
+async def test_an_answer_is_traced_to_the_version_that_learned_from_it_and_back(tmp_path: Path) -> None:
+    question = "What is 40 and 2?"
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r1", question, ("The answer is 42.",), key="shop")])
+        vote = parse({"id": "1", "response_id": "r1", "binary": True, "user": "ann"})
+        await told(system, vote, "shop", False)
+        async with asyncio.timeout(20):
+            while True:
+                found = trace(RunReader(tmp_path), "r1")
+                if found["explored"] and found["explored"][0]["versions"]:
+                    break
+                await asyncio.sleep(0.05)
+    (explored,) = found["explored"]
+    assert [v["voter"] for v in found["votes"]] == ["shop/ann"] and explored["votes_of_people"] == 1
+    version = explored["versions"][0]["version"]
+    assert voters(RunReader(tmp_path), int(version[1:])) == {"shop/ann": 1}
+    with pytest.raises(Missing, match="no response 'r9' in this run"):
+        trace(RunReader(tmp_path), "r9")
+    with pytest.raises(VersionError, match=r"v99 was never published \(known: v1"):
+        voters(RunReader(tmp_path), 99)

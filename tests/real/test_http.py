@@ -21,10 +21,15 @@ CHAT = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture(scope="module")
-def run(start_run: Callable[..., Run]) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ENVIRONMENT, f"shop user {SHOP}\nbank user {BANK}\nroot admin {ROOT}")
-        return start_run("report.questions=null", "learning.groups_per_window=96")
+        run = Run(tmp_path_factory.mktemp("http"), "report.questions=null", "learning.groups_per_window=96")
+    try:
+        assert run.url
+        yield run
+    finally:
+        run.kill()
 
 
 @pytest.fixture
