@@ -1,6 +1,10 @@
 """The service as people use it, with keys: by the official client, by plain HTTP, and from the vote to the version."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +16,7 @@ import pytest
 from core.messages import Response, Vote
 from core.store import RunReader
 from serve.keys_file import ENVIRONMENT
+from tests.real.conftest import ROOT as ROOT_DIR
 from tests.real.conftest import Run
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -156,3 +161,22 @@ def test_the_page_of_the_run_shows_what_is_served(run: Run) -> None:
                 state = json.loads(line[6:])
                 break
     assert state["slots"]["serve"]["version"] >= 0 and state["replicas"]
+
+
+def examples(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT_DIR / "docs" / "http.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(examples("bash"))))
+def test_every_command_of_the_page_on_http_works_as_written(run: Run, number: int) -> None:
+    said = examples("bash")[number].replace("http://127.0.0.1:8000", run.url)
+    command = ["bash", "-euo", "pipefail", "-c", said]
+    done = subprocess.run(command, env={**os.environ, "RATCHET_KEY": ROOT}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout, f"{said}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_python_of_the_page_on_http_works_as_written(run: Run) -> None:
+    (said,) = examples("python")
+    command = [sys.executable, "-c", said.replace("http://127.0.0.1:8000", run.url)]
+    done = subprocess.run(command, env={**os.environ, "RATCHET_KEY": SHOP}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "CompletionUsage" in done.stdout, done.stderr
