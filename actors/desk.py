@@ -5,10 +5,11 @@ nothing: feedback and votes are known by their ids. What is learned from votes i
 """
 
 import asyncio
+import importlib
 import random
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode_batch
 from core.config import Config
-from core.errors import ArtifactError, Missing, PromptError, RatchetError
+from core.errors import ArtifactError, ConfigError, Missing, PromptError, RatchetError
 from core.messages import Feedback, Response, Vote
 from core.metrics import Metrics
 from core.store import RunReader, message
@@ -42,6 +43,7 @@ class Desk:
         self._buffer = buffer
         self._votes = config.method.votes
         self._live = config.prompts.live
+        self._redact = redactor(config.prompts.live.redact)
         self._extract = extractor(config.method.answer)
         self._metrics = metrics
         self._clock = clock or SystemClock()
@@ -80,7 +82,8 @@ class Desk:
 
     def _response(self, body: Mapping[str, Any]) -> Response:
         fields = dict(body)
-        messages = fields.pop("messages")
+        messages = _redacted(fields.pop("messages"), self._redact)
+        fields["texts"] = [self._redact(text) for text in fields["texts"]]
         try:
             prompt = as_prompt(messages, origin="asked") if messages is not None else None
         except PromptError:  # tools, pictures: nothing that a text model learns from
@@ -179,6 +182,29 @@ class Desk:
         prompts = {r.prompt.id: r.prompt for r in responses if r.prompt and r.prompt.id in waiting and r.learn}
         if prompts and self._votes.explore:
             await self._buffer.call("ask", encode_batch(list(prompts.values())))
+
+
+def redactor(name: str | None) -> Callable[[str], str]:
+    """The function that `prompts.live.redact` names. Raises: ConfigError."""
+    if name is None:
+        return lambda text: text
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"prompts.live.redact={name!r} cannot be imported ({error}); expected module:function"
+        ) from None
+    return found
+
+
+def _redacted(messages: Any, redact: Callable[[str], str]) -> Any:
+    """A chat of texts with each of them redacted; anything else is not kept at all."""
+    if not isinstance(messages, list) or not all(
+        isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages
+    ):
+        return None
+    return [{**message, "content": redact(message["content"])} for message in messages]
 
 
 def _prompt_id(response: Response) -> str:

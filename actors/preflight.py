@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
+from actors.desk import redactor
 from actors.evaluator import kept_out, probes_of, report_questions
 from actors.rundir import RUNS
 from actors.store import free_bytes
@@ -51,6 +52,7 @@ def check(config: Config) -> list[str]:
     notes = check_access(config, os.environ)
     method = recipes.build(config.method)
     objectives.check(method)
+    redactor(config.prompts.live.redact)
     _check_model(config)
     pool = prompts.read(config.prompts, config.run.seed)
     probes, _ = probes_of(config)

@@ -1,6 +1,7 @@
 """How much of a ballot people may move: pure laws, whatever was voted on.
 
     newest        a voter has one vote on each candidate, and one on the answer of each prompt: the newest counts
+    account       the users of one key are one voter to every limit
     weighed       a voter's votes weigh at most `voter_weight` together, all people's at most `people_share` of a ballot
     backed        enough distinct people stand behind it, or one who may decide alone
     corrections   what people wrote and may be learned from
@@ -22,6 +23,11 @@ from core.messages import Vote
 from core.protocols import Extract
 
 Weighed = list[tuple[Vote, float]]
+
+
+def account(voter: str) -> str:
+    """Whose caps a voter is under: `shop/ann` is a user whom the key `shop` names, and all its users share them."""
+    return voter.partition("/")[0]
 
 
 def newest(votes: Iterable[Vote]) -> list[Vote]:
@@ -57,8 +63,8 @@ def weighed(votes: Iterable[Vote], samples: float | None, config: VotesConfig) -
 def backed(votes: Iterable[Vote], config: VotesConfig) -> bool:
     """Whether those who are for it are `quorum` distinct people, or one of them decides alone."""
     favour = [vote for vote in votes if vote.weight > 0]
-    alone = any(vote.by == "verifier" or vote.voter in config.admins for vote in favour)
-    return alone or len({vote.voter for vote in favour if vote.by == "person"}) >= config.quorum
+    alone = any(vote.by == "verifier" or account(vote.voter) in config.admins for vote in favour)
+    return alone or len({account(vote.voter) for vote in favour if vote.by == "person"}) >= config.quorum
 
 
 def corrections(votes: Iterable[Vote], config: VotesConfig, extract: Extract | None) -> list[str]:
@@ -76,7 +82,7 @@ def corrections(votes: Iterable[Vote], config: VotesConfig, extract: Extract | N
     for text in texts:
         answer = extract(text)
         if answer is not None:
-            voters[answer] += len({vote.voter for vote in cast[text]})
+            voters[answer] += len({account(vote.voter) for vote in cast[text]})
     ranked = voters.most_common(2)
     if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
         return []
@@ -96,6 +102,7 @@ class Budgets:
         """Whether that voter counts on one more prompt. `since`: of that prompt, voter -> the window in which that
         voter first counted; written to when this is the first time."""
         self._turn(window)
+        voter = account(voter)
         if voter in since:
             return True
         if self._used[voter] >= self.per_window:
@@ -118,6 +125,6 @@ class Budgets:
 def _per_voter(votes: Sequence[Vote], cap: float) -> Weighed:
     total: defaultdict[str, list[float]] = defaultdict(list)
     for vote in votes:
-        total[vote.voter].append(abs(vote.weight))
+        total[account(vote.voter)].append(abs(vote.weight))
     scale = {voter: min(1.0, cap / math.fsum(cast)) if any(cast) else 1.0 for voter, cast in total.items()}
-    return [(vote, scale[vote.voter] * vote.weight) for vote in votes]
+    return [(vote, scale[account(vote.voter)] * vote.weight) for vote in votes]

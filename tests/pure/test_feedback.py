@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.desk import redactor
 from actors.local import LocalSystem, ScriptedRoom
 from actors.trace import trace, voters
 from core import config as configuration
 from core.codec import encode_batch
 from core.config import Config
-from core.errors import ArtifactError, Missing, RatchetError, VersionError
+from core.errors import ArtifactError, ConfigError, Missing, RatchetError, VersionError
 from core.messages import Response, Vote
 from core.store import RunReader
 from methods.prompts import as_prompt
@@ -311,3 +312,22 @@ async def test_an_answer_is_traced_to_the_version_that_learned_from_it_and_back(
         trace(RunReader(tmp_path), "r9")
     with pytest.raises(VersionError, match=r"v99 was never published \(known: v1"):
         voters(RunReader(tmp_path), 99)
+
+
+def without_names(text: str) -> str:
+    return text.replace("Ann", "NAME")
+
+
+async def test_texts_are_redacted_before_anything_of_them_is_kept(tmp_path: Path) -> None:
+    async with running(tmp_path, "prompts.live.ratio=1", f"prompts.live.redact={__name__}:without_names") as system:
+        await system.desk.answered([answer("r1", "Ann has 2.", ("Ann: 2. The answer is 2.",))])
+        kept = RunReader(tmp_path).get("responses", Response, "r1")
+        assert kept is not None and kept.prompt is not None
+        assert (kept.prompt.messages[0].content, kept.texts) == ("NAME has 2.", ("NAME: 2. The answer is 2.",))
+        assert RunReader(tmp_path).ids("asked") == [kept.prompt.id]
+
+
+@pytest.mark.parametrize("name", ["nowhere:f", "json:nothing", "", "json"])
+def test_a_redactor_that_is_none_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"prompts\.live\.redact=.* expected module:function"):
+        redactor(name)

@@ -144,3 +144,15 @@ def test_a_budget_is_per_window_and_a_prompt_counted_on_stays_counted_on() -> No
     again.restore(prompts, 0)
     assert not again.allows("a", prompts[2], 0) and again.allows("a", prompts[2], 1)
     assert prompts == [{"a": 0}, {"a": 0}, {"a": 1}, {"b": 0}]
+
+
+@given(st.integers(1, 30), st.integers(0, 8))
+def test_the_users_of_a_key_share_its_caps(users: int, samples: int) -> None:
+    """However many it names, they weigh what one voter may, count on as many prompts, and are one of a quorum."""
+    config = VotesConfig(people_share=1, voter_weight=1, quorum=2)
+    cast = [vote(f"shop/{i}", correction="5. The answer is 5.") for i in range(users)]
+    assert total(weighed(cast, samples, config)) <= 1 + 1e-9
+    assert not backed(cast, config) and corrections(cast, config, NUMBER) == []
+    assert backed([*cast, vote("bank")], config)
+    budgets = Budgets(per_window=2)
+    assert [budgets.allows(f"shop/{i}", {}, 1) for i in range(users)] == [i < 2 for i in range(users)]

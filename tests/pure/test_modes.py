@@ -28,10 +28,12 @@ from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.scripted import ScriptedPolicy, right_answer
 from serve.answer import Answer
+from serve.limits import read_body
 from serve.local import EnginePolicy
 from serve.modes import Asking, Modes, parse_model
+from serve.own_routes import parse_object
 from serve.refusal import Refusal
-from serve.routes import parse_object, read_body, resolve_model
+from serve.routes import resolve_model
 from tests.pure.waiting import until
 
 V3 = PolicyRef(version=3)
@@ -78,9 +80,9 @@ def front(mode: Mode, policy: Policy | Any) -> ASGIApp:
     slots = Slots(epoch=1, serve=V3, explore=BASE, promoted=(BASE, V3))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        fields = parse_object(await read_body(receive))
+        fields = parse_object(await read_body(receive, 2**20))
         model, mode = parse_model(fields["model"])
-        ref = resolve_model(model, slots)
+        ref = resolve_model(model, slots, answers)
         assert mode is not None
         sending = Answer(send, ref, "replica", lambda: False)
         sending.tokens = await answers.answer(scope, receive, sending, fields, mode, ref)
