@@ -97,7 +97,7 @@ class LocalSystem:
                 running = [tasks.create_task(part.run()) for part in parts]
                 while not await self._is_done(decided, until_paused):
                     await asyncio.sleep(0.02)
-                await self.store.append([])  # what was decided is on disk before everything stops
+                await self.store.append([])  # what was told is on disk before everything stops
                 for task in running:
                     task.cancel()
         except TimeoutError:
@@ -110,7 +110,8 @@ class LocalSystem:
 
     async def _is_done(self, decided: int, until_paused: bool) -> bool:
         paused = (await self.buffer.status())["paused"] is not None
-        return (await self.versions.status())["decided"] >= decided and (paused or not until_paused)
+        versions = await self.versions.status()
+        return versions["decided"] >= decided and not versions["owed"] and (paused or not until_paused)
 
 
 @dataclass

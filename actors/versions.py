@@ -326,6 +326,7 @@ class Versions:
     async def status(self) -> dict[str, Any]:
         slots = self._lineage.slots()
         return {
+            "owed": len(self._owed),
             "slots": {
                 "serve": slots.serve.version,
                 "explore": slots.explore.version,

@@ -408,7 +408,8 @@ class RunReader:
 
     def _rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from self._db.execute(query, values)
+            for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` would close it after the file
+                yield row
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
 

@@ -40,6 +40,7 @@ from core.messages import (
 from core.metrics import JsonlSink, MemorySink, Metrics
 from core.retention import forgettable, prunable, windows_kept
 from core.store import FILE, RunReader, RunStore, fact, message, outcome_records
+from core.store_file import SCHEMA
 from methods.scripted import ScriptedPolicy
 from tests.pure.test_local_system import settings
 
@@ -396,7 +397,7 @@ def test_a_run_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date_by_it
     store.close()
     assert told(RunReader(tmp_path)) == before
     db = sqlite3.connect(tmp_path / FILE)
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     (tmp_path / "fresh").mkdir()
     RunStore(tmp_path / "fresh").close()
@@ -407,12 +408,12 @@ def test_a_run_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date_by_it
 def test_a_newer_schema_is_refused_with_the_remedy_and_left_as_it_is(tmp_path: Path) -> None:
     run_of_schema_1(tmp_path)
     db = sqlite3.connect(tmp_path / FILE)
-    db.execute("PRAGMA user_version = 3")
+    db.execute("PRAGMA user_version = 99")
     db.commit()
     db.close()
     before = (tmp_path / FILE).read_bytes()
     for opened in (RunStore, RunReader):
-        with pytest.raises(Exception, match=r"has schema 3, this program knows 2; use the Ratchet that wrote it"):
+        with pytest.raises(Exception, match=r"has schema 99, this program knows 3; use the Ratchet that wrote it"):
             opened(tmp_path)
     assert (tmp_path / FILE).read_bytes() == before
 
