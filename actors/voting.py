@@ -61,6 +61,8 @@ class Voting:
         self._metrics = metrics
         self._clock = clock
         self._voted: dict[str, Voted] = {}
+        self._unsure: set[str] = set()
+        """Prompts on which votes were written and not acknowledged."""
         self._budgets = Budgets(config.ballots_per_window)
         self._to_settle: dict[int, None] = {}
         self._taken: dict[int, Taken] = {}
@@ -81,9 +83,9 @@ class Voting:
     async def cast(self, votes: Sequence[Vote], in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> list[str]:
         """All or none of the batch. What is in the store decides which are new, so that trying again is safe."""
         prompts = list(dict.fromkeys(vote.prompt_id for vote in votes))
-        known: dict[str, list[Vote]] = await in_thread(lambda: self._known(prompts))
-        seen = {vote.id for cast in known.values() for vote in cast}
-        after = {p: Voted(sum(v.counted for v in cast), dict(self._of(p).since)) for p, cast in known.items()}
+        unsure = [prompt for prompt in prompts if prompt in self._unsure]
+        seen, kept = await in_thread(lambda: self._known([vote.id for vote in votes], unsure))
+        after = {p: Voted(kept.get(p, self._of(p).kept), dict(self._of(p).since)) for p in prompts}
         results, records = list[str](), list[Record]()
         for vote in votes:
             if vote.id in seen:
@@ -94,7 +96,9 @@ class Voting:
             records.append(message("votes", vote.id, vote.prompt_id, stamped))
             results.append("counted" if stamped.counted else "left_out")
         if records:
+            self._unsure.update(prompts)
             await self._write([*records, *(voted.fact(prompt) for prompt, voted in after.items())])
+        self._unsure.difference_update(prompts)
         self._voted |= {prompt: voted for prompt, voted in after.items() if voted.kept}
         held = self._queue(prompts)
         results = [
@@ -111,9 +115,12 @@ class Voting:
         with closing(RunReader(self._run_dir)) as reader:
             return [vote for vote in _of_people(reader, prompt_id) if vote.counted]
 
-    def _known(self, prompts: Iterable[str]) -> dict[str, list[Vote]]:
+    def _known(self, ids: Sequence[str], unsure: Iterable[str]) -> tuple[set[str], dict[str, int]]:
+        """Which votes the store holds, and how many count of those on prompts of which a write may have been kept
+        though nobody was told."""
         with closing(RunReader(self._run_dir)) as reader:
-            return {prompt: _of_people(reader, prompt) for prompt in prompts}
+            kept = {prompt: sum(vote.counted for vote in _of_people(reader, prompt)) for prompt in unsure}
+            return reader.which("votes", ids), kept
 
     def _of(self, prompt_id: str) -> Voted:
         return self._voted.get(prompt_id) or Voted()

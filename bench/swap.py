@@ -145,6 +145,7 @@ async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, li
     """The policy service alone: the actor that says what is served, its URL, and versions to serve."""
     from serve.app import deploy, open_gateway, undeploy
     from serve.gateway import free_ports
+    from serve.keys import Keys
 
     with tempfile.TemporaryDirectory() as folder:
         path = "configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml"
@@ -154,7 +155,7 @@ async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, li
         try:
             actor = ray.remote(Versions).options(name="versions", num_cpus=0.02).remote(base)
             await asyncio.to_thread(open_gateway, config)
-            await asyncio.to_thread(deploy, config, NAMESPACE, 0)
+            await asyncio.to_thread(deploy, config, NAMESPACE, 0, {}, Keys())
             yield actor, f"http://{config.serve.host}:{config.serve.port}", versions
         finally:
             await asyncio.to_thread(undeploy)

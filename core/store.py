@@ -318,6 +318,11 @@ class RunReader:
         rows = self._rows(f"SELECT id FROM {known(table)} {where} ORDER BY seq", *values)
         return [str(id) for (id,) in rows]
 
+    def which(self, table: str, ids: Sequence[str]) -> set[str]:
+        """Those of these ids that the table holds."""
+        query = f"SELECT id FROM {known(table)} WHERE id IN (SELECT value FROM json_each(?))"
+        return {str(id) for (id,) in self._rows(query, json.dumps(list(ids)))}
+
     def outcomes(self) -> Iterator[Outcome]:
         """Every delivered outcome as it came, oldest first; without the votes, and what was forgotten is not there."""
         for rest in self.all("outcomes", Outcome):
