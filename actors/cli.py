@@ -108,6 +108,19 @@ def trace(
     console.print_json(json.dumps(follow(RunReader(find(dir)), response)))
 
 
+@app.command("export-data")
+def export_data(
+    kind: Annotated[str, typer.Argument(help="sft: winners; kto: liked or not; dpo: pairs and corrections")],
+    to: Annotated[Path, typer.Option(help="File to write, .jsonl or .parquet")],
+    dir: RunDirOption = None,
+) -> None:
+    """Write samples or votes in the formats that TRL reads."""
+    from actors.export_data import export as write
+    from core.store import RunReader
+
+    console.print(f"{write(RunReader(find(dir)), kind, to)} rows in {to}", soft_wrap=True, highlight=False)
+
+
 @app.command()
 def vote(
     response: Annotated[str, typer.Argument(help="The id of an answer, such as chatcmpl-v3-...")],

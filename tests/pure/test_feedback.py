@@ -1,6 +1,7 @@
 """Feedback on answers, from its JSON to the votes that collectors count: with all actors in one process."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.desk import redactor
+from actors.export_data import export
 from actors.local import LocalSystem, ScriptedRoom
 from actors.trace import trace, voters
 from core import config as configuration
@@ -331,3 +333,44 @@ async def test_texts_are_redacted_before_anything_of_them_is_kept(tmp_path: Path
 def test_a_redactor_that_is_none_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=r"prompts\.live\.redact=.* expected module:function"):
         redactor(name)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+async def test_data_is_exported_in_the_formats_of_trl(tmp_path: Path, suffix: str) -> None:
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r1"), answer("r2", texts=("The answer is 7.",))])
+        said = [
+            {"response_id": "r1", "binary": True},
+            {"response_id": "r2", "correction": "2+3=5. The answer is 5."},
+            {"response_id": "r1", "better_than": {"response_id": "r2"}},
+            {"response_id": "r1", "comment": "well"},
+        ]
+        await told(system, parse(said))
+        async with asyncio.timeout(20):
+            while not RunReader(tmp_path).count("examples"):
+                await asyncio.sleep(0.05)
+    files = {kind: tmp_path / f"{kind}.{suffix}" for kind in ("sft", "kto", "dpo")}
+    written = {kind: export(RunReader(tmp_path), kind, file) for kind, file in files.items()}
+    rows = {kind: read_rows(file) for kind, file in files.items()}
+    asked = [{"role": "user", "content": "What is 2 and 3?"}]
+    assert {kind: len(found) for kind, found in rows.items()} == written and written["sft"] > 0
+    assert rows["kto"] == [{"prompt": asked, "completion": spoken("The answer is 5."), "label": True}]
+    assert rows["dpo"] == [
+        {"prompt": asked, "chosen": spoken("2+3=5. The answer is 5."), "rejected": spoken("The answer is 7.")},
+        {"prompt": asked, "chosen": spoken("The answer is 5."), "rejected": spoken("The answer is 7.")},
+    ]
+    assert all(row.keys() == {"prompt", "completion"} for row in rows["sft"])
+    with pytest.raises(ConfigError, match="no kind of data 'ppo'; there are sft, kto, dpo"):
+        export(RunReader(tmp_path), "ppo", tmp_path / "x.jsonl")
+    with pytest.raises(ConfigError, match=r"ends with \.csv; expected \.jsonl or \.parquet"):
+        export(RunReader(tmp_path), "sft", tmp_path / "x.csv")
+
+
+def spoken(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    if file.suffix == ".parquet":
+        return pq.read_table(file).to_pylist()
+    return [json.loads(line) for line in file.read_text().splitlines()]
