@@ -18,6 +18,7 @@ from typing import Any
 
 from actors.asked import Asked
 from actors.calls import Peer
+from actors.forget import Traces, traces
 from actors.leases import Leases
 from actors.owed import UNSURE, Owed
 from actors.recollect import COUNTS, PAUSED, SETTLED, WINDOW, Recollection, recollect
@@ -235,6 +236,23 @@ class Buffer:
             results = await self._voting.cast(votes, asyncio.to_thread)
         await self._wake()
         return results
+
+    async def forget(self, name: str) -> dict[str, Any]:
+        """Remove what came from a voter, or from a key and all its users: votes, feedback and answers. The prompts that
+        they voted on are settled again without them; versions keep what they have learned, and are named."""
+        self._check_started()
+        async with self._one_ballot:
+            found = await asyncio.to_thread(self._traces, name)
+            removed = await self._store.call("remove", found.ids)
+            await self._voting.withdraw(name, found.prompts, asyncio.to_thread)
+        about = {"votes": len(found.ids["votes"]), "rows": removed, "versions": found.versions}
+        await self._tell(event(self._clock.now(), "buffer", "forgotten", **about))  # the name is not kept either
+        await self._wake()
+        return about
+
+    def _traces(self, name: str) -> Traces:
+        with closing(RunReader(self._run_dir)) as reader:
+            return traces(reader, name, self._voting.prompts)
 
     async def ask(self, batch: bytes) -> int:
         """Explore prompts that people asked, on disk when this returns; how many of them are new. Those beyond

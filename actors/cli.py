@@ -108,6 +108,19 @@ def trace(
     console.print_json(json.dumps(follow(RunReader(find(dir)), response)))
 
 
+@app.command()
+def forget(
+    voter: Annotated[str, typer.Argument(help="A voter such as shop/ann, or a key with all its users")],
+    dir: RunDirOption = None,
+) -> None:
+    """Remove what came from a voter, and name the versions that learned with it."""
+    told = _post(f"{_live(find(dir))}/admin/forget", {"argument": voter}).json()
+    versions = ", ".join(f"v{version}" for version in told["versions"]) or "none"
+    console.print(
+        f"{told['votes']} votes and {told['rows'] - told['votes']} other rows removed; learned with it: {versions}"
+    )
+
+
 @app.command("export-data")
 def export_data(
     kind: Annotated[str, typer.Argument(help="sft: winners; kto: liked or not; dpo: pairs and corrections")],

@@ -17,7 +17,7 @@ from core.errors import ArtifactError, RatchetError, StoreError, VersionError
 from core.messages import Vote
 
 STATUS_WAIT_S = 2.0
-COMMANDS = ("pause", "resume", "eval", "vote", "promote", "rollback", "hold", "release")
+COMMANDS = ("pause", "resume", "eval", "vote", "forget", "promote", "rollback", "hold", "release")
 
 
 class Console:
@@ -68,6 +68,11 @@ class Console:
                 return await self._parts["evaluator"].call("measure", _version(argument), self._questions)
             case "vote":
                 return {"votes": await self._parts["buffer"].call("vote", encode_batch(_votes(argument)))}
+            case "forget":
+                if not isinstance(argument, str) or not argument:
+                    raise ArtifactError(f"forget takes the name of a voter or key, found {argument!r}")
+                await self._parts["desk"].call("forget", argument)
+                return await self._parts["buffer"].call("forget", argument)
             case "promote":
                 return await self._parts["versions"].call("promote", _version(_named(argument)), *_signed(argument))
             case "rollback":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import Peer
+from actors.forget import asker, is_of
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.codec import encode_batch
@@ -136,6 +137,11 @@ class Desk:
         for each, (_, feedback) in zip(data, rows, strict=True):
             each["id"] = _own_id(feedback)
         return {"data": data, "next": rows[-1][0] if len(rows) == min(limit, PAGE) else None}
+
+    async def forget(self, name: str) -> None:
+        """Answers that a voter, or a key with all its users, got are not remembered; the store's are the buffer's."""
+        for response in [r for r in self._recent.values() if is_of(asker(r), name)]:
+            del self._recent[response.id]
 
     async def _responses(self, said: Sequence[Feedback]) -> dict[str, Response]:
         """Those that exist; one that was given a moment ago is waited for."""

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,12 @@ class Store:
         waiting = _Waiting([Record(*record) for record in records], asyncio.get_running_loop().create_future())
         self._queue.put_nowait(waiting)
         return await waiting.done
+
+    async def remove(self, ids: Mapping[str, Sequence[str]]) -> int:
+        """Rows by table and id, all or none; how many there were. Raises: StoreError."""
+        if self._store is None:
+            raise Unavailable("the store is not started yet; try again")
+        return await asyncio.to_thread(self._store.remove, ids)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -35,7 +35,7 @@ PROOF_PROMPTS = 24
 EXCUSE_S = 5.0
 MEASURE_S = 900.0
 """Asking thousands of report questions takes minutes beside learning."""
-ASKED = ("store", "versions", "buffer", "trainer", "evaluator")
+ASKED = ("store", "versions", "buffer", "desk", "trainer", "evaluator")
 
 
 class RaySystem:

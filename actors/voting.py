@@ -149,6 +149,24 @@ class Voting:
         self.news[what] += n
         self._totals[what] += n
 
+    @property
+    def prompts(self) -> list[str]:
+        """That people voted on."""
+        return list(self._voted)
+
+    async def withdraw(
+        self, name: str, prompts: Sequence[str], in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
+    ) -> None:
+        """The votes of this voter are gone from the store: count what is left, and settle those prompts again."""
+        _, kept = await in_thread(lambda: self._known([], prompts))
+        for prompt in prompts:
+            since = {voter: window for voter, window in self._of(prompt).since.items() if voter != name}
+            self._voted[prompt] = Voted(kept[prompt], since)
+        if prompts:
+            await self._append([self._voted[prompt].fact(prompt) for prompt in prompts])
+        again = set(prompts)
+        self._to_settle |= {e.place: None for e in self._replay.held() if e.prompt_id in again}
+
     # --- settling again ---
 
     def delivered(self, outcome: Outcome) -> None:

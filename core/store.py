@@ -22,7 +22,7 @@ bytes.
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,13 +159,29 @@ class RunStore:
                 raise self._refusal(error) from None
         return gone
 
+    def remove(self, ids: Mapping[str, Sequence[str]]) -> int:
+        """Rows by table and id, all or none; returns how many there were. On disk when it returns."""
+        with self._lock:
+            db = self._ready()
+            before = db.total_changes
+            try:
+                with db:
+                    for table, some in ids.items():
+                        db.executemany(f"DELETE FROM {known(table)} WHERE id = ?", [(id,) for id in some])
+            except sqlite3.Error as error:
+                raise self._refusal(error) from None
+            return db.total_changes - before
+
     def forget_responses(self, keep: int) -> int:
-        """Throw away all but the newest so many answers of users; votes and feedback on them stay."""
+        """Throw away all but the newest so many answers of users, and what was asked and is explored by now; votes and
+        feedback stay."""
         with self._lock:
             db = self._ready()
             try:
                 with db:
                     last = "SELECT seq FROM responses ORDER BY seq DESC LIMIT 1 OFFSET ?"
+                    explored = "EXISTS (SELECT 1 FROM outcomes WHERE outcomes.parent = asked.id)"
+                    db.execute(f"DELETE FROM asked WHERE {explored}")
                     return db.execute(f"DELETE FROM responses WHERE seq <= ({last})", (keep,)).rowcount
             except sqlite3.Error as error:
                 raise self._refusal(error) from None

@@ -24,11 +24,14 @@ class Heard:
     def __init__(self) -> None:
         self.id = ""
         self.texts: dict[int, str] = {}
+        self.whole = False
+        """Heard to its end: its client did not leave."""
         self._rest = b""
 
     def feed(self, body: bytes, streaming: bool, last: bool) -> None:
         """A part of the body; `last`: there are no more."""
         self._rest += body
+        self.whole = self.whole or last
         if streaming:
             *lines, self._rest = self._rest.split(b"\n")
             for line in lines:

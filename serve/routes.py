@@ -145,7 +145,7 @@ class Gateway:
     def _record(self, fields: Mapping[str, Any], scope: Scope, ref: PolicyRef, answer: Answer, caller: Caller) -> None:
         """What was answered whole can be voted on."""
         heard = answer.heard
-        if answer.status != 200 or not heard.id or not heard.texts:
+        if answer.status != 200 or not heard.whole or not heard.id or not heard.texts:
             return
         self.recorder.add(
             {

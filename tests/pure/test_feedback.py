@@ -374,3 +374,33 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     if file.suffix == ".parquet":
         return pq.read_table(file).to_pylist()
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+async def test_what_came_from_a_voter_is_forgotten_and_its_versions_are_named(tmp_path: Path) -> None:
+    question = "What is 40 and 2?"
+    async with running(tmp_path, "learning.replay_windows=4") as system:
+        texts = ("The answer is 42.",)
+        await system.desk.answered(
+            [answer("r1", question, texts, key="shop", user="ann"), answer("r2", question, texts)]
+        )
+        up = {"response_id": "r1", "binary": True}
+        await told(system, parse([{**up, "user": "ann", "id": "1"}, {**up, "user": "bob", "id": "2"}]), "shop", False)
+        await told(system, parse({"response_id": "r2", "binary": True, "user": "eve", "id": "3"}))
+        async with asyncio.timeout(20):
+            while not any(e["versions"] for e in trace(RunReader(tmp_path), "r1")["explored"]):
+                await asyncio.sleep(0.05)
+        (explored,) = trace(RunReader(tmp_path), "r1")["explored"]
+        first = int(explored["versions"][0]["version"][1:])
+        await system.desk.forget("shop")
+        gone = await system.buffer.forget("shop")
+        with pytest.raises(Missing):
+            await told(system, parse(up), "shop", False)
+        assert gone["votes"] == 2 and first in gone["versions"]
+        assert [vote.voter for vote in votes(tmp_path, question)] == ["eve"]
+        reader = RunReader(tmp_path)
+        assert reader.get("responses", Response, "r1") is None and reader.get("responses", Response, "r2") is not None
+        assert (await system.desk.page("shop", 0, 10))["data"] == []
+        async with asyncio.timeout(20):
+            while (outcome := RunReader(tmp_path).outcome(explored["place"])) is None or outcome.revision != 1:
+                await asyncio.sleep(0.05)
+        assert (await system.buffer.forget("shop"))["votes"] == 0
