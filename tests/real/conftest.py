@@ -96,8 +96,9 @@ class Run:
 def start_run(tmp_path: Path) -> Iterator[object]:
     runs: list[Run] = []
 
-    def start(*arguments: str, **options: object) -> Run:
-        runs.append(Run(tmp_path, *arguments, **options))  # type: ignore[arg-type]
+    def start(*arguments: str, folder: str = "", **options: object) -> Run:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        runs.append(Run(tmp_path / folder, *arguments, **options))  # type: ignore[arg-type]
         return runs[-1]
 
     yield start
