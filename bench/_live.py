@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,15 @@ def drill_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 class LiveRun:
     """`ratchet up` as a child of its own session; started again on the same directory it resumes."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        """By `drill_arguments`; with `--quick` in a folder of its own."""
+    def __init__(self, options: argparse.Namespace, settings: Sequence[str] = SETTINGS, *, anew: bool = False) -> None:
+        """By `drill_arguments`; with `--quick` in a folder of its own. `anew`: nothing of an earlier run is gone on
+        with."""
         self.folder = options.out / "quick" if options.quick else options.out
+        if anew:
+            self.folder /= f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.dir = self.folder / "run"
-        self._first = ["--config", options.config, "--port", "0", "--seed", str(options.seed), *SETTINGS]
+        self._first = ["--config", options.config, "--port", "0", "--seed", str(options.seed), *settings]
         self.child: subprocess.Popen[bytes] | None = None
 
     async def up(self) -> None:
@@ -104,6 +107,34 @@ class LiveRun:
             if time.monotonic() > deadline:
                 raise SystemExit(f"waited {LIMIT_S:.0f} s for {what}; see {self.folder}/up.log")
             await asyncio.sleep(0.1)
+
+    async def rest(self, client: httpx.AsyncClient) -> None:
+        """Learning is paused, and what collectors and trainer had under way is done, when this returns."""
+        (await client.post("/admin/pause", json={"argument": "bench"})).raise_for_status()
+        await self.reach(client, "learning to rest", _rests)
+
+    async def learn(self, client: httpx.AsyncClient) -> None:
+        """Learning goes on, and the trainer has had a window, when this returns."""
+        (await client.post("/admin/resume", json={})).raise_for_status()
+        await self.reach(client, "a window to train on", lambda s: s.get("buffer", {}).get("windows_drawn", 0) > 0)
+
+    async def reach(
+        self, client: httpx.AsyncClient, what: str, condition: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
+        """The first status that is so."""
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            status = (await client.get("/status")).raise_for_status().json()
+            if condition(status):
+                return status
+            if time.monotonic() > deadline:
+                raise SystemExit(f"waited {LIMIT_S:.0f} s for {what}; see {self.folder}/up.log")
+            await asyncio.sleep(0.2)
+
+
+def _rests(status: dict[str, Any]) -> bool:
+    parts = status.get("buffer", {}), status.get("trainer", {})
+    return parts[0].get("outstanding") == 0 and parts[1].get("phase") == "waiting for a window"
 
 
 @dataclass

@@ -44,3 +44,19 @@ def test_one_version_is_learned_from_the_base(tmp_path: object) -> None:
     assert found["accuracy_n"] == 240
     assert found["accuracy_end_mean"] > found["accuracy_start"] + 0.02
     assert found["tokens_generated"][0] > 0
+
+
+def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: object) -> None:
+    found = bench("http", "--out", str(tmp_path))["by_concurrency"]
+    assert set(found) == {"1", "16", "64"}
+    for each in found.values():
+        assert min(side["answers"] for turns in each["rounds"] for side in turns.values()) > 0
+        assert each["throughput_ratio"] > 0.4  # the floor is .9, on a calm machine and of longer turns than these
+        assert min(each["ttft_p50_ratio"], each["total_p99_ratio"], each["server_cpu_s_ratio"]) > 0
+
+
+def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) -> None:
+    found = bench("priority", "--out", str(tmp_path))
+    assert found["collector_tokens_per_s"] > 0  # it did learn
+    assert found["ttft_idle_ms_p50"] > 0 and found["ttft_loaded_ms_p50"] <= found["ttft_loaded_ms_p99"]
+    assert found["decode_step_ms"] > 0

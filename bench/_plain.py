@@ -1,0 +1,101 @@
+"""`vllm serve` beside a run: the same model, engine settings and environment, and nothing of Ratchet around it."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from core.config import Config
+from serve.engine_arguments import environment, vllm_arguments
+from serve.engine_process import cpu_build
+
+START_S = 300.0
+STOP_S = 60.0
+WORKER = "bench._plain_worker.WorkerHalf"
+
+
+class PlainServer:
+    def __init__(self, config: Config, folder: Path) -> None:
+        """`folder` gets its log. The model brings its chat template: the server has no other."""
+        self._config = config
+        self._log = folder / "plain.log"
+        self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.child: subprocess.Popen[bytes] | None = None
+
+    async def up(self) -> None:
+        """Raises: SystemExit when it does not come up."""
+        command, surroundings = self._command()
+        with self._log.open("a") as log:
+            self.child = subprocess.Popen(command, env=surroundings, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + START_S
+        async with httpx.AsyncClient(base_url=self.url, timeout=5, trust_env=False) as client:
+            while not await _healthy(client):
+                if self.child.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"vllm serve was not up within {START_S:.0f} s, or ended; see {self._log}")
+                await asyncio.sleep(0.5)
+
+    def family(self) -> list[psutil.Process]:
+        if self.child is None or self.child.poll() is not None:
+            return []
+        return [psutil.Process(self.child.pid), *psutil.Process(self.child.pid).children(recursive=True)]
+
+    async def stop(self) -> None:
+        family = self.family()
+        if self.child is None or not family:
+            return
+        self.child.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.to_thread(self.child.wait, STOP_S)
+        except subprocess.TimeoutExpired:
+            for process in family:
+                if process.is_running():
+                    process.kill()
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        # Imported as late as this: it gives the environment a gateway's settings, of which a run makes its own.
+        from serve.app import max_versions
+
+        config = self._config
+        settings = vllm_arguments(config.model, config.serve.engine, max_versions(config), config.run.seed)
+        settings |= {"worker_extension_cls": WORKER}
+        model = settings.pop("model")
+        settings.pop("weight_transfer_config", None)  # no weights come in here
+        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *flags(settings)]
+        command += ["--host", "127.0.0.1", "--port", str(self._port), "--disable-uvicorn-access-log"]
+        return command, {**os.environ, **environment(config.model, config.serve.engine, gpu=not cpu_build())}
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Arguments of vLLM's engine as its command line takes them. None is what vLLM does by itself."""
+    found: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if value is True or value is False:
+            found.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            values = value if isinstance(value, list) else [value]
+            found += [f"--{flag}", *map(str, values)]
+    return found
+
+
+async def _healthy(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health")).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,72 @@
+"""What bench/http.py and bench/priority.py conclude from timed answers; the servers themselves are in tests/real."""
+
+import argparse
+import random
+
+import httpx
+import pytest
+
+from bench import http, priority
+from bench._ask import Answered, ask
+from bench._plain import flags
+from core.errors import Unavailable
+
+STREAM = "".join(f"data: {event}\n\n" for event in ['{"choices": []}'] * 3 + ['{"usage": {"completion_tokens": 2}}'])
+
+
+def answered(first_ms: float, gap_ms: float) -> Answered:
+    return Answered(32, first_ms / 1e3, 0.1, (gap_ms / 1e3,) * 3, "0")
+
+
+def told(body: str, status: int = 200) -> httpx.AsyncClient:
+    def reply(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, text=body, headers={"x-policy-version": "0"})
+
+    return httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(reply))
+
+
+async def test_an_answer_is_timed_event_by_event_and_counts_only_when_it_is_whole() -> None:
+    async with told(f"{STREAM}data: [DONE]\n\n") as client:
+        answer = await ask(client, "policy", "1+1?", 2)
+        assert (answer.tokens, answer.version, len(answer.gaps_s)) == (2, "0", 1)
+        assert 0 < answer.first_s <= answer.total_s
+        with pytest.raises(Unavailable, match="of 2 tokens, expected 3"):
+            await ask(client, "policy", "1+1?", 3)
+    async with told("no such model", 404) as client:
+        with pytest.raises(Unavailable, match="404: no such model"):
+            await ask(client, "policy", "1+1?", 2)
+
+
+def test_engine_settings_become_flags() -> None:
+    settings = {"max_num_seqs": 64, "enable_lora": True, "x": False, "kv_cache_memory_bytes": None, "names": ["a", "b"]}
+    assert flags(settings) == ["--max-num-seqs", "64", "--enable-lora", "--no-x", "--names", "a", "b"]
+
+
+def test_a_ratio_is_the_median_over_rounds_and_the_floor_holds_at_every_concurrency() -> None:
+    plain = http.figures([answered(10, 1)] * 4, took_s=2.0, server_cpu_s=1.0)
+    assert (plain["tokens_per_s"], plain["ttft_ms_p50"], plain["server_cpu_ms_per_token"]) == (64.0, 10.0, 7.8125)
+    rounds = [
+        {"ratchet": http.figures([answered(ms, 1)] * 4, took_s, 1.5), "plain": plain}
+        for ms, took_s in ((11, 2.0), (12, 2.5), (40, 4.0))
+    ]
+    found = http.ratios(rounds)
+    assert (found["throughput_ratio"], found["ttft_p50_ratio"], found["server_cpu_s_ratio"]) == (0.8, 1.2, 1.5)
+    assert not http.within_floor({"1": found})
+    assert http.within_floor({"1": {**found, "throughput_ratio": 0.9}})
+    assert not http.within_floor({"1": {**found, "throughput_ratio": 0.9}, "16": found})
+
+
+def test_a_loaded_first_token_may_come_two_decode_steps_later() -> None:
+    idle = [answered(20, 1)] * 3
+    late = priority.figures(idle, [answered(30.5, 5)] * 3)
+    assert (late["ttft_idle_ms_p50"], late["decode_step_ms"], late["floor_ms"]) == (20.0, 5.0, 30.0)
+    assert not late["within_floor"] and priority.figures(idle, [answered(29.5, 5)] * 3)["within_floor"]
+
+
+@pytest.mark.parametrize("arrivals", ["uniform", "poisson"])
+def test_users_come_at_the_same_gaps_for_the_same_seed_and_at_the_mean_that_was_asked_for(arrivals: str) -> None:
+    options = argparse.Namespace(users=2000, gap_least=5.0, gap_most=30.0, arrivals=arrivals)
+    gaps = priority.gaps_s(random.Random(0), options)
+    assert gaps == priority.gaps_s(random.Random(0), options)
+    assert sum(gaps) / len(gaps) == pytest.approx(17.5, rel=0.05)
+    assert arrivals == "poisson" or (min(gaps) >= 5 and max(gaps) <= 30)
