@@ -105,9 +105,7 @@ class System:
 
     async def rest(self) -> None:
         await self._command("pause")
-        while any(
-            part.get("in_flight") for name, part in (await self._status()).items() if name.startswith("collector")
-        ):
+        while (await self._status())["buffer"]["outstanding"]:
             await asyncio.sleep(0.1)
 
     async def _tokens(self) -> int:
