@@ -9,14 +9,15 @@ however that ends. With a GPU vLLM's own way is kept.
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ SERVER = "RATCHET_ENGINE_SERVER"
 class EngineProcess(ForkServerProcess):
     def run(self) -> None:
         """In the child, whose parent by number is the server."""
-        threading.Thread(target=_end_with_the_replica, daemon=True).start()
+        _end_with_the_replica()
         import torch
 
         torch.cpu._init_amx()  # vLLM leaves that to oneDNN; its own kernels die (SIGILL) if a short prompt comes first
@@ -37,10 +38,16 @@ class EngineProcess(ForkServerProcess):
 
 
 def _end_with_the_replica() -> None:
-    replica = multiprocessing.parent_process()
+    """By a process that does nothing but wait for either's end: an engine that hangs or was stopped could not end
+    itself."""
+    replica, engine = multiprocessing.parent_process(), os.pidfd_open(os.getpid())
     assert replica is not None, "an engine's process is started by a replica"
-    replica.join()
-    os._exit(1)
+    if os.fork() == 0:
+        wait([replica.sentinel, engine])
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(engine, signal.SIGKILL)
+        os._exit(0)
+    os.close(engine)
 
 
 @contextmanager
