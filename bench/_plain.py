@@ -70,7 +70,7 @@ class PlainServer:
         settings |= {"worker_extension_cls": WORKER}
         model = settings.pop("model")
         settings.pop("weight_transfer_config", None)  # no weights come in here
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *flags(settings)]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags(settings)]
         command += ["--host", "127.0.0.1", "--port", str(self._port), "--disable-uvicorn-access-log"]
         return command, {**os.environ, **environment(config.model, config.serve.engine, gpu=not cpu_build())}
 

@@ -28,7 +28,7 @@ RESEND = 10
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--votes", type=int, default=50_000)
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20.0)
     drill_arguments(parser, "runs/bench-votes")
 

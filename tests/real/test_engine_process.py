@@ -33,7 +33,7 @@ DRIVER = """
             os.execv(sys.executable, [sys.executable, "-c", Path(sys.argv[1]).read_text(), sys.argv[1], "replica"])
 
     if sys.argv[-1] == "replica":
-        asyncio.run(replica())
+        sys.exit(asyncio.run(replica()))
     with share(environment(config.model, config.serve.engine), Path(sys.argv[2])):
         if sys.argv[-1] == "gone":
             os.environ[SERVER] += ".gone"
