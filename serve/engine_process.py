@@ -21,6 +21,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine_worker"]
 SERVER = "RATCHET_ENGINE_SERVER"
@@ -31,17 +32,24 @@ class EngineProcess(ForkServerProcess):
     def run(self) -> None:
         """In the child, whose parent by number is the server."""
         _end_with_the_replica()
+        # the server runs at the driver's priority: an engine at that would starve Ray's workers, which are all nice
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, _replica().pid or 0))
         import torch
 
         torch.cpu._init_amx()  # vLLM leaves that to oneDNN; its own kernels die (SIGILL) if a short prompt comes first
         super().run()
 
 
+def _replica() -> Any:
+    replica = multiprocessing.parent_process()
+    assert replica is not None, "an engine's process is started by a replica"
+    return replica
+
+
 def _end_with_the_replica() -> None:
     """By a process that does nothing but wait for either's end: an engine that hangs or was stopped could not end
     itself."""
-    replica, engine = multiprocessing.parent_process(), os.pidfd_open(os.getpid())
-    assert replica is not None, "an engine's process is started by a replica"
+    replica, engine = _replica(), os.pidfd_open(os.getpid())
     if os.fork() == 0:
         wait([replica.sentinel, engine])
         with suppress(ProcessLookupError):

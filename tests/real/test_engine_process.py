@@ -1,6 +1,5 @@
 """Engines forked from one server: of one machine, gone with their replicas, and without it each on its own."""
 
-import signal
 import subprocess
 import sys
 import textwrap
@@ -33,6 +32,7 @@ DRIVER = """
             os.execv(sys.executable, [sys.executable, "-c", Path(sys.argv[1]).read_text(), sys.argv[1], "replica"])
 
     if sys.argv[-1] == "replica":
+        os.nice(7)
         sys.exit(asyncio.run(replica()))
     with share(environment(config.model, config.serve.engine), Path(sys.argv[2])):
         if sys.argv[-1] == "gone":
@@ -69,11 +69,13 @@ def test_an_engine_of_the_shared_server_or_without_one_ends_with_its_replica(tmp
         shared = [each for each in forked if each.ppid() != engine.pid]
         assert len(shared) == (2 if gone else 1), "one server of the machine, and one of the replica that lost it"
         assert engine.ppid() in {server.pid for server in shared}
+        assert engine.nice() == replica.nice() == 7
         engine.suspend()  # one that hangs is ended all the same
         replica.kill()
         engine.wait(10)
     finally:
-        process.send_signal(signal.SIGKILL)
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            each.kill()
     deadline = time.monotonic() + 20
     while [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]:
         assert time.monotonic() < deadline, f"left behind: {family}"
