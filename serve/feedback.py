@@ -9,7 +9,7 @@ or an array of up to 256 of them, taken as a whole or not at all. An `id` makes 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from serve.refusal import Refusal
 
@@ -57,7 +57,7 @@ def _parse_one(body: Any, at: str) -> dict[str, Any]:
 
 
 def _name(value: Any, what: str, least: int = 1) -> str:
-    if not isinstance(value, str) or not least <= len(value) <= NAME_CHARS:
+    if not is_text(value) or not least <= len(value) <= NAME_CHARS:
         raise Refusal(
             400, f"{what} is {_short(value)}, expected a text of {least} to {NAME_CHARS} characters", param=what
         )
@@ -77,7 +77,7 @@ def _flag(value: Any, what: str) -> bool:
 
 
 def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 2**16 or not value.strip():
+    if not is_text(value) or not 1 <= len(value) <= 2**16 or not value.strip():
         raise Refusal(400, f"{what} is {_short(value)}, expected a text of up to {2**16} characters", param=what)
     return value
 
@@ -95,6 +95,11 @@ def _metric(value: Any, what: str) -> tuple[str, float]:
     if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
         raise Refusal(400, f"{what}.value is {_short(number)}, expected a finite number", param=what)
     return _name(value["name"], f"{what}.name"), float(number)
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Half of a surrogate pair is no text: JSON may hold one, and no file takes it."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _short(value: Any) -> str:

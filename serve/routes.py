@@ -17,6 +17,7 @@ from core.messages import PolicyRef, Slots
 from core.metrics import Metrics
 from serve import limits, origins
 from serve.answer import Answer
+from serve.feedback import is_text
 from serve.front import ALLOWED
 from serve.keys import LOCAL, Caller, Keys
 from serve.modes import Modes, parse_model
@@ -155,7 +156,7 @@ class Gateway:
                 "start": {"version": ref.version},
                 "end": {"version": ref.version},
                 "key": caller.key,
-                "user": user if isinstance(user := fields.get("user"), str) else "",
+                "user": user if is_text(user := fields.get("user")) else "",
                 "learn": header(scope, LEARN) != "no",
             }
         )

@@ -46,7 +46,8 @@ def policy() -> ScriptedPolicy:
 
 
 @asynccontextmanager
-async def running(folder: Path, *overrides: str) -> AsyncIterator[LocalSystem]:
+async def running(folder: Path, *overrides: str, until: str = "leased") -> AsyncIterator[LocalSystem]:
+    """`until`: what the buffer's status has to show first."""
     system = LocalSystem(
         settings(folder, *overrides),
         folder,
@@ -55,7 +56,7 @@ async def running(folder: Path, *overrides: str) -> AsyncIterator[LocalSystem]:
     )
     task = asyncio.create_task(system.run(decided=10**6))
     try:
-        while not (folder / "run.sqlite").is_file() or not (await system.buffer.status())["leased"]:
+        while not (folder / "run.sqlite").is_file() or not (await system.buffer.status())[until]:
             await asyncio.sleep(0.02)
         yield system
     finally:
@@ -97,6 +98,8 @@ async def told(system: LocalSystem, said: Any, key: str = "", admin: bool = True
         ({"response_id": "r", "binary": True, "user": "a/b"}, "holds a slash"),
         ({"response_id": "r", "metric": {"name": "x", "value": float("nan")}}, "expected a finite number"),
         ({"response_id": "r", "correction": " "}, "correction is ' '"),
+        ({"response_id": "r", "comment": "half \ud800"}, "comment is "),
+        ({"response_id": "r", "binary": True, "user": "\ud800"}, "user is "),
         ([], "an array of 0 feedbacks; expected 1 to 256"),
         ([{"response_id": "r", "binary": True}] * 257, "an array of 257"),
         ([{"response_id": "r", "binary": True, "id": "x"}] * 2, "the same id"),
@@ -222,26 +225,12 @@ async def test_what_was_asked_is_not_lost_by_a_restart(tmp_path: Path) -> None:
         prompt = as_prompt("What is 1 and 1?", origin="asked")
         assert await system.buffer.ask(encode_batch([prompt])) == 1
         assert await system.buffer.ask(encode_batch([prompt])) == 0, "asked once"
-    async with running_paused(tmp_path) as system:
+    async with running(tmp_path, until="paused") as system:
         assert (await system.buffer.status())["asked"] == 1
         await system.buffer.resume()
         async with asyncio.timeout(20):
             while not RunReader(tmp_path).ids("outcomes", prompt.id):
                 await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def running_paused(folder: Path) -> AsyncIterator[LocalSystem]:
-    system = LocalSystem(settings(folder), folder, policy(), ScriptedRoom(folder, 0.2))
-    task = asyncio.create_task(system.run(decided=10**6))
-    try:
-        while (await system.buffer.status())["paused"] is None:
-            await asyncio.sleep(0.02)
-        yield system
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def test_only_the_key_that_got_an_answer_may_vote_on_it_and_ids_of_keys_do_not_meet(tmp_path: Path) -> None:
