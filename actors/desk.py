@@ -6,6 +6,7 @@ nothing: feedback and votes are known by their ids. What is learned from votes i
 
 import asyncio
 import importlib
+import logging
 import random
 import uuid
 from collections import OrderedDict
@@ -23,9 +24,10 @@ from core.config import Config
 from core.errors import ArtifactError, ConfigError, Missing, PromptError, RatchetError
 from core.messages import Feedback, Response, Vote
 from core.metrics import Metrics
-from core.store import RunReader, message
+from core.store import Record, RunReader, message
 from methods.prompts import as_prompt
 
+log = logging.getLogger("ratchet.desk")
 Request = tuple[Sequence[Mapping[str, Any]], str, bool]
 """Bodies of feedback, as `serve.feedback.parse` gives them; the key that says it; whether it is an admin's."""
 REMEMBERED = 4096
@@ -70,8 +72,16 @@ class Desk:
 
     async def answered(self, bodies: Sequence[Mapping[str, Any]]) -> None:
         """Write down what users were answered: fields of a Response, with `messages` in place of its prompt."""
-        responses = [self._response(body) for body in bodies]
-        await self._store.call("append", [message("responses", r.id, _prompt_id(r), r) for r in responses])
+        responses, records = list[Response](), list[Record]()
+        for body in bodies:
+            try:
+                response = self._response(body)
+                records.append(message("responses", response.id, _prompt_id(response), response))
+            except ValueError as error:  # one that cannot be written down must not hold up the others
+                log.error("an answer is not recorded: %s", error)
+                continue
+            responses.append(response)
+        await self._store.call("append", records)
         self._metrics.count("responses_total", len(responses))
         for response in responses:
             self._recent[response.id] = response

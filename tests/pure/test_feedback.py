@@ -393,3 +393,9 @@ async def test_what_came_from_a_voter_is_forgotten_and_its_versions_are_named(tm
             while (outcome := RunReader(tmp_path).outcome(explored["place"])) is None or outcome.revision != 1:
                 await asyncio.sleep(0.05)
         assert (await system.buffer.forget("shop"))["votes"] == 0
+
+
+async def test_an_answer_that_cannot_be_written_down_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        await system.desk.answered([answer("r1", texts=("half \ud800",)), answer("r2", user=5), answer("r3")])
+        assert RunReader(tmp_path).ids("responses") == ["r3"]
