@@ -472,7 +472,7 @@ class Buffer:
             self._owed.owe(settled_fact(window, **found.settled[window]))
         if found.paused is not None:
             self._paused = {**found.paused, "earlier": True}
-        self._voting.restore(found.voted)
+        self._voting.restore(found.voted, found.firsts)
         self._asked.add(found.asked)
 
 

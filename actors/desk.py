@@ -123,9 +123,7 @@ class Desk:
         taken = [each for one, why in zip(said, refused, strict=True) if why is None for each in one]
         cast = [self._vote(each, about[each.response_id]) for each in taken]
         votes = [vote for vote in cast if vote is not None]
-        if taken:
-            await self._store.call("append", [message("feedback", each.id, each.key, each) for each in taken])
-        results = await self._buffer.call("vote", encode_batch(votes)) if votes else []
+        results = await self._keep(taken, votes)
         await self._explore([about[each.response_id] for each in taken], votes, results)
         self._metrics.count("feedback_total", len(taken))
         counted = iter(results)
@@ -134,6 +132,14 @@ class Desk:
             why or [{"id": _own_id(each), "result": next(told)} for each in one]
             for one, why in zip(said, refused, strict=True)
         ]
+
+    async def _keep(self, taken: Sequence[Feedback], votes: Sequence[Vote]) -> list[str]:
+        """Both are on disk when this returns; what became of the votes."""
+        records = [message("feedback", each.id, each.key, each) for each in taken]
+        kept = self._store.call("append", records) if records else asyncio.sleep(0)
+        cast = self._buffer.call("vote", encode_batch(votes)) if votes else asyncio.sleep(0, [])
+        _, results = await asyncio.gather(kept, cast)
+        return results
 
     async def page(self, key: str, after: int, limit: int) -> dict[str, Any]:
         """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""

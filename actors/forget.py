@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from actors.recollect import WINDOW
+from actors.voting import first
 from core.messages import Feedback, Outcome, Response, Vote
 from core.store import RunReader
 from methods.ballot import account
@@ -28,6 +29,7 @@ def is_of(voter: str, name: str) -> bool:
 def traces(reader: RunReader, name: str, voted: Sequence[str]) -> Traces:
     """`voted`: the prompts that people voted on."""
     found = Traces(ids={"votes": [], "feedback": [], "responses": [], "resettled": []})
+    found.ids["facts"] = [first(prompt, name) for prompt in voted]
     places: list[str] = []
     for prompt in voted:
         cast = [v for v in reader.children("votes", Vote, prompt) if v.by != "sample" and is_of(v.voter, name)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.lineage import FELL
-from actors.voting import VOTED
+from actors.voting import FIRST, VOTED
 from core.config import LearningConfig
 from core.messages import Decision, Outcome, Prompt
 from core.store import RunReader
@@ -53,6 +53,7 @@ class Recollection:
     versions: list[int]
     paused: dict[str, Any] | None
     voted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    firsts: list[dict[str, Any]] = field(default_factory=list)
     asked: list[Prompt] = field(default_factory=list[Prompt])
 
 
@@ -80,6 +81,7 @@ def recollect(run_dir: Path, learning: LearningConfig) -> Recollection:
             versions=[published.ref.version for published in reader.versions()],
             paused=reader.fact(PAUSED),
             voted={name.removeprefix(VOTED): body for name, body in reader.facts(VOTED).items()},
+            firsts=list(reader.facts(FIRST).values()),
             asked=reader.asked_in_vain(),
         )
 

@@ -2,6 +2,9 @@
 
 A prompt's votes stand in the store's table of votes; the fact `voted:PROMPT` beside them says how many count, so that a
 restart finds the work again: every held prompt that was settled with fewer. Nothing here holds a vote itself.
+
+To settle a prompt again costs as much as it has votes. So it is done at once when they have grown by an eighth since
+the last time, and within `SETTLE_S` otherwise: what a vote costs does not grow with those before it.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -19,7 +22,9 @@ from core.store import Record, RunReader, fact, message, resettled_record
 from methods.ballot import Budgets
 from training.replay import Replay
 
-VOTED = "voted:"
+VOTED, FIRST = "voted:", "first:"
+SETTLE_S = 15.0
+GROWTH = 8
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,22 @@ class Voted:
     since: dict[str, int] = field(default_factory=dict)
     """Voter -> the window in which that voter first counted here."""
 
-    def fact(self, prompt_id: str) -> Record:
-        return fact(f"{VOTED}{prompt_id}", {"kept": self.kept, "since": self.since})
+    def facts(self, prompt_id: str, before: "Voted | None" = None) -> list[Record]:
+        """What is new since `before`."""
+        known = before.since if before is not None else {}
+        new = {voter: window for voter, window in self.since.items() if voter not in known}
+        return [
+            fact(f"{VOTED}{prompt_id}", {"kept": self.kept}),
+            *(
+                fact(first(prompt_id, voter), {"prompt": prompt_id, "voter": voter, "window": window})
+                for voter, window in new.items()
+            ),
+        ]
+
+
+def first(prompt_id: str, voter: str) -> str:
+    """Name of the fact that says when a voter first counted on a prompt."""
+    return f"{FIRST}{prompt_id}/{voter}"
 
 
 class Voting:
@@ -64,7 +83,8 @@ class Voting:
         self._unsure: set[str] = set()
         """Prompts on which votes were written and not acknowledged."""
         self._budgets = Budgets(config.ballots_per_window)
-        self._to_settle: dict[int, None] = {}
+        self._to_settle: dict[int, float] = {}
+        """Place -> when it is due."""
         self._taken: dict[int, Taken] = {}
         self.news = {"votes": 0, "left_out": 0, "resettled": 0}
         """Since they were last told."""
@@ -76,7 +96,7 @@ class Voting:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._to_settle)
+        return self._due() is not None
 
     # --- voting ---
 
@@ -97,7 +117,8 @@ class Voting:
             results.append("counted" if stamped.counted else "left_out")
         if records:
             self._unsure.update(prompts)
-            await self._write([*records, *(voted.fact(prompt) for prompt, voted in after.items())])
+            facts = [new for prompt, voted in after.items() for new in voted.facts(prompt, self._of(prompt))]
+            await self._write([*records, *facts])
         self._unsure.difference_update(prompts)
         self._voted |= {prompt: voted for prompt, voted in after.items() if voted.kept}
         held = self._queue(prompts)
@@ -163,21 +184,20 @@ class Voting:
             since = {voter: window for voter, window in self._of(prompt).since.items() if voter != name}
             self._voted[prompt] = Voted(kept[prompt], since)
         if prompts:
-            await self._append([self._voted[prompt].fact(prompt) for prompt in prompts])
-        again = set(prompts)
-        self._to_settle |= {e.place: None for e in self._replay.held() if e.prompt_id in again}
+            await self._append([new for prompt in prompts for new in self._voted[prompt].facts(prompt)])
+        again, now = set(prompts), self._clock.monotonic()
+        self._to_settle |= {e.place: now for e in self._replay.held() if e.prompt_id in again}
 
     # --- settling again ---
 
     def delivered(self, outcome: Outcome) -> None:
         """A prompt was explored: people may have voted on it before, or while it was under way."""
-        if outcome.revision < self._of(outcome.prompt_id).kept:
-            self._to_settle[outcome.place] = None
+        self._settle_soon(outcome.place, outcome.prompt_id, outcome.revision)
 
     def take(self, work_id: str, expires_at: float) -> int | None:
         """The place to settle again next, the caller's until then."""
         self.forget()
-        place = next(iter(self._to_settle), None)
+        place = self._due()
         if place is not None:
             del self._to_settle[place]
             self._taken[place] = Taken(work_id, expires_at)
@@ -213,12 +233,12 @@ class Voting:
 
     def expire(self, place: int) -> None:
         self.drop(place)
-        self._to_settle[place] = None
+        self._to_settle[place] = self._clock.monotonic()
 
     def forget(self) -> None:
         """Work on what no window takes any more."""
         held = {explored.place for explored in self._replay.held()} if self._to_settle else set[int]()
-        self._to_settle = {place: None for place in self._to_settle if place in held}
+        self._to_settle = {place: due_at for place, due_at in self._to_settle.items() if place in held}
 
     def _queue(self, prompts: Iterable[str]) -> set[str]:
         """Held prompts among these go to the collectors again, if they have votes that they were not settled with."""
@@ -226,8 +246,8 @@ class Voting:
         for explored in self._replay.held():
             if explored.prompt_id in wanted:
                 held.add(explored.prompt_id)
-                if explored.revision < self._of(explored.prompt_id).kept and explored.place not in self._taken:
-                    self._to_settle[explored.place] = None
+                if explored.place not in self._taken:
+                    self._settle_soon(explored.place, explored.prompt_id, explored.revision)
         return held
 
     def _replace(self, outcome: Outcome) -> str:
@@ -236,18 +256,31 @@ class Voting:
         if outcome.failure is not None:
             return "failed"  # the next vote tries again
         replaced = self._replay.replace(outcome)
-        if outcome.revision < self._of(outcome.prompt_id).kept and self._replay.holds(outcome.place):
-            self._to_settle[outcome.place] = None
+        if self._replay.holds(outcome.place):
+            self._settle_soon(outcome.place, outcome.prompt_id, outcome.revision)
         if replaced:
             self._metrics.count("resettled_total")
             self._count("resettled", 1)
         return "replaced" if replaced else "late"
 
+    def _due(self) -> int | None:
+        now = self._clock.monotonic()
+        return next((place for place, due_at in self._to_settle.items() if due_at <= now), None)
+
+    def _settle_soon(self, place: int, prompt_id: str, revision: int) -> None:
+        """`revision`: the votes that it was settled with."""
+        new, now = self._of(prompt_id).kept - revision, self._clock.monotonic()
+        if new > 0:
+            due_at = now if new * GROWTH >= revision else now + SETTLE_S
+            self._to_settle[place] = min(due_at, self._to_settle.get(place, due_at))
+
     # --- life ---
 
-    def restore(self, voted: Mapping[str, Mapping[str, Any]]) -> None:
+    def restore(self, voted: Mapping[str, Mapping[str, Any]], firsts: Iterable[Mapping[str, Any]]) -> None:
         """From the facts, once the replay is restored."""
-        self._voted = {prompt: Voted(body["kept"], dict(body["since"])) for prompt, body in voted.items()}
+        self._voted = {prompt: Voted(body["kept"]) for prompt, body in voted.items()}
+        for body in firsts:
+            self._voted.setdefault(body["prompt"], Voted()).since[body["voter"]] = body["window"]
         self._restore_budgets()
         self._queue(self._voted)
 

@@ -167,7 +167,8 @@ class RunStore:
             try:
                 with db:
                     for table, some in ids.items():
-                        db.executemany(f"DELETE FROM {known(table)} WHERE id = ?", [(id,) for id in some])
+                        name = table if table == "facts" else known(table)
+                        db.executemany(f"DELETE FROM {name} WHERE id = ?", [(id,) for id in some])
             except sqlite3.Error as error:
                 raise self._refusal(error) from None
             return db.total_changes - before

@@ -59,6 +59,7 @@ class PolicyReplica:
         self._namespace = namespace
         self._modes = modes
         self._keys = keys
+        self._parts: dict[str, Any] = {}
         self._meter = Metrics([RaySink()])
         self._feedback = Gather(lambda said: self._ask("desk", "feedback", said))
         self._gateway: Gateway | None = None
@@ -185,10 +186,13 @@ class PolicyReplica:
 
     async def _ask(self, part: str, method: str, *arguments: Any) -> Any:
         try:
-            return await getattr(ray.get_actor(part, self._namespace), method).remote(*arguments)
+            if part not in self._parts:  # it is the same one when it was started again
+                self._parts[part] = ray.get_actor(part, self._namespace)
+            return await getattr(self._parts[part], method).remote(*arguments)
         except RatchetError as error:
             raise getattr(error, "cause", error) from None  # without the stack of the part that raised it
         except (ValueError, RayError) as error:
+            self._parts.pop(part, None)
             raise Unavailable(f"the {part} is not up ({type(error).__name__}); try again in a moment") from None
 
     def _check_up_to_date(self) -> None:

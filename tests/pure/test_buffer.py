@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from actors.buffer import Buffer
 from actors.lineage import PARENT_REJECTED
 from actors.recollect import COUNTS, recollect
+from actors.voting import SETTLE_S
 from core.clock import ManualClock
 from core.codec import decode, decode_batch, encode_batch, pack_ids
 from core.config import LearningConfig, MethodConfig, VotesConfig
@@ -644,6 +645,24 @@ async def test_a_vote_while_its_prompt_is_settled_again_makes_it_settled_once_mo
     assert await buffer.resettle(0.0) is None
     await buffer.resettled(encode_batch([await settle_again(METHOD, work, ScriptedPolicy())]))
     assert decode(Resettle, await buffer.resettle(0.0) or b"").revision == 2
+
+
+async def test_a_prompt_with_many_votes_is_settled_again_when_they_have_grown_or_after_a_while(tmp_path: Path) -> None:
+    clock = ManualClock(1.0)
+    buffer = await started(tmp_path, FlakyStore(tmp_path), clock)
+    await explored_by_lmsi(buffer, 1)
+    await vote(buffer, *(cast(f"v{i}", "5", f"voter {i}") for i in range(16)))
+    await settle_again_all(buffer)
+    await vote(buffer, cast("one more", "5", "ann"))
+    assert await buffer.resettle(0.0) is None, "one in 16"
+    await vote(buffer, cast("two more", "5", "bob"))
+    assert decode(Resettle, await buffer.resettle(0.0) or b"").revision == 18
+    buffer = await started(tmp_path, FlakyStore(tmp_path), clock)
+    await settle_again_all(buffer)
+    await vote(buffer, cast("and one", "5", "eve"))
+    assert await buffer.resettle(0.0) is None
+    clock.advance(SETTLE_S)
+    assert decode(Resettle, await buffer.resettle(0.0) or b"").revision == 19
 
 
 async def test_what_cannot_be_settled_again_or_is_too_old_asks_for_nothing_more(tmp_path: Path) -> None:

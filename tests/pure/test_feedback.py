@@ -17,6 +17,7 @@ from actors.desk import redactor
 from actors.export_data import export
 from actors.local import LocalSystem, ScriptedRoom
 from actors.trace import trace, voters
+from actors.voting import FIRST
 from core import config as configuration
 from core.codec import encode_batch
 from core.config import Config
@@ -389,6 +390,7 @@ async def test_what_came_from_a_voter_is_forgotten_and_its_versions_are_named(tm
         reader = RunReader(tmp_path)
         assert reader.get("responses", Response, "r1") is None and reader.get("responses", Response, "r2") is not None
         assert (await system.desk.page("shop", 0, 10))["data"] == []
+        assert {body["voter"] for body in reader.facts(FIRST).values()} == {"eve"}
         async with asyncio.timeout(20):
             while (outcome := RunReader(tmp_path).outcome(explored["place"])) is None or outcome.revision != 1:
                 await asyncio.sleep(0.05)
