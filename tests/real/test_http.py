@@ -1,11 +1,13 @@
 """The service as people use it, with keys: by the official client, by plain HTTP, and from the vote to the version."""
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -22,6 +24,9 @@ from tests.real.conftest import Run
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 SHOP, BANK, ROOT = (f"rk-{name}-{'x' * 32}" for name in ("shop", "bank", "root"))
 QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have?"
+QUEUE = 24
+METRICS_S = 5.0
+"""Ray's agents report every two seconds."""
 CHAT = [{"role": "user", "content": QUESTION}]
 
 
@@ -29,7 +34,12 @@ CHAT = [{"role": "user", "content": QUESTION}]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ENVIRONMENT, f"shop user {SHOP}\nbank user {BANK}\nroot admin {ROOT}")
-        run = Run(tmp_path_factory.mktemp("http"), "report.questions=null", "learning.groups_per_window=96")
+        run = Run(
+            tmp_path_factory.mktemp("http"),
+            "report.questions=null",
+            "learning.groups_per_window=96",
+            f"serve.access.max_queue={QUEUE}",
+        )
     try:
         assert run.url
         yield run
@@ -82,6 +92,35 @@ def test_the_official_client_is_answered_whole_streamed_and_by_several_choices(r
         assert pinned.headers["x-policy-version"] == "0"
 
 
+def test_an_answer_keeps_the_format_that_was_asked_for(run: Run) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"apples": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["apples"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "count", "schema": schema, "strict": True}}
+    with client(run) as shop:
+        reply = shop.chat.completions.create(model="policy", messages=CHAT, response_format=form, max_tokens=60)  # type: ignore[call-overload]
+        assert json.loads(reply.choices[0].message.content or "")["apples"] in range(100)
+        with pytest.raises(openai.BadRequestError):
+            broken = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
+            shop.chat.completions.create(model="policy", messages=CHAT, response_format=broken)  # type: ignore[call-overload]
+
+
+def test_a_tool_that_is_asked_for_by_name_is_called(run: Run) -> None:
+    parameters = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+    tool = {"type": "function", "function": {"name": "tell", "parameters": parameters}}
+    about = {"model": "policy", "messages": CHAT, "tools": [tool], "max_tokens": 60}
+    with client(run) as shop:
+        named = {"type": "function", "function": {"name": "tell"}}
+        reply = shop.chat.completions.create(**about, tool_choice=named)  # type: ignore[call-overload]
+        (call,) = reply.choices[0].message.tool_calls
+        assert call.function.name == "tell" and isinstance(json.loads(call.function.arguments)["sum"], int)
+        with pytest.raises(openai.BadRequestError, match="auto"):
+            shop.chat.completions.create(**about, tool_choice="auto")  # type: ignore[call-overload]
+
+
 def test_a_mode_answers_with_its_share_and_counts_what_it_hides(run: Run) -> None:
     with client(run) as shop:
         raw = shop.chat.completions.with_raw_response.create(model="policy:vote", messages=CHAT)  # type: ignore[arg-type]
@@ -120,6 +159,55 @@ def test_limits_are_named(http: Callable[..., httpx.Response]) -> None:
     assert many.status_code == 400 and many.json()["error"]["param"] == "n"
     long = http("POST", "/v1/chat/completions", content=b"x" * (2**22 + 1))
     assert long.status_code == 413
+
+
+def test_more_requests_than_the_queue_holds_are_asked_to_come_again(run: Run) -> None:
+    body = {"model": "policy", "messages": CHAT, "max_tokens": 200, "ignore_eos": True}
+
+    async def ask_all() -> list[httpx.Response]:
+        headers = {"authorization": f"Bearer {SHOP}"}
+        limits = httpx.Limits(max_connections=3 * QUEUE)
+        async with httpx.AsyncClient(timeout=120, trust_env=False, headers=headers, limits=limits) as shop:
+            url = f"{run.url}/v1/chat/completions"
+            return await asyncio.gather(*(shop.post(url, json=body) for _ in range(2 * QUEUE)))
+
+    replies = asyncio.run(ask_all())
+    refused = [reply for reply in replies if reply.status_code != 200]
+    assert len(replies) - len(refused) >= QUEUE
+    assert refused and {reply.status_code for reply in refused} == {429}
+    assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+    assert refused[0].json()["error"]["type"] == "rate_limit_error"
+
+
+def test_one_key_never_finds_what_another_left_in_the_prefix_cache(
+    run: Run, http: Callable[..., httpx.Response]
+) -> None:
+    def hits() -> float:
+        """Once the metrics have come to rest."""
+        before = -1.0
+        while True:
+            time.sleep(METRICS_S)
+            lines = [line for line in http("GET", "/metrics").text.splitlines() if not line.startswith("#")]
+            now = sum(float(line.rsplit(" ", 1)[1]) for line in lines if "prefix_cache_hits" in line.split("{")[0])
+            if now == before:
+                return now
+            before = now
+
+    def ask(key: str) -> None:
+        body = {"model": "policy", "messages": [{"role": "user", "content": story}], "max_tokens": 4}
+        assert http("POST", "/v1/chat/completions", key=key, json=body).status_code == 200
+
+    story = f"{uuid.uuid4().hex} " + QUESTION * 8
+    assert http("POST", "/admin/pause", json={"argument": "test"}).status_code == 200
+    try:
+        ask(SHOP)
+        start = hits()
+        ask(BANK)
+        assert hits() == start
+        ask(SHOP)
+        assert hits() > start
+    finally:
+        assert http("POST", "/admin/resume", json={}).status_code == 200
 
 
 def test_a_vote_is_durable_owned_and_leads_to_the_version_that_learned_from_it(
