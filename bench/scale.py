@@ -1,0 +1,175 @@
+"""How far does the pipeline carry: samples a second by collectors and replicas, and a version proven on 64 replicas?
+
+Engines are simulated (`bench/_simulated.py`): a replica has 64 seats and an answer takes `--latency` seconds, so that
+one gives 64 / latency samples a second at most and a collector asks for `collect.in_flight` prompts of 8. All else is
+real: leases, explore and vote, delivery, SQLite with a sync before each acknowledgement, windows, versions. A sample is
+1 kB of text and token ids; it counts when it is on disk.
+
+    by_collectors     1, 4, 16, 64 of them at 16 replicas      samples_per_s, CPU-seconds by part, memory_mb
+    by_replicas       1, 4, 16 at 16 collectors                the same
+    by_serve          4 replicas behind Ray Serve, 4 collectors, beside the same as plain actors
+    pipeline          engines that answer at once: what the pipeline itself carries on this machine
+    version_live_on_64_s   from `published` until every one of 64 replicas has proven it, and it is served
+
+The floor: `pipeline` at least 5,000 samples/s on two cores.
+"""
+
+import argparse
+import asyncio
+import shutil
+import statistics
+import sys
+import time
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from actors.lifecycle import Lifecycle
+from bench._simulated import SimulatedSystem
+from core.config import Config, load
+from core.store import RunReader
+
+SETTINGS = (
+    "gate.enabled=false",
+    "report.questions=null",
+    "learning.plateau=null",
+    "learning.groups_per_window=1024",
+    "learning.max_lag=7",
+    "run.retention.windows=1",
+    "run.retention.versions=2",
+)
+WARM_S = 3.0
+Point = dict[str, Any]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--latency", type=float, default=0.25, help="seconds that an engine takes for a prompt")
+    parser.add_argument("--seconds", type=float, default=10.0, help="that each point is measured")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-scale"))
+    parser.add_argument("--only", choices=("collectors", "replicas", "serve", "pipeline", "live"))
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    collectors, replicas, many = ((1, 2), (1, 2), 4) if options.quick else ((1, 4, 16, 64), (1, 4, 16), 64)
+    seconds, latency = (3.0 if options.quick else options.seconds), options.latency
+    most = replicas[-1]
+
+    def point(name: str, c: int, r: int, latency: float, **more: Any) -> Point:
+        found = asyncio.run(measure(options.out / name, c, r, latency, seconds, **more))
+        print(f"{name}: {found}", file=sys.stderr, flush=True)
+        return found
+
+    wanted = {
+        "collectors": lambda: {"by_collectors": {c: point(f"c{c}", c, most, latency) for c in collectors}},
+        "replicas": lambda: {"by_replicas": {r: point(f"r{r}", collectors[-2], r, latency) for r in replicas}},
+        "serve": lambda: {
+            "by_serve": {
+                "plain": point("plain", 4, 4, latency),
+                "serve": point("serve", 4, 4, latency, by_serve=True),
+            }
+        },
+        "pipeline": lambda: {"pipeline": point("pipeline", 4, 4, 0.0)},
+        "live": lambda: live(options.out / "live", many, 2 if options.quick else 6),
+    }
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        num_cpus=256,  # actors here ask for hundredths of one
+        object_store_memory=200 * 2**20,
+        _system_config={"task_events_report_interval_ms": 0},
+    )
+    try:
+        found: dict[str, Any] = {}
+        for name, measured in wanted.items():
+            if options.only in (None, name):
+                found |= measured()
+    finally:
+        ray.shutdown()
+    if "pipeline" in found:
+        found["samples_per_s"] = found["pipeline"]["samples_per_s"]
+    return found
+
+
+def live(folder: Path, replicas: int, versions: int) -> dict[str, Any]:
+    took_s = sorted(asyncio.run(_live(folder, replicas, versions)))
+    told = {"replicas": replicas, "median": round(statistics.median(took_s), 2), "max": round(took_s[-1], 2)}
+    return {"version_live_on_64_s" if replicas == 64 else "version_live_s": {**told, "versions": len(took_s)}}
+
+
+def simulated(folder: Path, collectors: int, replicas: int, latency_s: float, **more: Any) -> SimulatedSystem:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    settings = (*SETTINGS, f"collect.collectors={collectors}", f"serve.replicas={replicas}")
+    config: Config = load("configs/tiny.yaml", [*settings, f"run.dir={folder}"])
+    return SimulatedSystem(config, folder, latency_s, **more)
+
+
+async def measure(
+    folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, by_serve: bool = False
+) -> Point:
+    system = simulated(folder, collectors, replicas, latency_s, by_serve=by_serve)
+    lifecycle = Lifecycle(system, 600, 60, 60)
+    try:
+        await lifecycle.start()
+        await lifecycle.learn()
+        await asyncio.sleep(WARM_S)
+        before, cpu, at = await delivered(system), processor_s(), time.monotonic()
+        await asyncio.sleep(seconds)
+        after, spent, took_s = await delivered(system), processor_s(), time.monotonic() - at
+        memory_mb = round(sum(p.memory_full_info().pss for p in family()) / 2**20)
+    finally:
+        await lifecycle.stop()
+    samples = (after - before) * system.config.method.sampler.n
+    parts = {title: round((spent[title] - cpu.get(title, 0.0)) / took_s, 2) for title in spent}
+    return {
+        "samples_per_s": round(samples / took_s, 1),
+        "processors": {title: share for title, share in sorted(parts.items()) if share >= 0.02},
+        "memory_mb": memory_mb,
+    }
+
+
+async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
+    """Seconds from published to proven by every replica, of the first versions."""
+    system = simulated(folder, 2, replicas, 0.0)
+    lifecycle = Lifecycle(system, 600, 60, 60)
+    try:
+        await lifecycle.start()
+        await lifecycle.learn()
+        while True:
+            with closing(RunReader(folder)) as reader:
+                at = {
+                    kind: {event.detail["version"]: event.at for event in reader.events(kind)}
+                    for kind in ("published", "proven")
+                }
+            if len(at["proven"]) >= versions:
+                return [at["proven"][version] - at["published"][version] for version in sorted(at["proven"])]
+            await asyncio.sleep(1.0)
+    finally:
+        await lifecycle.stop()
+
+
+async def delivered(system: SimulatedSystem) -> int:
+    """Prompts whose samples are on disk."""
+    status = await system.peer("buffer").call("status")
+    return int(status["accepted"] + status["filtered"])
+
+
+def processor_s() -> dict[str, float]:
+    """CPU-seconds so far of all processes below this one, by what they are."""
+    spent: dict[str, float] = defaultdict(float)
+    for process in family():
+        try:
+            title = (process.cmdline() or [process.name()])[0].rsplit("/", 1)[-1].split(".")[0]
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        spent[title] += times.user + times.system
+    return spent
+
+
+def family() -> list[psutil.Process]:
+    return [psutil.Process(), *psutil.Process().children(recursive=True)]
