@@ -60,3 +60,52 @@ def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) 
     assert found["collector_tokens_per_s"] > 0  # it did learn
     assert found["ttft_idle_ms_p50"] > 0 and found["ttft_loaded_ms_p50"] <= found["ttft_loaded_ms_p99"]
     assert found["decode_step_ms"] > 0
+
+
+def test_nothing_is_lost_when_processes_are_killed(tmp_path: object) -> None:
+    found = bench("crash", "--out", str(tmp_path))
+    assert found["kills"] == 4 and found["votes_acknowledged"] > 0 and found["samples_acknowledged"] > 0
+    assert (found["lost"], found["duplicated"], found["unpromoted_answers"]) == (0, 0, 0)
+
+
+def test_a_replica_killed_in_a_swap_leaves_nothing_mixed(tmp_path: object) -> None:
+    found = bench("swap-kill")
+    assert found["kills"] > 0 and found["requests"] > 10
+    assert (found["truncated"], found["mixed"], found["unproven"]) == (0, 0, 0)
+
+
+def test_everything_at_once_makes_no_errors(tmp_path: object) -> None:
+    found = bench("soak", "--out", str(tmp_path))
+    assert found["requests"] > 0 and found["rss_mb"] > 0
+    assert found["errors"] == 0, (found["failed_requests"], found["error_events"])
+
+
+def test_votes_by_the_thousand_are_all_on_disk_once(tmp_path: object) -> None:
+    found = bench("votes", "--out", str(tmp_path))
+    assert found["sent"] > 5000 and found["durable"] == found["sent"] and found["doubled"] == 0
+    assert found["single_votes_per_s"] > 0 and found["collector_tokens_meanwhile"] > 0
+
+
+def test_a_recipe_that_ruins_the_model_is_set_against_the_gate(tmp_path: object) -> None:
+    found = bench("collapse", "--out", str(tmp_path))
+    assert set(found["recipes"]["ttrl"]) == {"off", "anchors"}
+    assert found["worst_drop_gated"]["ttrl"] <= 0.1  # of 240 questions; the full drill asks 600 and five seeds
+
+
+def test_liars_are_set_against_honest_voters(tmp_path: object) -> None:
+    found = bench("poison", "--out", str(tmp_path))
+    assert {"accuracy_guarded", "accuracy_unguarded", "accuracy_clean"} <= found.keys()
+
+
+def test_a_serving_mode_is_set_against_one_answer(tmp_path: object) -> None:
+    found = bench("modes", "--out", str(tmp_path))
+    assert found["greedy"]["gain"] == 0
+    assert found["policy:vote"]["tokens_per_answer"] > 4 * found["greedy"]["tokens_per_answer"]
+    assert found["policy:vote"]["accuracy"] > 0
+
+
+def test_the_pipeline_is_carried_by_simulated_engines(tmp_path: object) -> None:
+    found = bench("scale", "--out", str(tmp_path))
+    points = [*found["by_collectors"].values(), *found["by_replicas"].values(), *found["by_serve"].values()]
+    assert min(point["samples_per_s"] for point in [*points, found["pipeline"]]) > 0
+    assert found["version_live_s"]["replicas"] == 4 and found["version_live_s"]["median"] > 0
