@@ -61,8 +61,9 @@ def own_routes(names: Callable[[], list[str]], control: Control, access: AccessC
     async def feedback(request: Request) -> Response:
         caller = request.scope["caller"]
         said = parse(parse_json(await read_body(request.receive, access.max_body_bytes)))
-        if len(said) == 1 and (id := header(request.scope, ONCE)):
-            said[0].setdefault("id", id)
+        if id := header(request.scope, ONCE):
+            for place, each in enumerate(said):
+                each.setdefault("id", f"{id}-{place}")
         try:
             return JSONResponse({"results": await control.feedback(said, caller.key, caller.role == "admin")})
         except RatchetError as error:
