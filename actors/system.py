@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from actors.abroad import Abroad
 from actors.buffer import Buffer
 from actors.calls import RayPeer
 from actors.collector import Collector
@@ -29,6 +30,7 @@ from serve.client import ServedPolicy
 from serve.gateway import free_ports
 from serve.keys import Keys
 from serve.telemetry import RaySink
+from serve.travel import Travel
 from training.room import Room
 
 PROOF_PROMPTS = 24
@@ -109,6 +111,7 @@ class RaySystem:
             backoff=config.learning.backoff,
             ends=config.run.versions is not None,
             keep=config.run.retention.versions,
+            travel=Travel(self.namespace),
         )
 
     def open_gateway(self) -> None:
@@ -127,7 +130,10 @@ class RaySystem:
             "buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics(), config.method.votes
         )
         self._host("desk", Desk, run_dir, store, buffer, config, _metrics())
-        self._host("trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics())
+        abroad = Abroad(Travel(self.namespace), versions, keep=config.learning.max_lag + 2)
+        self._host(
+            "trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics(), abroad=abroad
+        )
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, buffer, config, policy)
         asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}

@@ -4,8 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
+from actors.abroad import Abroad, AtHome
 from actors.calls import Peer
 from core.clock import Clock, Pulse, SystemClock
 from core.codec import decode, encode
@@ -25,6 +27,9 @@ LOOK_S = 0.5
 
 class Room(Protocol):
     """Where a window becomes a version on disk: training.room in earnest, a scripted one in tests. All calls block."""
+
+    run_dir: Path
+    """What versions are written below; set before `open`."""
 
     def open(self) -> Published:
         """Load the model; returns the base, described on disk."""
@@ -54,7 +59,10 @@ class Trainer:
         cpu_share: float,
         metrics: Metrics,
         clock: Clock | None = None,
+        abroad: Abroad | AtHome | None = None,
     ) -> None:
+        """`abroad`: for a trainer that may be on another node than the run directory."""
+        self._abroad = abroad or AtHome()
         self._room = room
         self._store = store
         self._buffer = buffer
@@ -69,13 +77,15 @@ class Trainer:
 
     async def start(self) -> None:
         """Load the model, which takes seconds, and say what the base is, for which the replicas wait."""
+        await self._abroad.settle(self._room)
         base = await asyncio.to_thread(self._room.open)
-        await self._versions.call("found", encode(base))
+        await self._versions.call("found", encode(base), self._abroad.node)
 
     async def run(self) -> None:
         while True:
             window = await self._draw()
             parent = decode(Published, await self._versions.call("parent"))
+            await self._abroad.fetch({parent.ref.version, *(each.policy.version for each in window.reinforce)})
             if parent.ref != self._at:
                 self._pulse.moved()
                 await asyncio.to_thread(self._room.return_to, parent)
@@ -89,7 +99,8 @@ class Trainer:
                 await self._wait_for_resume(str(error))
                 continue
             self._phase = "publishing"
-            await self._versions.call("propose", encode(published))
+            await self._versions.call("propose", encode(published), self._abroad.node)
+            await self._abroad.tidy()
             await self._buffer.call("published", published.ref.version)
             self._at = published.ref
 

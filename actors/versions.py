@@ -21,6 +21,7 @@ from core.errors import Overdue, Unavailable, VersionError
 from core.messages import Decision, PolicyRef, Published, ReplicaReport
 from core.metrics import Metrics
 from core.store import Record, RunReader, event, fact, here, message
+from serve.travel import Travel
 from training.gate import GateLedger
 
 log = logging.getLogger("ratchet.versions")
@@ -42,9 +43,10 @@ class Versions:
         backoff: BackoffConfig | None = None,
         ends: bool = False,
         keep: int | None = None,
+        travel: Travel | None = None,
     ) -> None:
         """`ends`: the run stops by itself after so many candidates, so learning is never paused for good. `keep`:
-        run.retention.versions."""
+        run.retention.versions. `travel`: how a version gets here that was written on another node."""
         self._run_dir = Path(run_dir)
         self._lineage = Lineage()
         self._desired = self._lineage.slots()
@@ -66,6 +68,8 @@ class Versions:
         self._untold: list[Settled] = []
         """What the buffer has yet to hear."""
         self._one_write = asyncio.Lock()
+        self._travel = travel
+        self._one_arrival = asyncio.Lock()
         self._started = False
 
     async def start(self) -> None:
@@ -104,10 +108,14 @@ class Versions:
 
     # --- replicas ---
 
-    async def found(self, base: bytes) -> None:
-        """The trainer has written down what the base is; replicas wait for it."""
+    async def node(self) -> str:
+        """Where the run directory lies; empty without Ray."""
+        return self._travel.node if self._travel is not None else ""
+
+    async def found(self, base: bytes, node: str = "") -> None:
+        """The trainer has written down, on its node, what the base is; replicas wait for it."""
         self._check_started()
-        self._lineage.base = decode(Published, base)
+        self._lineage.base = await self._at_home(decode(Published, base), node)
         await self._keep([fact("base", self._lineage.base.model_dump(mode="json"))])
 
     async def base(self, wait_s: float) -> bytes:
@@ -183,10 +191,23 @@ class Versions:
         await self._keep([])
         return ref
 
-    async def propose(self, published: bytes) -> None:
-        """A new version stands on disk. Proposing it again changes nothing."""
+    async def described(self, version: int) -> bytes | None:
+        """A version by its number, and where its folder lies; None when it is not known, or pruned."""
+        self._check_started()
+        if version == 0:
+            return encode(self._lineage.base) if self._lineage.base is not None else None
+        if version not in self._lineage.published or self._folders.is_pruned(version):
+            return None
+        return encode(self._lineage.published[version])
+
+    async def propose(self, published: bytes, node: str = "") -> None:
+        """A new version stands on the disk of its trainer's node. Proposing it again changes nothing.
+
+        Raises: Unavailable when it cannot be brought here now; StorageFull; ArtifactError when it is damaged there."""
         self._check_started()
         body = decode(Published, published)
+        if body.ref.version not in self._lineage.published:
+            body = await self._at_home(body, node)
         if body.ref.version in self._lineage.published:
             return await self._settle([], [])  # also what an earlier try owes
         settled = self._lineage.propose(body)
@@ -358,6 +379,14 @@ class Versions:
     def _check_started(self) -> None:
         if not self._started:
             raise Unavailable("the versions actor is not started yet; try again")
+
+    async def _at_home(self, published: Published, node: str) -> Published:
+        """The version as it lies in the run directory, on disk before anybody is told of it."""
+        if self._travel is None or not node or node == self._travel.node:
+            return published
+        to = (self._run_dir / "versions" / Path(published.path).name).absolute()
+        async with self._one_arrival:
+            return await self._travel.bring(published, node, to)
 
     async def _prune_for_ever(self) -> None:
         """Remove the folders of versions that nobody can need, whenever something was decided."""

@@ -31,8 +31,9 @@ def appearing(path: Path, manifest: dict[str, Any]) -> Generator[Path]:
 
 
 @contextmanager
-def whole(path: Path) -> Generator[Path]:
-    """`appearing` without a manifest."""
+def whole(path: Path, synced: bool = True) -> Generator[Path]:
+    """`appearing` without a manifest. `synced=False` for a copy that can be made again: it outlives this process, and
+    may not outlive the machine."""
     if path.exists():
         raise ArtifactError(f"{path} exists already; a version or checkpoint is never written twice")
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -40,9 +41,11 @@ def whole(path: Path) -> Generator[Path]:
         make_folder(path.parent)
         aside.mkdir()
         yield aside
-        _sync_tree(aside)
+        if synced:
+            _sync_tree(aside)
         os.rename(aside, path)
-        sync(path.parent)
+        if synced:
+            sync(path.parent)
     except Exception as error:
         if says_full(error):
             raise StorageFull(f"no room on the disk for {path} ({error}); nothing of it was kept; free some") from None

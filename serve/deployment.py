@@ -34,6 +34,7 @@ from serve.reconcile import Prover, Reconciler
 from serve.routes import BACKGROUND_PRIORITY, USER_PRIORITY, Gateway
 from serve.seats import Seats
 from serve.telemetry import RaySink, scrape
+from serve.travel import Travel
 
 log = logging.getLogger("ratchet.replica")
 POLL_S = 2.0
@@ -65,6 +66,8 @@ class PolicyReplica:
         self._gateway: Gateway | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0
+        self._travel = Travel(namespace)
+        self._wanted_here: tuple[Published, ...] = ()
         self._seats = Seats(serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock())
         self._engine = Engine(
             config.model,
@@ -77,7 +80,7 @@ class PolicyReplica:
         await self._engine.start()
         self._versions = await self._find_versions(config.run.start_timeout_s)
         name = f"{rayserve.get_replica_context().replica_tag}.{os.getpid()}"
-        self._reconciler = Reconciler(name, pool, self._engine, Prover(self._engine, self._base))
+        self._reconciler = Reconciler(name, pool, self._engine, Prover(self._engine, self._base), self._located)
         await self._reach(decode(Slots, await self._versions.desired.remote(-1, 0.0)))
         self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
@@ -211,7 +214,11 @@ class PolicyReplica:
 
     async def _base(self) -> Published:
         """What the trainer wrote down of version 0. Raises: Overdue when it has not."""
-        return decode(Published, await self._versions.base.remote(self._config.run.start_timeout_s))
+        base = decode(Published, await self._versions.base.remote(self._config.run.start_timeout_s))
+        return await self._located(base)
+
+    async def _located(self, published: Published) -> Published:
+        return await self._travel.here(published, lambda: self._ask("versions", "node"), self._wanted_here)
 
     async def _find_versions(self, patience_s: float) -> Any:
         """The versions actor, which may still be on its way up. Raises: Overdue."""
@@ -238,6 +245,7 @@ class PolicyReplica:
     async def _reach(self, slots: Slots) -> None:
         """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""
         started = time.monotonic()
+        self._wanted_here = slots.loaded
         before = self._reconciler.report()
         report = await self._applied(slots)
         self._wanted = slots.serve

@@ -71,8 +71,17 @@ class Prover:
 class Reconciler:
     """Moves one replica from what it holds to what is desired."""
 
-    def __init__(self, replica: str, pool: Pool, engine: Engine, prover: Prover) -> None:
+    def __init__(
+        self,
+        replica: str,
+        pool: Pool,
+        engine: Engine,
+        prover: Prover,
+        locate: Callable[[Published], Awaitable[Published]] | None = None,
+    ) -> None:
+        """`locate`: the version with a path that this node can open, where its own may be another node's."""
         self.replica = replica
+        self._locate = locate
         self.pool: Pool = pool
         self._engine = engine
         self._prover = prover
@@ -133,8 +142,9 @@ class Reconciler:
     async def _stage(self, published: Published) -> None:
         await self._prover.ready()
         try:
-            await self._engine.stage(published)
-            await self._prover.prove(published)
+            there = published if self._locate is None else await self._locate(published)
+            await self._engine.stage(there)
+            await self._prover.prove(there)
         except (Unavailable, VersionError) as error:  # no place yet, or no engine: says nothing about the version
             log.info("%s is not staged yet: %s", published.ref, error)
         except (RatchetError, OSError, ValueError, RuntimeError) as error:

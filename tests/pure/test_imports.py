@@ -17,7 +17,7 @@ MAY_IMPORT = {
 }
 OURS = {*MAY_IMPORT, "bench", "models", "tests"}
 ONLY_IN = {
-    "ray": ("actors/*", "serve/deployment.py", "serve/client.py", "serve/app.py", "serve/telemetry.py"),
+    "ray": ("actors/*", *(f"serve/{file}.py" for file in ("deployment", "client", "app", "telemetry", "travel"))),
     "torch": ("training/*", "serve/engine*.py"),
     "vllm": ("serve/engine*.py",),
 }
