@@ -1,7 +1,7 @@
 """Replicas that reach a desired state, and updates that are broken in every way: all end on the same old version."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from actors.versions import Versions
 from core.artifacts import appearing
 from core.clock import ManualClock
 from core.codec import decode, encode, pack_floats, pack_ids
-from core.errors import ArtifactError, VersionError
+from core.errors import ArtifactError, Unavailable, VersionError
 from core.messages import BASE, Decision, PolicyRef, Published, Slots
 from core.metrics import Metrics
 from core.proof import Proof
@@ -221,3 +221,42 @@ async def test_a_served_version_that_no_replica_can_prove_any_more_is_rolled_bac
     (event,) = RunReader(tmp_path).events("rolled_back")
     assert (event.detail["version"], event.detail["by"]) == (2, "the replicas")
     assert "damaged" in event.detail["reason"]
+
+
+async def test_a_version_that_is_not_here_yet_is_tried_again_and_staged_from_where_it_lies_then(tmp_path: Path) -> None:
+    tried = 0
+
+    async def locate(version: Published) -> Published:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            raise Unavailable("the node that has it is away")
+        return version.model_copy(update={"path": str(elsewhere)})
+
+    engine = FakeEngine()
+    base, version = published(0, tmp_path), published(1, tmp_path)
+    elsewhere = Path(version.path).rename(tmp_path / "cache")
+    replica = Reconciler("replica-0", "any", engine, Prover(engine, _said(base)), locate)
+    wanted = Slots(epoch=1, explore=version.ref, loaded=(version,))
+    report = await replica.apply(wanted)
+    assert report.proven == (BASE,) and not report.failed
+    report = await replica.apply(wanted)
+    assert report.proven == (BASE, version.ref) and not report.failed
+
+
+async def test_a_version_that_is_damaged_where_it_lies_is_reported(tmp_path: Path) -> None:
+    async def locate(version: Published) -> Published:
+        raise ArtifactError(f"{version.path}/weights has another digest; restore it")
+
+    engine = FakeEngine()
+    replica = Reconciler("replica-0", "any", engine, Prover(engine, _said(published(0, tmp_path))), locate)
+    version = published(1, tmp_path)
+    report = await replica.apply(Slots(epoch=1, explore=version.ref, loaded=(version,)))
+    assert report.proven == (BASE,) and "another digest" in report.failed["policy@v1"]
+
+
+def _said(base: Published) -> Callable[[], Awaitable[Published]]:
+    async def described() -> Published:
+        return base
+
+    return described
