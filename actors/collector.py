@@ -36,6 +36,9 @@ class Collector:
         self._method = recipes.build(config.method)
         self._outbox: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=4 * BATCH)
         self._in_flight = 0
+        self._undelivered = 0
+        self._leasing = False
+        self._leaving = False
         self._room = asyncio.Condition()
         self._explored = 0
         self._resettled = 0
@@ -56,14 +59,21 @@ class Collector:
             while True:
                 async with self._room:
                     await self._room.wait_for(lambda: self._free > 0)
+                self._leasing = True
                 lease = await self._lease(self._free)
-                if lease is None:
-                    continue
-                for place in lease.places:
-                    self._in_flight += 1
-                    tasks.create_task(self._explore(lease, place))
+                if lease is not None:
+                    for place in lease.places:
+                        self._in_flight += 1
+                        self._undelivered += 1
+                        tasks.create_task(self._explore(lease, place))
+                self._leasing = False
 
     async def stop(self) -> None: ...
+
+    async def leave(self) -> bool:
+        """Lease no more. Returns whether all that was leased is delivered, so that this may end."""
+        self._leaving = True
+        return not self._leasing and self._in_flight == 0 and self._undelivered == 0
 
     async def quiet_s(self) -> float:
         """Seconds since its work last moved on; 0 while it has none."""
@@ -80,7 +90,7 @@ class Collector:
 
     @property
     def _free(self) -> int:
-        return self._config.collect.in_flight - self._in_flight
+        return 0 if self._leaving else self._config.collect.in_flight - self._in_flight
 
     async def _lease(self, wanted: int) -> Lease | None:
         asked, token = time.monotonic(), uuid.uuid4().hex
@@ -126,6 +136,7 @@ class Collector:
             while len(batch) < BATCH and not self._outbox.empty():
                 batch.append(self._outbox.get_nowait())
             await self._hand_over("deliver", batch)
+            self._undelivered -= len(batch)
 
     async def _hand_over(self, method: str, batch: Sequence[Outcome]) -> None:
         """Until it is taken, or refused because the lease has expired: then it is explored again."""

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,14 @@ def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
     )
 
 
+def here(config: Config, need: Memory) -> Memory:
+    """Without what has nodes of its own."""
+    cluster = config.cluster
+    if cluster.serving is not None:
+        need = replace(need, engines=0, kv_caches=0)
+    return replace(need, trainer=0) if cluster.training is not None else need
+
+
 def parameters_of(folder: Path) -> int:
     """Counted from the headers of the safetensors files, without reading the weights."""
     total = 0
@@ -203,7 +211,7 @@ def _check_memory(config: Config) -> None:
     if not folder.is_dir() or not any(folder.glob("*.safetensors")):
         return
     shape = _shape(folder / "config.json")
-    need = memory(config, parameters_of(folder), shape)
+    need = here(config, memory(config, parameters_of(folder), shape))
     have = psutil.virtual_memory().available
     if need.total > have and not _has_gpu():
         parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in vars(need).items())

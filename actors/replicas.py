@@ -7,6 +7,9 @@ from core.messages import BASE, PolicyRef, ReplicaReport
 
 FRESH_S = 30.0
 """A replica that has not been heard of for so long does not hold up a promotion."""
+GONE_S = 300.0
+"""One that has not been heard of for so long was removed: until then it counts at the epoch that it reported last, as
+staging a version may take it that long."""
 
 
 class Replicas:
@@ -20,7 +23,9 @@ class Replicas:
         self._listening_since = self._clock.monotonic()
 
     def take(self, report: ReplicaReport) -> None:
-        self._reports[report.replica] = (report, self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._reports = {name: (r, at) for name, (r, at) in self._reports.items() if now - at < GONE_S}
+        self._reports[report.replica] = (report, now)
 
     def why_failed(self, ref: PolicyRef) -> str | None:
         """Why some replica cannot prove it."""

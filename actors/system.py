@@ -16,6 +16,7 @@ from actors.collector import Collector
 from actors.console import Console
 from actors.desk import Desk
 from actors.evaluator import Evaluator
+from actors.placement import gpus, placement
 from actors.store import Store
 from actors.trainer import Trainer
 from actors.versions import Versions
@@ -135,10 +136,20 @@ class RaySystem:
             "trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics(), abroad=abroad
         )
         for index in range(config.collect.collectors):
-            self._host(f"collector-{index}", Collector, buffer, config, policy)
+            self.make_collector(index)
         asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}
         self._host("console", Console, asked, config.report.final, run_dir)
         self._host("evaluator", Evaluator, run_dir, store, versions, config, policy, _metrics())
+
+    def make_collector(self, index: int) -> str:
+        assert self._service is not None, "serve() comes first"
+        name, policy = f"collector-{index}", ServedPolicy(self._service.learning)
+        self._host(name, Collector, self.peer("buffer"), self.config, policy)
+        return name
+
+    def end(self, name: str) -> None:
+        """For good."""
+        ray.kill(self.parts.pop(name))
 
     def disconnect(self) -> None:
         """Take everything down that this run brought up."""
@@ -168,20 +179,15 @@ class RaySystem:
                 num_cpus=0.1 if heavy else 0.02,
                 num_gpus=self._gpus()[1] if heavy else 0,
                 runtime_env={"env_vars": env},
+                **placement(name, self.config.cluster, lambda: ray.get_runtime_context().get_node_id()),
             )
             .remote(*arguments, **settings)
         )
 
     def _gpus(self) -> tuple[float, float]:
-        """What each engine and the trainer ask of Ray: whole GPUs where there are enough, parts of the only one
-        otherwise (the engine takes no more of its memory than `gpu_memory_ratio`). Untested on more than none."""
-        there = ray.cluster_resources().get("GPU", 0)
-        engine = self.config.serve.engine.tensor_parallel
-        if there == 0:
-            return 0, 0
-        if there > engine * self.config.serve.replicas:
-            return engine, 1
-        return 0.7, 0.3
+        """Of each engine and of the trainer."""
+        serve, there = self.config.serve, ray.cluster_resources().get("GPU", 0)
+        return gpus(self.config.cluster, serve.engine.tensor_parallel, serve.replicas, there)
 
     def _room(self) -> Room:
         config = self.config

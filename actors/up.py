@@ -20,6 +20,7 @@ from actors.calls import RayPeer
 from actors.lifecycle import Lifecycle
 from actors.progress import Progress, tokens_by_purpose, versions_table
 from actors.rundir import RunDir
+from actors.scaling import Scaling
 from actors.system import MEASURE_S, RaySystem
 from core.clock import Clock, SystemClock
 from core.config import Config
@@ -116,11 +117,14 @@ async def _until_done(
     sinks = _sinks(config, run.path)
     flush = WhenChanged()
     failed = asyncio.create_task(lifecycle.failed())
-    peers = {name: system.peer(name, STATUS_S) for name in ("console", *_collectors(system))}
+    scaling, peers = Scaling(config, lifecycle), {"console": system.peer("console", STATUS_S)}
     try:
         with Progress(run.path, url, console) as progress:
             while True:
+                there = {name: peers.get(name) or system.peer(name, STATUS_S) for name in _collectors(system)}
+                peers = {"console": peers["console"]} | there
                 status = await _status(peers)
+                await scaling.look(status)
                 progress.show(status)
                 flush(sinks, _snapshot(status))
                 decided = status.get("versions", {}).get("decided", 0)
@@ -134,6 +138,7 @@ async def _until_done(
                     failed.result()
     finally:
         failed.cancel()
+        await scaling.stop()
         for sink in sinks:
             sink.close()
 

@@ -363,6 +363,11 @@ class ServeConfig(Part):
     port: int = Field(default=8000, ge=0, le=65535)
     """0 takes a free one."""
     replicas: int = Field(default=1, ge=1)
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Ray Serve adds replicas up to so many while more requests are under way than `requests_per_replica`, and removes
+    them down to `replicas` when it is quiet. None: always `replicas`."""
+    requests_per_replica: float = Field(default=32, gt=0)
+    """Requests under way, of users and of learning, that one replica is to have on average when replicas scale."""
     engine: EngineConfig = EngineConfig()
     reserve_seats: int = Field(default=8, ge=0)
     """Seats that only users may take."""
@@ -383,12 +388,50 @@ class ServeConfig(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _scales_up(self) -> "ServeConfig":
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(
+                f"serve.max_replicas={self.max_replicas} is less than serve.replicas={self.replicas}, "
+                "which it starts with; raise it, or null for a fixed number"
+            )
+        return self
+
 
 class CollectConfig(Part):
     collectors: int = Field(default=1, ge=1)
+    max_collectors: int | None = Field(default=None, ge=1)
+    """Collectors are added up to so many while replicas have seats to spare, and removed down to `collectors` while
+    what they ask has to wait. None: always `collectors`."""
     in_flight: int = Field(default=24, ge=1)
     """Prompts that one collector has under way at once. They go to the policy in batches that come back whole: three
     times what its seats hold keeps them taken."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> "CollectConfig":
+        if self.max_collectors is not None and self.max_collectors < self.collectors:
+            raise ValueError(
+                f"collect.max_collectors={self.max_collectors} is below collect.collectors={self.collectors}, with "
+                "which it starts; raise it, or null for a fixed number"
+            )
+        return self
+
+
+class ClusterConfig(Part):
+    """Which nodes do what, where there are several (`up --address`). A node offers places by custom resources of Ray,
+    as `ray start --resources '{"serving": 1}'`; each part that has a name here takes one place. Bookkeeping stays with
+    the process that was started, where the run directory is."""
+
+    serving: str | None = None
+    """Resource that each replica takes one of. None: any node with room."""
+    training: str | None = None
+    """Resource that the trainer takes one of. None: any node with room."""
+    collecting: str | None = None
+    """Resource that each collector takes one of. None: any node with room."""
+    replica_gpus: float | None = Field(default=None, ge=0)
+    """GPUs of each replica. None: as there are at the start, which does not see nodes that are yet to come."""
+    trainer_gpus: float | None = Field(default=None, ge=0)
+    """GPUs of the trainer. None: as for `replica_gpus`."""
 
 
 class RetentionConfig(Part):
@@ -436,6 +479,7 @@ class Config(Part):
     report: ReportConfig = ReportConfig()
     serve: ServeConfig = ServeConfig()
     collect: CollectConfig = CollectConfig()
+    cluster: ClusterConfig = ClusterConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="after")

@@ -343,7 +343,8 @@ class ReplicaReport(Message):
     failed: dict[str, str] = Field(default_factory=dict)
     """`policy@vN` -> why its proof failed."""
     counters: dict[str, float] = Field(default_factory=dict)
-    """Since the replica started: tokens_user, users, background, swaps."""
+    """Since the replica started: tokens_user, swaps. Now: users, and of the seats background, background_waiting,
+    background_limit."""
 
 
 class Evidence(Message):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import serve.gateway  # noqa: F401  # isort: skip  # first: Ray reads its settings when ray.serve is imported
 
@@ -9,7 +10,7 @@ from ray import serve as rayserve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
-from core.config import Config, Full
+from core.config import Config, Full, ServeConfig
 from core.messages import Pool
 from core.protocols import Mode
 from serve.deployment import PolicyReplica
@@ -57,6 +58,19 @@ def undeploy() -> None:
         rayserve.delete(name)
 
 
+def _count(serve: ServeConfig, replicas: int, fixed: bool) -> dict[str, Any]:
+    """How many replicas Ray Serve keeps."""
+    if fixed or serve.max_replicas is None:
+        return {"num_replicas": replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": replicas,
+            "max_replicas": serve.max_replicas,
+            "target_ongoing_requests": serve.requests_per_replica,
+        }
+    }
+
+
 def _run(
     config: Config,
     pool: Pool,
@@ -71,7 +85,7 @@ def _run(
     deployment = rayserve.deployment(
         PolicyReplica,
         name=name,
-        num_replicas=replicas,
+        **_count(config.serve, replicas, fixed=pool == "shadow"),
         max_ongoing_requests=10_000,
         health_check_period_s=5,
         graceful_shutdown_wait_loop_s=1,
@@ -79,6 +93,7 @@ def _run(
         ray_actor_options={
             "num_cpus": 0.1,
             "num_gpus": gpus,
+            "resources": {config.cluster.serving: 1} if config.cluster.serving is not None else {},
             "runtime_env": {"env_vars": environment(config.model, config.serve.engine, gpu=gpus > 0)},
         },
     )

@@ -264,6 +264,8 @@ class PolicyReplica:
             "tokens_user": self._gateway_tokens(),
             "users": self._seats.users,
             "background": self._seats.background_held,
+            "background_waiting": self._seats.background_waiting,
+            "background_limit": self._seats.limit(),
             "swaps": self._swaps,
             "pause_ms": 1e3 * self._engine.pauses_s[-1] if self._engine.pauses_s else 0.0,
         }

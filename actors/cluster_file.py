@@ -1,0 +1,40 @@
+"""`ratchet cluster-file`: cluster.yaml with a documented difference laid over it, for another cloud or one's own
+machines."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.errors import ConfigError
+
+BASE = Path("cluster.yaml")
+
+
+def merged(base: Path, differences: list[Path]) -> dict[str, Any]:
+    """Mappings are merged, everything else is replaced; null takes a key away. Raises: ConfigError."""
+    tree = _read(base)
+    for difference in differences:
+        tree = laid_over(tree, _read(difference))
+    return tree
+
+
+def laid_over(tree: dict[str, Any], difference: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in tree.items() if difference.get(key, "") is not None}
+    for key, value in difference.items():
+        if isinstance(value, dict):
+            there = kept.get(key)
+            kept[key] = laid_over(there if isinstance(there, dict) else {}, value)
+        elif value is not None:
+            kept[key] = value
+    return kept
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} holds {type(tree).__name__}, expected a mapping as in {BASE}")
+    return tree

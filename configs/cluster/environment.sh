@@ -1,0 +1,5 @@
+# What every shell on a node needs: `. ~/ratchet/configs/cluster/environment.sh`; set-up has ~/.bashrc do so, which Ray
+# reads before each of its commands, `ray stop` of `ray down` among them.
+export PATH="${RATCHET_VENV:-$HOME/ratchet/.venv}/bin:$PATH" PYTHONPATH="$HOME/ratchet"
+export RAY_AUTH_MODE=token   # the token is ~/.ray/auth_token, the same on all nodes
+export RAY_USAGE_STATS_ENABLED=0
