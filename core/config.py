@@ -242,8 +242,11 @@ class LearningConfig(Part):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.98, ge=0, lt=1)
     threads: int = Field(default=1, ge=1)
-    """CPU threads of the trainer."""
+    """CPU threads of the trainer; with several devices, of each of its workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(default=1, ge=1)
+    """With more than 1 the model's weights, gradients and optimiser state are sharded over so many workers, each with
+    a device of its own, by FSDP2 (needs the extra `cluster`)."""
     plateau: PlateauConfig | None = PlateauConfig()
     backoff: BackoffConfig = BackoffConfig()
     grpo: GrpoConfig = GrpoConfig()

@@ -32,17 +32,9 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
     On a run directory that has one, it is checked and kept (with its own sequences).
     Raises: ArtifactError when that run was made with another base model, or with no sequence of two tokens."""
     path = version_dir(run_dir, BASE)
-    sweep(path.parent)
-    digest = base_digest(learner)
-    if path.exists():
-        manifest = read_manifest(path)
-        if manifest.get("base_digest") != digest:
-            raise ArtifactError(
-                f"{run_dir} was made with the base model {manifest.get('base_path')!r} (digest "
-                f"{str(manifest.get('base_digest'))[:12]}), model.path={learner.model_config.path!r} has digest "
-                f"{digest[:12]}; use that model, or another run directory"
-            )
-        return _published(manifest, path)
+    digest, there = learner.team.by_first(lambda: _known_base(learner, path))
+    if there is not None:
+        return there
     if not any(len(sequence) > 1 for sequence in sequences):
         raise ArtifactError("the proof needs at least one sequence of two tokens; give some prompts with answers")
     learner.load_base()
@@ -50,9 +42,29 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
     proof = Proof(sequences=tuple(pack_ids(s) for s in sequences), base=scores, parent=scores, version=scores)
     manifest = _manifest(learner, BASE, BASE, 0, {}, {}, proof)
     manifest |= {"fingerprint": digest, "base_digest": digest}
-    with appearing(path, manifest):
-        pass
-    return _published(manifest, path)
+
+    def write() -> Published:
+        with appearing(path, manifest):
+            pass
+        return _published(manifest, path)
+
+    return learner.team.by_first(write)
+
+
+def _known_base(learner: Learner, path: Path) -> tuple[str, Published | None]:
+    """Digest of the base model, and version 0 where the run has one already, which then is of that model."""
+    sweep(path.parent)
+    digest = base_digest(learner)
+    if not path.exists():
+        return digest, None
+    manifest = read_manifest(path)
+    if manifest.get("base_digest") != digest:
+        raise ArtifactError(
+            f"{path.parents[1]} was made with the base model {manifest.get('base_path')!r} (digest "
+            f"{str(manifest.get('base_digest'))[:12]}), model.path={learner.model_config.path!r} has digest "
+            f"{digest[:12]}; use that model, or another run directory"
+        )
+    return digest, _published(manifest, path)
 
 
 def publish(
@@ -70,11 +82,16 @@ def publish(
     )
     path = version_dir(run_dir, ref)
     manifest = _manifest(learner, ref, parent, window, stats, {}, proof)
-    with appearing(path, manifest) as aside:
-        _save(learner, aside)
-        manifest["tensors"] = tensors_of(aside)
-        manifest["fingerprint"] = fingerprint({name: t["digest"] for name, t in manifest["tensors"].items()})
-    return _published(manifest, path)
+    weights = learner.state() if learner.lora is None else learner.weights()
+
+    def write() -> Published:
+        with appearing(path, manifest) as aside:
+            _save(learner, weights, aside)
+            manifest["tensors"] = tensors_of(aside)
+            manifest["fingerprint"] = fingerprint({name: t["digest"] for name, t in manifest["tensors"].items()})
+        return _published(manifest, path)
+
+    return learner.team.by_first(write)
 
 
 def tensors_of(path: Path) -> dict[str, dict[str, Any]]:
@@ -106,13 +123,13 @@ def base_digest(learner: Learner) -> str:
     return fingerprint(files)
 
 
-def _save(learner: Learner, folder: Path) -> None:
+def _save(learner: Learner, weights: dict[str, torch.Tensor], folder: Path) -> None:
     if learner.lora is None:
-        learner.model.save_pretrained(folder)
+        learner.model.save_pretrained(folder, state_dict=weights)
         AutoTokenizer.from_pretrained(learner.model_config.path).save_pretrained(folder)
         return
-    weights = {name: tensor.cpu().contiguous() for name, tensor in learner.weights().items()}
-    save_file(weights, folder / ADAPTER, metadata={"format": "pt"})
+    there = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    save_file(there, folder / ADAPTER, metadata={"format": "pt"})
     learner.model.peft_config["default"].save_pretrained(str(folder))
     file = folder / "adapter_config.json"
     settings = json.loads(file.read_text())

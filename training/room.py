@@ -14,6 +14,7 @@ from core.render import PLAIN_TEMPLATE, render_id
 
 if TYPE_CHECKING:  # a room is described where nobody needs torch, and opened where the trainer runs
     from training.step import Learner
+    from training.team import Team
 
 PROOF_ANSWER_TOKENS = 48
 MISMATCH_EXAMPLES = 64
@@ -31,6 +32,8 @@ class Room:
     objective: str
     proof_prompts: Sequence[Prompt]
     """The base's greedy answers to these are the fixed tokens by which an engine proves that a version arrived."""
+    team: "Team | None" = None
+    """The processes that learn together, each with a room like this; None: only this one."""
     render_id: str = field(init=False)
     _learner: "Learner" = field(init=False)
     _trained: tuple[PolicyRef, dict[str, float]] | None = field(default=None, init=False)
@@ -46,7 +49,7 @@ class Room:
         tokenizer = AutoTokenizer.from_pretrained(self.model.path)
         template = tokenizer.chat_template or PLAIN_TEMPLATE
         self.render_id = render_id(tokenizer.backend_tokenizer.to_str(), template)
-        self._learner = Learner(self.model, self.learning, self.seed, self.render_id, self.objective)
+        self._learner = Learner(self.model, self.learning, self.seed, self.render_id, self.objective, self.team)
         self._learner.load()
         return publish_base(self._learner, self.run_dir, self._proof_sequences(tokenizer, template))
 
@@ -82,7 +85,8 @@ class Room:
             sampled.setdefault(example.policy, []).append(example)
         worst, at = 0.0, parent
         for ref, examples in sampled.items():
-            if (version_dir(self.run_dir, ref) / MANIFEST).is_file():
+            manifest = version_dir(self.run_dir, ref) / MANIFEST
+            if self._learner.team.by_first(manifest.is_file):
                 if ref != at:
                     load_version(self._learner, self.run_dir, ref)
                     at = ref
@@ -108,7 +112,7 @@ class Room:
             ids = tokenizer.apply_chat_template(
                 chat, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
             )
-            with torch.inference_mode():
+            with torch.no_grad():
                 answered = self._learner.model.generate(
                     torch.tensor([ids], device=self._learner.device),
                     attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=self._learner.device),

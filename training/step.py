@@ -1,5 +1,5 @@
 # pyright: basic
-"""The learner: one model, trained on one window at a time. transformers and peft on whatever device there is."""
+"""The learner: one model, trained on one window at a time. transformers and peft on whatever devices there are."""
 
 import math
 import time
@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from core.config import LearningConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ObjectiveError, RatchetError
 from core.messages import Reinforce, Window
-from training.collate import Continued, collate, length, micro_batches, pack_batches
+from training.collate import Continued, collate, length, pack_batches
 from training.objectives import Column, objective
+from training.team import Alone, Team
 
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """Config fields of models that do something to the logits after the head: those take the slow, whole forward."""
@@ -33,6 +35,7 @@ class Diverged(RatchetError, ArithmeticError):
 class Learner:
     """Keeps the weights between windows and nothing else: the optimiser is fresh each window, as measured, so weights
     and the window's number are the whole state. `render_id`: examples rendered otherwise are refused; None: no check.
+    `team`: the processes that learn this model together; None: only this one.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Learner:
         seed: int = 0,
         render_id: str | None = None,
         objective_name: str = "sft",
+        team: Team | None = None,
     ) -> None:
         self.model_config = model
         self.learning = learning
@@ -50,6 +54,9 @@ class Learner:
         self.objective = objective(objective_name)
         self.terms = self.objective.terms(learning)
         self.device = torch.device(_device(learning.device))
+        self.team: Team = team or Alone()
+        self.losses: list[float] = []
+        """Of every step of the newest window (mean nats a token)."""
         self._model: Any = None
         self._base: dict[str, torch.Tensor] = {}
         self._frozen_base: Any = None
@@ -75,10 +82,16 @@ class Learner:
             model = self._read()
             if self.lora is not None:
                 model = self._adapted(model, self.lora)
-        # Dropout, where a model has any, stays off: the engine that sampled had none.
-        self._model = model.to(self.device).eval()
+        self._model = self._placed(model)
         if self.lora is not None:
-            self._base = {name: tensor.clone() for name, tensor in self.weights().items()}
+            self._base = {name: parameter.detach().clone() for name, parameter in self._trainable().items()}
+
+    def _placed(self, model: Any) -> Any:
+        # Dropout, where a model has any, stays off: the engine that sampled had none.
+        core = _core(model.eval())
+        core.logits_at = MethodType(logits_at, core)
+        self.team.place(core, self.device)
+        return model
 
     def _read(self) -> Any:
         """The base model, as it is on disk."""
@@ -129,7 +142,8 @@ class Learner:
         parameters = list(self._trainable().values())
         before = [parameter.detach().clone() for parameter in parameters]
         optimiser = self._optimiser(parameters)
-        losses, norms = [0.0], [0.0]
+        losses, norms = self.losses, [0.0]
+        losses.clear()
         try:
             for step, batch in enumerate(batches):
                 optimiser.param_groups[0]["lr"] = lr_scale * self.rate(step, len(batches))
@@ -157,7 +171,7 @@ class Learner:
             "target_tokens": float(sum(len(e.completion_ids) // 4 for e in examples) * self.learning.epochs),
             "lr_scale": lr_scale,
             "seconds": time.monotonic() - started,
-            "cpu_s": time.process_time() - started_cpu,
+            "cpu_s": self.team.total(time.process_time() - started_cpu),
         }
 
     def rate(self, step: int, steps: int) -> float:
@@ -173,11 +187,12 @@ class Learner:
             return 0.0, 0.0
         optimiser.zero_grad(set_to_none=True)
         loss = 0.0
-        for micro in micro_batches(batch, self.learning.micro_batch_tokens):
+        for micro in self.team.turns(batch, self.learning.micro_batch_tokens):
             part = self.loss(micro) / total
             loss += part.item()
-            part.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.learning.clip_norm).item()
+            self.team.backward(part)
+        loss = self.team.total(loss)
+        norm = self.team.clip(parameters, self.learning.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"loss {loss}, gradient norm {norm} (learning.lr {self.learning.lr}); the weights are as they were "
@@ -203,11 +218,11 @@ class Learner:
         own = self.completion_logprobs(examples)
         return _divergence([_floats(e.logprobs) for e in examples], [own[e.id] for e in examples])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def completion_logprobs(self, examples: Sequence[Continued]) -> dict[str, npt.NDArray[np.float32]]:
         """Example id -> log-probability of every completion token (float32[T], nats) with the weights as they are."""
         found: dict[str, npt.NDArray[np.float32]] = {}
-        for batch in micro_batches(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
+        for batch in self.team.turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
             ids_BT, mask_BT, _ = (tensor.to(self.device) for tensor in collate(batch))
             predicts_BT = mask_BT[:, 1:]
             logprobs_NV = torch.log_softmax(self._logits_at(ids_BT[:, :-1], predicts_BT).float(), dim=-1)
@@ -215,7 +230,7 @@ class Learner:
             ends = np.cumsum([len(example.completion_ids) // 4 for example in batch])
             parts = np.split(logprobs_N, ends[:-1])
             found |= {example.id: part for example, part in zip(batch, parts, strict=True)}
-        return found
+        return self.team.merged(found)
 
     def _look_up(self, examples: Sequence[Continued]) -> dict[str, dict[Column, npt.NDArray[np.float32]]]:
         """Before the first step: example id -> the columns that the objective wants."""
@@ -251,14 +266,14 @@ class Learner:
                 yield
             return
         if self._frozen_base is None:
-            self._frozen_base = self._read().to(self.device).eval().requires_grad_(False)
+            self._frozen_base = self._placed(self._read().requires_grad_(False))
         trained, self._model = self._model, self._frozen_base
         try:
             yield
         finally:
             self._model = trained
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
         """Log-probabilities of tokens 1..T-1 of each sequence (float32[T-1], nats), at temperature 1."""
         scores: list[npt.NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(sequences)
@@ -281,12 +296,7 @@ class Learner:
         return scores
 
     def _logits_at(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
-        """Logits [N, V] at the kept positions, row by row. Right-padded and causal: no attention mask is needed."""
-        model: Any = self.model.get_base_model() if self.lora is not None else self.model
-        if any(getattr(model.config, name, None) not in (None, 1.0) for name in SCALED_HEADS):
-            return model(input_ids=ids_BT, use_cache=False).logits[keep_BT]
-        hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        return model.get_output_embeddings()(hidden_BTD[keep_BT])
+        return _core(self.model).logits_at(ids_BT, keep_BT)
 
     def _optimiser(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         cfg = self.learning
@@ -324,8 +334,14 @@ class Learner:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What a version consists of, by the name in its file, detached and not copied: the adapter's tensors (PEFT's
-        names), or all of the model's."""
-        return {name: parameter.detach() for name, parameter in self._trainable().items()}
+        names), or all of the model's. Of a team only the first has them, put together from all members' parts."""
+        return self.team.whole({name: parameter.detach() for name, parameter in self._trainable().items()})
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a whole model's file holds, each tensor under one name; of a team only for the first."""
+        entries = self.model.state_dict(keep_vars=True)
+        named = {id(tensor): name for name, tensor in reversed(entries.items())}
+        return self.team.whole({name: entries[name].detach() for name in reversed(named.values())})
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Raises: ArtifactError naming missing and unknown tensors, or one of another shape; then nothing changed."""
@@ -338,7 +354,7 @@ class Learner:
                 raise ArtifactError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(mine[name].shape)}")
         with torch.no_grad():
             for name, tensor in weights.items():
-                mine[name].copy_(tensor)
+                mine[name].copy_(self.team.part(tensor, mine[name]))
 
     def load_base(self) -> None:
         """Back to version 0."""
@@ -357,6 +373,19 @@ class Learner:
         """The base model's folder, absolute, or its hub name where it is none."""
         folder = Path(self.model_config.path)
         return folder.resolve() if folder.is_dir() else self.model_config.path
+
+
+def logits_at(model: Any, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
+    """Logits [N, V] at the kept positions, row by row. Right-padded and causal: no attention mask is needed."""
+    if any(getattr(model.config, name, None) not in (None, 1.0) for name in SCALED_HEADS):
+        return model.forward(input_ids=ids_BT, use_cache=False).logits[keep_BT]
+    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+    return model.get_output_embeddings()(hidden_BTD[keep_BT])
+
+
+def _core(model: Any) -> Any:
+    """transformers' model, with or without adapters put into it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _floats(packed: bytes) -> npt.NDArray[np.float32]:

@@ -1,0 +1,91 @@
+"""What the trainer asks of a group of workers: one order at a time, done when every worker has carried it out."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+
+class Progress(NamedTuple):
+    """How far a group is with an order: steps of its first worker."""
+
+    group: str
+    steps: int
+
+
+class Orders:
+    """A mailbox. `size`: workers of a group. An order that a group leaves unfinished is the next group's."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._changed = asyncio.Condition()
+        self._number = 0
+        self._order: Any = None
+        self._answers: dict[int, Any] = {}
+        self._done = True
+        self._progress = Progress("", 0)
+        self._rested: Progress | None = None
+
+    # --- for the trainer ---
+
+    async def place(self, order: Any) -> int:
+        """Its number. The order before is done, or nobody waits for it any more."""
+        async with self._changed:
+            self._number += 1
+            self._order, self._answers, self._done = order, {}, False
+            self._changed.notify_all()
+            return self._number
+
+    async def heard(self, number: int, known: Progress | None, wait_s: float) -> tuple[Progress, Any]:
+        """Waits for the answer to an order, for progress beyond `known`, or `wait_s`. The answer is the first
+        worker's."""
+        await self._until(lambda: self._done or self._progress != known, wait_s)
+        return self._progress, self._answers[0] if self._done and number == self._number else None
+
+    async def rested(self, progress: Progress) -> None:
+        """The group may take its next step."""
+        async with self._changed:
+            self._rested = progress
+            self._changed.notify_all()
+
+    # --- for the workers ---
+
+    async def begin(self) -> str:
+        """A new group is there; its name. What the one before says from now on is not listened to."""
+        async with self._changed:
+            self._progress = Progress(uuid4().hex, 0)
+            if not self._done:
+                self._answers = {}
+            self._changed.notify_all()
+            return self._progress.group
+
+    async def next(self, group: str, after: int, wait_s: float) -> tuple[int, Any] | None:
+        """The order after the one of that number, with its own, unless it is done already; None when there is none
+        for `wait_s`."""
+
+        def there() -> bool:
+            return group == self._progress.group and not self._done and self._number > after
+
+        await self._until(there, wait_s)
+        return (self._number, self._order) if there() else None
+
+    async def step(self, group: str) -> None:
+        """After each optimiser step of the first worker: waits until it may go on."""
+        async with self._changed:
+            if group != self._progress.group:
+                return
+            self._progress = reached = Progress(group, self._progress.steps + 1)
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._rested == reached or self._progress != reached)
+
+    async def answer(self, group: str, number: int, rank: int, answer: Any) -> None:
+        async with self._changed:
+            if group == self._progress.group and number == self._number:
+                self._answers[rank] = answer
+                self._done = len(self._answers) == self._size
+                self._changed.notify_all()
+
+    async def _until(self, there: Any, wait_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s), self._changed:
+                await self._changed.wait_for(there)
