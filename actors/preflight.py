@@ -107,11 +107,13 @@ def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
     objective = objectives.objective(recipes.build(config.method).objective)
     copies = 2 if full and "reference" in objective.terms(config.learning).columns else 1
     read = copies * parameters * BYTES_OF[config.model.trainer_dtype]
-    trainer = read + trained * gradient_and_adam + activations + logits
+    workers = config.learning.devices
+    # each worker reads the whole model before it keeps its part of it
+    trainer = workers * (read + TRAINER_FIXED_BYTES) + trained * gradient_and_adam + activations + logits
     return Memory(
         engines=engines * (weights + ENGINE_FIXED_BYTES),
         kv_caches=engines * (config.serve.engine.kv_cache_bytes or 0),
-        trainer=trainer + TRAINER_FIXED_BYTES,
+        trainer=trainer,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from actors import devices
 from actors.abroad import Abroad
 from actors.buffer import Buffer
 from actors.calls import RayPeer
@@ -16,8 +17,9 @@ from actors.collector import Collector
 from actors.console import Console
 from actors.desk import Desk
 from actors.evaluator import Evaluator
-from actors.placement import gpus, placement
+from actors.placement import placement
 from actors.store import Store
+from actors.train_group import TrainGroup
 from actors.trainer import Trainer
 from actors.versions import Versions
 from core.config import Config
@@ -166,9 +168,6 @@ class RaySystem:
         link.symlink_to(Path(ray._private.worker._global_node.get_logs_dir_path()))  # type: ignore[attr-defined]
 
     def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
-        env = {"OMP_NUM_THREADS": str(self.config.learning.threads)}
-        if Path(self.config.model.path).is_dir():
-            env["HF_HUB_OFFLINE"] = "1"
         heavy = name == "trainer"
         self.parts[name] = (
             ray.remote(kind)
@@ -177,24 +176,31 @@ class RaySystem:
                 namespace=self.namespace,
                 max_restarts=-1,
                 num_cpus=0.1 if heavy else 0.02,
-                num_gpus=self._gpus()[1] if heavy else 0,
-                runtime_env={"env_vars": env},
+                num_gpus=self._gpus()[1] if heavy and self.config.learning.devices == 1 else 0,
+                runtime_env={"env_vars": self._environment()},
                 **placement(name, self.config.cluster, lambda: ray.get_runtime_context().get_node_id()),
             )
             .remote(*arguments, **settings)
         )
 
     def _gpus(self) -> tuple[float, float]:
-        """Of each engine and of the trainer."""
-        serve, there = self.config.serve, ray.cluster_resources().get("GPU", 0)
-        return gpus(self.config.cluster, serve.engine.tensor_parallel, serve.replicas, there)
+        """Of each engine and of each worker of the trainer."""
+        return devices.shares(self.config, ray.cluster_resources().get("GPU", 0))
 
-    def _room(self) -> Room:
+    def _environment(self) -> dict[str, str]:
+        """Of every process that learns."""
+        offline = {"HF_HUB_OFFLINE": "1"} if Path(self.config.model.path).is_dir() else {}
+        return {"OMP_NUM_THREADS": str(self.config.learning.threads), **offline}
+
+    def _room(self) -> Room | TrainGroup:
         config = self.config
         pool = prompts.read(config.prompts, config.run.seed)
         asked = [pool[place] for place in range(min(PROOF_PROMPTS, len(pool)))]
         objective = recipes.build(config.method).objective
-        return Room(self.run_dir, config.model, config.learning, config.run.seed, objective, asked)
+        room = Room(self.run_dir, config.model, config.learning, config.run.seed, objective, asked)
+        if config.learning.devices == 1:
+            return room
+        return TrainGroup(room, self._environment(), gpu=self._gpus()[1] > 0 and config.learning.device != "cpu")
 
 
 def _metrics() -> Metrics:

@@ -19,7 +19,7 @@ import ray
 from actors.orders import Orders
 from core.artifacts import MANIFEST
 from core.codec import decode, encode
-from core.errors import RatchetError, Unavailable
+from core.errors import ConfigError, RatchetError, Unavailable
 from core.messages import PolicyRef, Published, Window
 from training.room import Room
 
@@ -45,7 +45,15 @@ class TrainGroup:
         self._ended: Exception | None = None
 
     def open(self) -> Published:
-        """Start the group. Raises: what the workers' room does; Unavailable when there can be no group."""
+        """Start the group. Raises: what the workers' room does; Unavailable when there can be no group; ConfigError
+        without the packages for one."""
+        try:
+            import ray.train.torch
+        except ImportError as error:
+            raise ConfigError(
+                f"learning.devices={self._room.learning.devices} needs the extra `cluster` ({error}); install it, or "
+                "set learning.devices=1"
+            ) from None
         os.environ.update(ENVIRONMENT)
         self._orders = ray.remote(Orders).options(num_cpus=0).remote(self._room.learning.devices)
         self._training = threading.Thread(target=self._fit, name="train-group", daemon=True)
@@ -109,6 +117,7 @@ class TrainGroup:
 def work(settings: dict[str, Any]) -> None:
     """What every worker runs until its group ends."""
     from ray.train import get_context
+
     from training.sharded import Sharded
 
     team, orders, rank = Sharded(), settings["orders"], get_context().get_world_rank()

@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from core.config import Config, Full, ServeConfig
 from core.messages import Pool
 from core.protocols import Mode
+from serve import tensor_parallel
 from serve.deployment import PolicyReplica
 from serve.engine_arguments import environment
 from serve.keys import Keys
@@ -91,11 +92,11 @@ def _run(
         graceful_shutdown_wait_loop_s=1,
         graceful_shutdown_timeout_s=config.run.stop_timeout_s / 2,
         ray_actor_options={
-            "num_cpus": 0.1,
-            "num_gpus": gpus,
+            **tensor_parallel.actor(config.serve.engine, gpus),
             "resources": {config.cluster.serving: 1} if config.cluster.serving is not None else {},
             "runtime_env": {"env_vars": environment(config.model, config.serve.engine, gpu=gpus > 0)},
         },
+        **tensor_parallel.placement(config.serve.engine),
     )
     app = deployment.bind(config, pool, namespace, max_versions(config), modes, keys)
     return rayserve.run(app, name=name, route_prefix=prefix)

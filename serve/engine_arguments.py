@@ -7,6 +7,7 @@ from typing import Any
 from core.config import EngineConfig, Lora, ModelConfig
 from core.errors import ConfigError
 from core.messages import BASE
+from serve import tensor_parallel
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256)
 """The ranks that vLLM has slots for; an adapter of another one is padded."""
@@ -82,7 +83,7 @@ def _device_arguments(engine: EngineConfig) -> dict[str, Any]:
     if _has_gpu():  # untested: no GPU was at hand
         return {
             "gpu_memory_utilization": engine.gpu_memory_ratio,
-            "tensor_parallel_size": engine.tensor_parallel,
+            **tensor_parallel.vllm(engine),
         }
     if engine.tensor_parallel > 1:
         raise ConfigError(f"serve.engine.tensor_parallel={engine.tensor_parallel} needs GPUs; set it to 1")

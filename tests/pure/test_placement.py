@@ -3,7 +3,8 @@
 import pytest
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.placement import gpus, placement
+from actors.devices import shares
+from actors.placement import placement
 from actors.preflight import Memory, here
 from core import config as configuration
 from core.config import ClusterConfig, Config
@@ -28,11 +29,14 @@ def test_trainer_and_collectors_take_a_place_where_the_config_names_one_and_go_a
 
 
 def test_gpus_are_what_is_there_unless_the_config_says_which() -> None:
-    assert gpus(ClusterConfig(), 1, replicas=2, there=0) == (0, 0)
-    assert gpus(ClusterConfig(), 2, replicas=1, there=3) == (2, 1)
-    assert gpus(ClusterConfig(), 1, replicas=1, there=1) == (0.7, 0.3)
-    assert gpus(ClusterConfig(replica_gpus=1, trainer_gpus=1), 1, replicas=1, there=0) == (1, 1)
-    assert gpus(ClusterConfig(replica_gpus=0), 1, replicas=1, there=1) == (0, 0.3)
+    def asked(there: float, *settings: str) -> tuple[float, float]:
+        return shares(configuration.load(None, list(settings)), there)
+
+    assert asked(0) == (0, 0)
+    assert asked(3, "serve.replicas=2") == (1, 1)
+    assert asked(1) == (0.7, 0.3)
+    assert asked(0, "cluster.replica_gpus=1", "cluster.trainer_gpus=1") == (1, 1)
+    assert asked(1, "cluster.replica_gpus=0") == (0, 0.3)
 
 
 def test_memory_is_asked_of_this_machine_only_for_what_lives_on_it() -> None:

@@ -2,26 +2,21 @@
 
 import json
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from hypothesis import given
-from hypothesis import strategies as st
 
 from core.artifacts import read_manifest
-from core.codec import decode, encode, pack_ids
-from core.errors import StorageFull
-from core.messages import BASE, Imitate, PolicyRef, Published, Window
+from core.codec import decode, encode
+from core.messages import BASE, PolicyRef, Window
 from core.proof import Proof, vector
 from tests.pure.llama_windows import llama_room, llama_windows
-from training.collate import length
 from training.publish import read_tensors, version_dir
 from training.room import Room
-from training.sharded import Sharded, deal
+from training.sharded import Sharded
 
 CASES = [("lora", "sft"), ("full", "sft"), ("lora", "grpo"), ("full", "grpo")]
 ONE, TWO = PolicyRef(version=1), PolicyRef(version=2)
