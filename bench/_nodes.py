@@ -34,7 +34,11 @@ class Nodes:
         self._joined: dict[str, Any] = {}
         self._threads: list[ThreadPoolExecutor] = []
         self._cluster = Cluster()
-        self._joined["head"] = self._cluster.add_node(**self._settings("head"))
+        try:
+            self._joined["head"] = self._cluster.add_node(**self._settings("head"))
+        except Exception:
+            shutil.rmtree(self._temp, ignore_errors=True)
+            raise
         self._cluster._shutdown_at_exit = False  # takes signals, which threads cannot; who loses the head ends anyhow
 
     def join(self, name: str) -> None:
