@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -43,6 +44,14 @@ class TrainGroup:
         self._environment = environment
         self._gpu = gpu
         self._ended: Exception | None = None
+
+    @property
+    def run_dir(self) -> Path:
+        return self._room.run_dir
+
+    @run_dir.setter
+    def run_dir(self, folder: Path) -> None:
+        self._room.run_dir = folder
 
     def open(self) -> Published:
         """Start the group. Raises: what the workers' room does; Unavailable when there can be no group; ConfigError

@@ -13,6 +13,7 @@ import pytest
 from actors.abroad import Abroad
 from actors.calls import LocalPeer
 from actors.store import Store
+from actors.train_group import TrainGroup
 from actors.versions import Versions
 from core.artifacts import appearing, verify, whole
 from core.codec import decode, encode
@@ -161,6 +162,12 @@ async def test_what_is_pruned_is_described_to_nobody(tmp_path: Path) -> None:
         assert await versions.described(1) is None
         with pytest.raises(VersionError, match="pruned"):
             await versions.promote(1, "me", "to see")
+
+
+def test_a_group_of_workers_writes_where_its_trainer_is_told_to(tmp_path: Path) -> None:
+    room: Any = Room(tmp_path / "run")
+    TrainGroup(room, {}, gpu=False).run_dir = tmp_path / "trainer"
+    assert room.run_dir == tmp_path / "trainer"
 
 
 def folders(room: Room) -> list[str]:
