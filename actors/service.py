@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from ray._common.utils import get_ray_address_file
+from ray._private.services import get_address
 
 from core.errors import ConfigError, RatchetError, RunInUse
 
@@ -29,6 +30,12 @@ STOP_S = 60.0
 PAUSES_S = (2.0, 5.0, 15.0, 60.0)
 """Before starting something again that died; the first again once it lived for STEADY_S."""
 STEADY_S = 300.0
+FORGET = """
+import json, sys
+from ray._private.gcs_utils import cleanup_redis_storage
+sys.exit(not cleanup_redis_storage(*json.load(sys.stdin)))
+"""
+REDIS_PASSWORD = "RAY_REDIS_PASSWORD"
 FILE, LOCK = "service.json", "service.lock"
 
 
@@ -134,8 +141,9 @@ def start(run_dir: Path, config: Path | None, head: Sequence[str], overrides: Se
     run_dir.mkdir(parents=True, exist_ok=True)
     if (pid := running(run_dir)) is not None:
         raise RunInUse(f"the service of {run_dir} runs already, as process {pid}; end it with `service stop`")
+    _begin_anew(os.environ)
     up = [*(["--config", str(config)] if config is not None else []), *overrides]
-    environment = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    environment = {name: os.environ[name] for name in os.environ if name.startswith("RAY_") and name != REDIS_PASSWORD}
     file = run_dir / FILE
     file.touch(0o600)
     file.write_text(json.dumps({"head": list(head), "up": up, "environment": environment}, indent=1))
@@ -170,7 +178,7 @@ def run(run_dir: Path) -> None:
     import serve.gateway  # noqa: F401  # its settings, for Ray and all that Ray starts
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    password = os.environ.pop("RAY_REDIS_PASSWORD", None)
+    password = os.environ.pop(REDIS_PASSWORD, None)
     secret = [f"--redis-password={password}"] if password else []
     ratchet = [sys.executable, "-m", "actors.cli", "up", "--address", "auto", "--dir", str(run_dir), *up]
     service = Service([*head, *secret, "--block"], ratchet, _address_file(), _clear)
@@ -220,6 +228,19 @@ def _locked(run_dir: Path, write: bool = True) -> IO[str]:
         lock.write(str(os.getpid()))
         lock.flush()
     return lock
+
+
+def _begin_anew(environ: Mapping[str, str]) -> None:
+    """A cluster that was stopped leaves nothing to the next; only one that died goes on from what its Redis holds."""
+    if "RAY_REDIS_ADDRESS" not in environ:
+        return
+    host, port, tls = get_address(environ["RAY_REDIS_ADDRESS"])
+    namespace = environ.get("RAY_external_storage_namespace", "default")
+    # in a process of its own: with a wrong password Ray 2.60 aborts
+    arguments = json.dumps([host, int(port), environ.get(REDIS_PASSWORD, ""), tls, namespace])
+    done = subprocess.run([sys.executable, "-c", FORGET], input=arguments, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RatchetError(f"the Redis at {host}:{port} did not forget {namespace!r}; is it up, is its password right?")
 
 
 def _address_file() -> Path:

@@ -3,3 +3,4 @@
 export PATH="${RATCHET_VENV:-$HOME/ratchet/.venv}/bin:$PATH" PYTHONPATH="$HOME/ratchet"
 export RAY_AUTH_MODE=token   # the token is ~/.ray/auth_token, the same on all nodes
 export RAY_USAGE_STATS_ENABLED=0
+[ ! -f ~/.ray/redis.env ] || . ~/.ray/redis.env   # on a head whose memory outlives it: configs/cluster/redis.sh

@@ -51,7 +51,7 @@ def test_every_node_that_is_asked_for_is_declared_by_some_node_type(difference: 
     asked = {name for name in (config.serving, config.training, config.collecting) if name is not None}
     tree = cluster(difference) if difference else cluster()
     types = tree.get("available_node_types")
-    if types is None:  # machines of one's own say it themselves, each in a file
+    if tree["provider"]["type"] == "local":  # machines of one's own say it themselves, each in a file
         assert all("places.json" in command for command in commands(tree) if "ray start" in command)
         return
     assert asked <= {name for kind in types.values() for name in kind["resources"]}

@@ -2,7 +2,7 @@
 # What hosts in namespaces need of Debian: sshd, rsync, ip, Redis. Installed without starting any service.
 set -euo pipefail
 need=()
-for pair in sshd:openssh-server ssh:openssh-client rsync:rsync redis-server:redis-server ip:iproute2; do
+for pair in sshd:openssh-server ssh:openssh-client rsync:rsync redis-server:redis-server ip:iproute2 pgrep:procps; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || need+=("${pair#*:}")
 done
 [ ${#need[@]} = 0 ] && exit 0
