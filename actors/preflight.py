@@ -47,8 +47,10 @@ class Memory:
         return self.engines + self.kv_caches + self.trainer + self.ray
 
 
-def check(config: Config) -> list[str]:
-    """Notes worth telling (lines skipped, duplicates folded). Raises: ConfigError naming the field and the remedy."""
+def check(config: Config, joining: bool = False) -> list[str]:
+    """Notes worth telling (lines skipped, duplicates folded). `joining` a cluster, whose gateway may be up already.
+
+    Raises: ConfigError naming the field and the remedy."""
     notes = check_access(config, os.environ)
     method = recipes.build(config.method)
     objectives.check(method)
@@ -65,7 +67,8 @@ def check(config: Config) -> list[str]:
         prompts.refuse_overlap(suspects, keyed, config.prompts.path, config.report.questions or "")
         prompts.refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
     _check_anchors(config)
-    _check_port(config.serve.host, config.serve.port)
+    if not joining:
+        _check_port(config.serve.host, config.serve.port)
     check_disk(config)
     _check_memory(config)
     notes += [f"skipped {report}" for report in pool.reports]

@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import psutil
 from ray._common.utils import get_ray_address_file
 from ray._private.services import get_address
 
@@ -70,6 +72,7 @@ class Service:
             if self.starts:
                 self._clear()
             self.starts += 1
+            _end_orphaned_gateways()
             head = subprocess.Popen(self._head)
             try:
                 if self._comes_up(head) and self._watch(head):
@@ -249,6 +252,15 @@ def _address_file() -> Path:
 
 def _clear() -> None:
     subprocess.run(["ray", "stop", "--force"], stdout=subprocess.DEVNULL, timeout=STOP_S, check=False)
+
+
+def _end_orphaned_gateways() -> None:
+    """HAProxy outlives a proxy actor that was killed, and keeps the port."""
+    binary = os.environ.get("RATCHET_HAPROXY")
+    for process in psutil.process_iter(["exe", "ppid"]):
+        if binary is not None and process.info["ppid"] == 1 and process.info["exe"] == os.path.realpath(binary):
+            with suppress(psutil.Error):
+                process.kill()
 
 
 def _end(process: "subprocess.Popen[bytes]", patience_s: float = STOP_S) -> None:

@@ -45,7 +45,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
-    for note in preflight.check(config):
+    for note in preflight.check(config, joining=address is not None):
         console.print(f"[yellow]note[/] {escape(note)}")
     if config.run.dir is not None:
         preflight.check_same_base(config, Path(config.run.dir))
