@@ -29,8 +29,9 @@ log = logging.getLogger("ratchet.service")
 LOOK_S = 1.0
 START_S = 120.0
 STOP_S = 60.0
-PAUSES_S = (2.0, 5.0, 15.0, 60.0)
-"""Before starting something again that died; the first again once it lived for STEADY_S."""
+PAUSES_S = (5.0, 15.0, 60.0)
+"""Before starting something again that died; the first again once it lived for STEADY_S. `ray stop` takes less from the
+end of Ray's processes to its own."""
 STEADY_S = 300.0
 FORGET = """
 import json, sys
@@ -38,6 +39,7 @@ from ray._private.gcs_utils import cleanup_redis_storage
 sys.exit(not cleanup_redis_storage(*json.load(sys.stdin)))
 """
 REDIS_PASSWORD = "RAY_REDIS_PASSWORD"
+STOPPED = "Ray was stopped; so is Ratchet"
 FILE, LOCK = "service.json", "service.lock"
 
 
@@ -73,14 +75,17 @@ class Service:
                 self._clear()
             self.starts += 1
             _end_orphaned_gateways()
-            head = subprocess.Popen(self._head)
+            head, was_up = subprocess.Popen(self._head), False
             try:
-                if self._comes_up(head) and self._watch(head):
+                was_up = self._comes_up(head)
+                if was_up and self._watch(head):
                     return
             finally:
                 _end(head)
-            log.error("Ray's head ended with %s; starting it again", head.returncode)
+            log.error("Ray's head ended with %s", head.returncode)
             self._stopping.wait(pauses.next())
+            if was_up and not self._address_file.exists():  # `ray stop` does that last
+                return log.info(STOPPED)
 
     def _comes_up(self, head: "subprocess.Popen[bytes]") -> bool:
         deadline = time.monotonic() + START_S
@@ -98,7 +103,7 @@ class Service:
                 if self._stopping.wait(self._look_s):
                     return True
                 if not self._address_file.exists():
-                    log.info("Ray was stopped; so is Ratchet")
+                    log.info(STOPPED)
                     return True
                 if head.poll() is not None:
                     return False

@@ -86,6 +86,19 @@ def test_ray_stop_ends_the_service_and_ratchet(tmp_path: Path) -> None:
     assert len(head.lines("end-ratchet")) == 1 and head.service.starts == 1
 
 
+def test_a_head_that_ends_while_ray_stop_is_at_work_was_stopped_and_not_killed(tmp_path: Path) -> None:
+    head = Head(tmp_path)
+    head.service._pauses_s = (0.5,)
+    with running(head) as thread:
+        until(lambda: len(head.lines("ratchet")) == 1)
+        head.kill("ray")
+        until(lambda: len(head.lines("end-ratchet")) == 1)
+        head.address.unlink()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert head.service.starts == 1
+
+
 def test_a_run_that_came_to_its_end_is_not_started_again(tmp_path: Path) -> None:
     head = Head(tmp_path, ratchet="true")
     with running(head):

@@ -5,6 +5,7 @@ The tests share one cluster and build on each other, in order. The hosts are nam
 
 import json
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -92,8 +93,9 @@ class Cluster:
             return []
 
     def processes(self, host: str, title: str) -> list[int]:
-        told = self.hosts[host].run(f"pgrep -f ^{title} || true")
-        return [int(pid) for pid in told.split()]
+        """Numbers of those whose command begins with `title`."""
+        listed = (line.split(None, 1) for line in self.hosts[host].run("ps -eo pid=,args=").splitlines())
+        return [int(pid) for pid, command in listed if re.match(title, command)]
 
     def wait(self, what: str, condition: Callable[[], Any], timeout_s: float = 300) -> float:
         """As `until`, with the cluster's last words when it does not come true."""
@@ -197,7 +199,8 @@ def test_a_user_asks_and_votes_and_strangers_reach_nothing(cluster: Cluster) -> 
 def test_a_head_whose_ray_dies_comes_back_with_the_same_run(cluster: Cluster) -> None:
     held = RunReader(cluster.run_dir).count("feedback")
     before, replicas = cluster.status()["versions"], [cluster.processes(w, "ray::ServeReplica") for w in WORKERS]
-    cluster.head("pkill -KILL -f 'gcs_server|raylet/raylet|ray::|default_worker.py|dashboard' || true")
+    dead = cluster.processes("head", r"ray::|.*/(gcs_server|raylet) |.*default_worker\.py")
+    cluster.head(f"kill -KILL {' '.join(map(str, dead))}")
     cluster.wait("end of service", lambda: cluster.ask()[0] != 200, 60)
     took_s = cluster.wait("answer", lambda: cluster.ask()[0] == 200, 900)
     print(f"answers again after {took_s:.0f} s; replicas {replicas} before, now")
@@ -234,7 +237,7 @@ def test_a_worker_that_dies_costs_no_answer_that_is_asked_again_and_comes_back(c
 
 def test_ray_down_ends_all_of_it_and_leaves_the_run(cluster: Cluster) -> None:
     cluster.laptop("ray down -y ~/cluster.yaml", timeout_s=300)
-    cluster.wait("end of the head", lambda: not cluster.processes("head", ".*(gcs_server|raylet|actors.cli)"), 60)
+    cluster.wait("end of the head", lambda: not cluster.processes("head", r".*(gcs_server|raylet|actors\.cli) "), 60)
     for worker in WORKERS:  # Ray's provider for machines of one's own leaves them; they notice that the head is gone
-        cluster.wait(f"end of {worker}", lambda worker=worker: not cluster.processes(worker, ".*raylet/raylet"), 120)
+        cluster.wait(f"end of {worker}", lambda worker=worker: not cluster.processes(worker, ".*raylet/raylet "), 120)
     assert RunReader(cluster.run_dir).count("feedback") == 2
