@@ -7,6 +7,7 @@ order in lock step; the first of them writes. When a worker dies Ray Train start
 was not carried out by all of them is begun anew: a version that stands on disk by then is taken as it is.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from core.codec import decode, encode
 from core.errors import ConfigError, RatchetError, Unavailable
 from core.messages import PolicyRef, Published, Window
 from training.room import Room
+
+log = logging.getLogger("ratchet.trainer")
 
 WAIT_S = 5.0
 """Of one question to `Orders`; asked again and again."""
@@ -89,6 +92,8 @@ class TrainGroup:
                 return published
             if not self._training.is_alive():
                 raise Unavailable(f"no group of workers trains any more ({self._ended}); see their logs")
+            if known is not None and known.group not in ("", progress.group):
+                log.warning("a new group of workers takes over; what the last one had not finished is begun anew")
             if progress != known:
                 rest()
                 self._ask("rested", progress)

@@ -21,30 +21,32 @@ SAMPLES = 4
 PROOF_PROMPTS = 4
 RATES = {"lora": 3e-3, "full": 3e-4}
 BATCH_TOKENS = {"sft": 350, "grpo": 700}
-"""A window is more than 20 steps."""
+MICRO_BATCH_TOKENS = {"sft": 100, "grpo": None}
+STEPS, QUESTIONS = 20, 64
+"""A window of so many questions is at least so many steps."""
 WEIGHTS = {"lora": Lora(), "full": Full()}
 
 
 def llama_room(run_dir: Path, kind: str, objective: str, team: Team | None = None, devices: int = 1) -> Room:
     pool = prompts.read(PromptsConfig(), 0)
-    tokens = BATCH_TOKENS[objective]
+    tokens, micro = BATCH_TOKENS[objective], MICRO_BATCH_TOKENS[objective]
     learning = LearningConfig(
-        lr=RATES[kind], batch_tokens=tokens, micro_batch_tokens=tokens // 3, device="cpu", devices=devices
+        lr=RATES[kind], batch_tokens=tokens, micro_batch_tokens=micro, device="cpu", devices=devices
     )
     asked = [pool[place] for place in range(PROOF_PROMPTS)]
     return Room(run_dir, ModelConfig(weights=WEIGHTS[kind]), learning, 0, objective, asked, team)
 
 
-def llama_windows(windows: int = 2, questions: int = 64) -> dict[str, list[Window]]:
-    """By objective. The same ones whenever it is asked."""
+def llama_windows(*questions: int) -> dict[str, list[Window]]:
+    """By objective, a window for every number of questions. The same ones whenever it is asked."""
     tokenizer = AutoTokenizer.from_pretrained(ModelConfig().path, padding_side="left")
     rendered = render_id(tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template or PLAIN_TEMPLATE)
     engine = Learner(ModelConfig(weights=Full()), LearningConfig(device="cpu", batch_tokens=20_000))
     engine.load()
     pool = prompts.read(PromptsConfig(), 0)
     made: dict[str, list[Window]] = {"sft": [], "grpo": []}
-    for number in range(1, windows + 1):
-        asked = [pool[number * questions + i] for i in range(questions)]
+    for number, many in enumerate(questions, start=1):
+        asked = [pool[number * 1000 + place] for place in range(many)]
         examples = list(_settled(engine, tokenizer, asked, number, rendered))
         own = engine.completion_logprobs(examples)
         scored = tuple(e.model_copy(update={"logprobs": pack_floats(own[e.id])}) for e in examples)

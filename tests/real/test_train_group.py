@@ -13,10 +13,11 @@ import torch
 
 from actors.train_group import TrainGroup
 from core.artifacts import read_manifest
+from core.codec import pack_floats
 from core.errors import MismatchError
 from core.messages import BASE, PolicyRef, Published, Window
 from core.proof import Proof, vector
-from tests.pure.llama_windows import llama_room, llama_windows
+from tests.pure.llama_windows import QUESTIONS, STEPS, llama_room, llama_windows
 from training.publish import read_tensors, version_dir
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -25,7 +26,7 @@ ONE, TWO = PolicyRef(version=1), PolicyRef(version=2)
 
 @pytest.fixture(scope="module")
 def windows() -> dict[str, Window]:
-    return {objective: made[0] for objective, made in llama_windows(windows=1).items()}
+    return {objective: made[0] for objective, made in llama_windows(QUESTIONS).items()}
 
 
 @pytest.fixture
@@ -75,13 +76,11 @@ def test_a_group_publishes_what_one_process_does_and_its_refusals_reach_the_trai
         assert abs(one.stats["loss"] - two.stats["loss"]) < 1e-4 * abs(one.stats["loss"])
         assert (one.ref, one.parent, one.window) == (two.ref, two.parent, two.window)
         alike(Path(one.path), Path(two.path))
-    assert len(steps) > 2 * 20
+    assert len(steps) >= 2 * STEPS
 
-    wrong = windows["grpo"].model_copy(
-        update={
-            "reinforce": tuple(e.model_copy(update={"logprobs": e.logprobs[::-1]}) for e in windows["grpo"].reinforce)
-        }
-    )
+    far = [pack_floats(np.frombuffer(e.logprobs, dtype="<f4") - 0.5) for e in windows["grpo"].reinforce]
+    off = [e.model_copy(update={"logprobs": body}) for e, body in zip(windows["grpo"].reinforce, far, strict=True)]
+    wrong = windows["grpo"].model_copy(update={"reinforce": tuple(off)})
     with pytest.raises(MismatchError):
         together.make(wrong, PolicyRef(version=3), published[1][1], idle)
     assert together.make(windows["grpo"], PolicyRef(version=3), published[1][1], idle).ref.version == 3
