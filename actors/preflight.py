@@ -27,6 +27,8 @@ from training import objectives
 GIB = 2**30
 RAY_BYTES = 1.5 * GIB
 """Ray, Serve and the light actors."""
+RAY_TRAIN_BYTES = 0.8 * GIB
+"""Ray Train's own actors beside its workers."""
 ENGINE_FIXED_BYTES = 1.2 * GIB
 """An engine's two processes before weights and KV."""
 TRAINER_FIXED_BYTES = 0.6 * GIB
@@ -117,6 +119,7 @@ def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
         engines=engines * (weights + ENGINE_FIXED_BYTES),
         kv_caches=engines * (config.serve.engine.kv_cache_bytes or 0),
         trainer=trainer,
+        ray=RAY_BYTES + (RAY_TRAIN_BYTES if workers > 1 else 0),
     )
 
 

@@ -46,7 +46,7 @@ class TrainGroup:
         self._room = room
         self._environment = environment
         self._gpu = gpu
-        self._ended: Exception | None = None
+        self._ended: BaseException | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -124,7 +124,7 @@ class TrainGroup:
                     worker_runtime_env={"env_vars": self._environment},
                 ),
             ).fit()
-        except Exception as error:  # told by the next order
+        except (Exception, SystemExit) as error:  # told by the next order; Ray exits threads when it is shut down
             self._ended = error
 
 

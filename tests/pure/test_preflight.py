@@ -80,6 +80,9 @@ def test_the_memory_estimate_adds_up_for_the_embedded_model() -> None:
     grpo = load("configs/tiny-full.yaml", ["method.recipe=ttrl", "method.sampler.temperature=1"])
     assert preflight.memory(grpo, parameters, shape).trainer == full.trainer + 4 * parameters
     assert full.engines == 2 * need.engines
+    two = preflight.memory(tiny("learning.devices=2"), parameters, shape)
+    assert two.trainer == need.trainer + preflight.TRAINER_FIXED_BYTES + 4 * parameters
+    assert two.ray == need.ray + preflight.RAY_TRAIN_BYTES
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:

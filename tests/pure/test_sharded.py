@@ -99,7 +99,8 @@ def test_the_loss_of_every_step_is_that_of_one_process(case):
     assert together == told(case, "1")["losses"]
     assert len(alone[0]) >= STEPS
     for one, two in zip(alone, together, strict=True):
-        apart = [abs(a - b) / abs(a) for a, b in zip(one, two, strict=True)]
+        # grpo's loss goes through 0
+        apart = [abs(a - b) / max(abs(a), 0.01) for a, b in zip(one, two, strict=True)]
         print(case.name, len(one), max(apart))
         assert max(apart) < 1e-4
 
