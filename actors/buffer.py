@@ -38,6 +38,7 @@ from training.throttle import Throttle
 OWED_RETRY_S = 1.0
 TOLD_S = 15.0
 """People's votes make one event in so long."""
+COUNTED = ("prompts_total", "candidates_total", "votes_total", "resettled_total", "windows_drawn_total")
 
 
 class Buffer:
@@ -82,7 +83,9 @@ class Buffer:
     async def start(self) -> None:
         """Rebuild the view from what the store holds."""
         self._restore(await asyncio.to_thread(recollect, self._run_dir, self._learning))
+        self._metrics.begin(*COUNTED)
         self._started = True
+        await self._wake()
         if self._paused is not None:
             reason = f"{self._paused['reason']} (before this start; `ratchet resume` goes on)"
             await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
@@ -435,6 +438,7 @@ class Buffer:
     async def _pause(self, reason: str, lasting: bool) -> None:
         if self._paused is None or (lasting and not self._paused["lasting"]):
             self._paused = {"reason": reason, "at": self._clock.now(), "lasting": lasting}
+            self._metrics.set("learning_paused", 1)
             if lasting:
                 self._owed.owe(fact(PAUSED, self._paused))
             await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
@@ -446,6 +450,7 @@ class Buffer:
         self._metrics.set("buffer_groups", counts.prompts_waiting)
         self._metrics.set("buffer_examples", counts.examples_waiting)
         self._metrics.set("outstanding_leases", len(self._leases.outstanding))
+        self._metrics.set("learning_paused", float(self._paused is not None))
         async with self._changed:
             self._changed.notify_all()
 

@@ -54,7 +54,8 @@ class Desk:
         self._came = asyncio.Condition()
         self._chance = random.Random()
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        self._metrics.begin("responses_total", "feedback_total")
 
     async def run(self) -> None:
         await asyncio.Event().wait()

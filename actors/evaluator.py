@@ -98,6 +98,7 @@ class Evaluator:
         self._known.restore(reader, self._probes)
         self._take_up_the_watch(reader)
         reader.close()
+        self._metrics.begin("probes_total")
 
     async def run(self) -> None:
         """One candidate after the other; its report runs beside the weighing of the next."""

@@ -10,6 +10,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ LOOK_S = 1.0
 CHUNK = 32
 """Places forgotten in one transaction."""
 WINDOW, SETTLED, PRUNED = "window:", "settled:", "pruned:"
+TROUBLE = ("alert", "hung", "restarted", "swap_hung", "proof_failed", "refused", "weighing_failed")
+"""Kinds of events that dashboards/rules.yml looks for."""
 
 
 @dataclass
@@ -78,6 +81,9 @@ class Store:
 
     async def start(self) -> None:
         self._store = await asyncio.to_thread(RunStore, self._run_dir)
+        for kind in TROUBLE:
+            self._metrics.begin("events_total", kind=kind)
+        self._meter_room()
         self._may_forget.set()
 
     async def append(self, records: Sequence[tuple[str, str, str, bytes]]) -> int:
@@ -202,6 +208,7 @@ class Store:
         """Say that there is room again as soon as there is, though nobody asks."""
         while True:
             await asyncio.sleep(self._look_s)
+            self._meter_room()
             if self._full is not None:
                 try:
                     await asyncio.to_thread(self._write, [])
@@ -211,6 +218,11 @@ class Store:
                     log.error("%s", error)
                     continue
                 self._may_forget.set()
+
+    def _meter_room(self) -> None:
+        self._metrics.set("disk_full", float(self._full is not None))
+        with suppress(OSError):
+            self._metrics.set("disk_free_bytes", self._free(self._run_dir))
 
     # --- forgetting ---
 

@@ -77,6 +77,7 @@ class Trainer:
 
     async def start(self) -> None:
         """Load the model, which takes seconds, and say what the base is, for which the replicas wait."""
+        self._metrics.begin("train_seconds_total", "train_examples_total")
         await self._abroad.settle(self._room)
         base = await asyncio.to_thread(self._room.open)
         await self._versions.call("found", encode(base), self._abroad.node)

@@ -84,6 +84,8 @@ class Versions:
             self._ledger = reader.fact("ledger")
         reader.close()
         self._desired = self._lineage.slots()
+        self._metrics.begin("versions_published_total", "verdicts_total", "rollbacks_total")
+        self._meter()
         self._replicas.listen()
         self._started = True
 
@@ -417,7 +419,6 @@ class Versions:
 
     async def _rejected_again(self) -> None:
         """After a rejection or a rollback: the next versions learn more slowly, and at last learning pauses."""
-        self._metrics.set("learning_rate_scale", self._lineage.learning_rate_scale(self._backoff))
         if self._lineage.rejections < self._backoff.stop:
             return
         await self._store.call("append", [self._event("alert", reason=self._despair())])
@@ -462,6 +463,10 @@ class Versions:
             if self._untold and self._untold[0] is each:
                 del self._untold[0]
 
+    def _meter(self) -> None:
+        self._metrics.set("rejections_in_a_row", self._lineage.rejections)
+        self._metrics.set("learning_rate_scale", self._lineage.learning_rate_scale(self._backoff))
+
     async def _keep(self, records: list[Record]) -> None:
         """On disk first, then desired: a crash cannot forget what users were answered by. One write at a time, so that
         one that waits for room never overwrites a newer lineage."""
@@ -470,6 +475,7 @@ class Versions:
             owed, slots = list(self._owed), self._lineage.slots()
             await self._store.call("append", [*owed, fact("lineage", self._lineage.snapshot())])
             del self._owed[: len(owed)]
+        self._meter()
         async with self._changed:
             if slots.epoch > self._desired.epoch:
                 self._desired = slots

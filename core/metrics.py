@@ -9,6 +9,7 @@ label value that is not in the table gets a ValueError at once, not a second tim
 """
 
 import difflib
+import itertools
 import json
 import math
 import os
@@ -45,6 +46,7 @@ class Row:
 
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 _SWAP_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_FIRST_TOKEN_S = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 _TABLE = (
     Row(
@@ -68,6 +70,7 @@ _TABLE = (
     Row("buffer_groups", "gauge", "Accepted groups that no window has drawn yet"),
     Row("buffer_examples", "gauge", "Examples in the replay buffer"),
     Row("outstanding_leases", "gauge", "Prompts leased and not yet delivered"),
+    Row("learning_paused", "gauge", "1 while nothing is leased or drawn until somebody resumes; else 0"),
     Row("windows_drawn_total", "counter", "Windows handed to the trainer"),
     Row("lag_versions", "gauge", "Staleness of the oldest new group in the window drawn last"),
     Row("train_seconds_total", "counter", "Time spent training"),
@@ -78,6 +81,7 @@ _TABLE = (
     Row("verdicts_total", "counter", "Candidates decided by the gate", {"verdict": ("promote", "reject", "hold")}),
     Row("rollbacks_total", "counter", "Versions that are served no more", {"by": ("watch", "hand", "replicas")}),
     Row("learning_rate_scale", "gauge", "What the learning rate is multiplied by; below 1 after rejections in a row"),
+    Row("rejections_in_a_row", "gauge", "Candidates rejected or rolled back since the last promotion or resume"),
     Row("probes_total", "counter", "Probe questions asked of a candidate"),
     Row("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),
     Row("accuracy_ratio", "gauge", "Right answers among the report's questions, by the version reported last"),
@@ -88,6 +92,14 @@ _TABLE = (
     Row("users_in_flight", "gauge", "User requests being answered"),
     Row("background_in_flight", "gauge", "Learning requests being answered"),
     Row("user_requests_total", "counter", "User requests answered, by status", {"status": ("2xx", "4xx", "5xx")}),
+    Row(
+        "first_token_seconds",
+        "histogram",
+        "Time to the first token of users' streamed answers, modes left out",
+        bounds=_FIRST_TOKEN_S,
+    ),
+    Row("disk_free_bytes", "gauge", "Free on the disk of the run directory"),
+    Row("disk_full", "gauge", "1 while the store writes nothing because the disk is full; else 0"),
     Row("events_total", "counter", "Events in the run's history", {"kind": ()}),
 )
 ROWS: Mapping[str, Row] = {row.name: row for row in _TABLE}
@@ -97,7 +109,7 @@ class Sink(Protocol):
     """Where counts go. A sink may use each record, or the snapshots, or both."""
 
     def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
-        """One change: what a counter rose by (never 0), what a gauge is now, what a histogram observed."""
+        """One change: what a counter rose by (0: it begins), what a gauge is now, what a histogram observed."""
         ...
 
     def flush(self, at: float, values: Mapping[str, float]) -> None:
@@ -129,6 +141,17 @@ class Metrics:
             with self._lock:
                 self._values[series(name, labels)] += n
                 self._record(row, n, labels)
+
+    def begin(self, *names: str, **labels: str) -> None:
+        """Let counters stand at 0, with each value of the labels that are not given. Seen from 1 on only, a first rise
+        is none to `increase()` and its kin, nor can a dashboard tell 0 from a wrong name. By the process that counts
+        them, when it starts."""
+        for name in names:
+            for whole in _label_sets(name, labels):
+                row = _row(name, "counter", whole)
+                with self._lock:
+                    self._values[series(name, whole)] += 0
+                    self._record(row, 0, whole)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         row = _row(name, "gauge", labels)
@@ -169,6 +192,13 @@ def series(name: str, labels: Mapping[str, str]) -> str:
     """`tokens_total{purpose=user}`: one time series as a flat name, as in metrics.jsonl."""
     inner = ",".join(f"{label}={labels[label]}" for label in sorted(labels))
     return f"{name}{{{inner}}}" if inner else name
+
+
+def _label_sets(name: str, given: Mapping[str, str]) -> list[dict[str, str]]:
+    """The labels given, with every choice of the others."""
+    known = ROWS[name].labels.items() if name in ROWS else ()
+    free = [[(label, value) for value in values] for label, values in known if label not in given]
+    return [{**given, **dict(chosen)} for chosen in itertools.product(*free)]
 
 
 def _row(name: str, kind: Kind, labels: Mapping[str, str]) -> Row:

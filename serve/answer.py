@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 
 from starlette.types import Message, Send
@@ -22,8 +23,11 @@ class Answer:
         self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
         self._streaming = False
         self._start: Message | None = None
+        self._asked_at = time.monotonic()
         self.status = 0
         self.tokens = 0
+        self.first_token_s: float | None = None
+        """From the request to the first token of a streamed answer."""
 
     async def __call__(self, message: Message) -> None:
         if self._dying():
@@ -38,6 +42,8 @@ class Answer:
             start, self._start = self._start, None
             await self._send(start)
         body = message.get("body", b"")
+        if self._streaming and body and self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self._asked_at
         self._count(body)
         self.heard.feed(body, self._streaming, last=not message.get("more_body", False))
         await self._send(message)

@@ -62,6 +62,7 @@ class PolicyReplica:
         self._keys = keys
         self._parts: dict[str, Any] = {}
         self._meter = Metrics([RaySink()])
+        self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
         self._feedback = Gather(lambda said: self._ask("desk", "feedback", said))
         self._gateway: Gateway | None = None
         self._following: asyncio.Task[None] | None = None

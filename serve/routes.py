@@ -118,17 +118,27 @@ class Gateway:
         name, mode = parse_model(fields.get("model"))
         ref = self._resolve(name, scope)
         answer = Answer(send, ref, self._replica, self._dying)
-        with self._seats.user():
-            if mode is not None:
-                kept = {name: value for name, value in fields.items() if name not in ENGINE_FIELDS}
-                answer.tokens = await self._modes.answer(scope, receive, answer, kept, mode, ref)
-            else:
-                inside = {**scope, "policy_version": str(ref)}
-                await self._forward(inside, self._for_engine(fields, ref, caller), receive, answer, new_id(ref))
+        try:
+            with self._seats.user():
+                if mode is not None:
+                    kept = {name: value for name, value in fields.items() if name not in ENGINE_FIELDS}
+                    answer.tokens = await self._modes.answer(scope, receive, answer, kept, mode, ref)
+                else:
+                    inside = {**scope, "policy_version": str(ref)}
+                    await self._forward(inside, self._for_engine(fields, ref, caller), receive, answer, new_id(ref))
+        except Exception as error:  # of vLLM's app too, which raises once more what it answered with a 500
+            answer.status = error.status if isinstance(error, Refusal) else 500
+            raise
+        finally:
+            self._count(answer, mode)
         self._record(fields, scope, ref, answer, caller)
+
+    def _count(self, answer: Answer, mode: str | None) -> None:
         self.tokens += answer.tokens
         self._metrics.count("tokens_total", answer.tokens, purpose="user")
         self._metrics.count("user_requests_total", status=f"{max(answer.status, 200) // 100}xx")
+        if answer.first_token_s is not None and mode is None:
+            self._metrics.observe("first_token_seconds", answer.first_token_s)
 
     def _resolve(self, name: Any, scope: Scope) -> PolicyRef:
         """The version that a request gets, which a conversation may have pinned. Raises: Refusal."""

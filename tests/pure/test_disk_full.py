@@ -12,14 +12,14 @@ import pytest
 from actors.calls import STORE, LocalPeer, RayPeer
 from actors.local import LocalSystem, ScriptedRoom
 from actors.preflight import check_disk
-from actors.store import Store
+from actors.store import TROUBLE, Store
 from core import config as configuration
 from core.artifacts import appearing, says_full
 from core.clock import ManualClock
 from core.config import RunConfig
 from core.errors import ConfigError, Overdue, StorageFull, StoreError
 from core.messages import PolicyRef, Published, Vote, Window
-from core.metrics import JsonlSink
+from core.metrics import JsonlSink, Metrics
 from core.store import RunReader, event, message
 from methods.scripted import ScriptedPolicy
 from tests.pure.test_local_system import settings
@@ -41,10 +41,9 @@ def vote(id: str) -> tuple[str, str, str, bytes]:
     return message("votes", id, "p", Vote(id=id, prompt_id="p", answer="7"))
 
 
-def a_store(folder: Path, disk: Disk, clock: ManualClock | None = None) -> Store:
-    return Store(
-        str(folder), RunConfig(min_free_bytes=FLOOR), free=disk, clock=clock or ManualClock(100.0), look_s=0.005
-    )
+def a_store(folder: Path, disk: Disk, clock: ManualClock | None = None, metrics: Metrics | None = None) -> Store:
+    run = RunConfig(min_free_bytes=FLOOR)
+    return Store(str(folder), run, free=disk, clock=clock or ManualClock(100.0), look_s=0.005, metrics=metrics)
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -69,12 +68,16 @@ async def test_below_the_floor_nothing_is_written_and_the_caller_is_told(tmp_pat
 
 
 async def test_once_there_is_room_it_is_told_for_how_long_there_was_none_though_nobody_asks(tmp_path: Path) -> None:
-    disk, clock = Disk(0), ManualClock(100.0)
-    store = a_store(tmp_path, disk, clock)
+    disk, clock, metrics = Disk(0), ManualClock(100.0), Metrics()
+    store = a_store(tmp_path, disk, clock, metrics)
     await store.start()
+    assert metrics.values() == {"disk_full": 0, "disk_free_bytes": 0} | {
+        f"events_total{{kind={kind}}}": 0 for kind in TROUBLE
+    }
     running = asyncio.create_task(store.run())
     with pytest.raises(StorageFull):
         await store.append([vote("a")])
+    await until(lambda: metrics.values()["disk_full"] == 1)
     clock.advance(30)
     disk.free = FLOOR
     await until(lambda: RunReader(tmp_path).events("disk_full"))
@@ -82,6 +85,8 @@ async def test_once_there_is_room_it_is_told_for_how_long_there_was_none_though_
     assert told.detail == {"since": 100.0, "seconds": 30.0}
     status = await store.status()
     assert status["full"] is None and status["room_for_s"] == 0
+    await until(lambda: metrics.values()["disk_full"] == 0)
+    assert metrics.values()["disk_free_bytes"] == FLOOR
     running.cancel()
 
 

@@ -240,6 +240,9 @@ async def test_rejection_after_rejection_slows_learning_down_and_then_pauses_it(
         parts = {"versions": LocalPeer(again.versions), "buffer": LocalPeer(again.buffer)}
         await Console(parts, 1, str(tmp_path)).command("resume", None)
         assert (await again.versions.status())["learning_rate_scale"] == 1.0
+    scaled = [value for name, value, _ in again.sink.records if name == "learning_rate_scale"]
+    assert scaled[0] == 0.25 and scaled[-1] == 1.0
+    assert ("rejections_in_a_row", 4, {}) in run.sink.records
 
 
 async def test_what_a_verdict_rests_on_is_named_in_events_tables_and_status(tmp_path: Path) -> None:

@@ -118,8 +118,10 @@ async def test_a_mismatch_pauses_learning_and_the_window_is_tried_again_when_res
         while (await run.buffer.status())["paused"] is None:
             await asyncio.sleep(0.02)
     assert (await run.buffer.status())["paused"] == "engine and trainer differ by 9 nats"
+    assert ("learning_paused", 1, {}) in run.sink.records
     room.mended = True
     await run.buffer.resume()
+    assert [value for name, value, _ in run.sink.records if name == "learning_paused"][-1] == 0
     await running
     events = RunReader(tmp_path).events()
     assert [e.detail["window"] for e in events if e.kind == "refused"] == [1]

@@ -50,6 +50,30 @@ def test_a_count_of_zero_reaches_no_sink() -> None:
     assert sink.records == [] and metrics.values() == {}
 
 
+def test_a_counter_begins_at_zero_with_every_value_of_its_labels() -> None:
+    sink = MemorySink()
+    metrics = Metrics([sink])
+    metrics.count("rollbacks_total", 2, by="hand")
+    metrics.begin("rollbacks_total", "probes_total")
+    metrics.begin("events_total", kind="hung")
+    assert metrics.values() == {
+        "rollbacks_total{by=watch}": 0,
+        "rollbacks_total{by=hand}": 2,
+        "rollbacks_total{by=replicas}": 0,
+        "probes_total": 0,
+        "events_total{kind=hung}": 0,
+    }
+    assert sink.records[1:] == [
+        *(("rollbacks_total", 0, {"by": by}) for by in ("watch", "hand", "replicas")),
+        ("probes_total", 0, {}),
+        ("events_total", 0, {"kind": "hung"}),
+    ]
+    with pytest.raises(ValueError, match="is a gauge, no counter"):
+        metrics.begin("served_version")
+    with pytest.raises(ValueError, match="did you mean probes_total"):
+        metrics.begin("probe_total")
+
+
 def test_what_is_not_in_the_table_is_refused_by_name() -> None:
     metrics = Metrics()
     with pytest.raises(ValueError, match="did you mean tokens_total"):
