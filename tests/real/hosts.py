@@ -1,7 +1,7 @@
 """Several hosts on one machine: each a network, process and mount space with its own sshd, home, /tmp and /dev/shm.
 
 They hang on a switch of their own and have no way out; what dies with a host's first process is all of the host. A
-virtual environment is the only thing they share. Needs root and the packages that `packages.sh` installs.
+virtual environment is the only thing they share. Needs root and the packages that `tests/packages.sh` installs.
 """
 
 import os
@@ -21,7 +21,15 @@ ROOT = Path(__file__).parents[2]
 VENV = Path(sys.prefix)
 NETWORK = "10.77.0"
 SPACES = ("--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
-PACKAGES = Path(__file__).with_name("packages.sh")
+PACKAGES = (
+    "sshd:openssh-server",
+    "ssh:openssh-client",
+    "rsync:rsync",
+    "redis-server:redis-server",
+    "ip:iproute2",
+    "pgrep:procps",
+)
+"""Commands that hosts need, and the Debian packages that have them."""
 SSHD = """
 Port 22
 ListenAddress {address}
@@ -42,8 +50,9 @@ def why_not() -> str | None:
     tried = subprocess.run(["unshare", *SPACES, "true"], capture_output=True, text=True)
     if tried.returncode != 0:
         return f"`unshare` is refused here ({tried.stderr.strip()}); it takes CAP_SYS_ADMIN"
-    installed = subprocess.run(["bash", str(PACKAGES)], capture_output=True, text=True)
-    return None if installed.returncode == 0 else f"{PACKAGES.name}: {installed.stderr.strip()[-300:]}"
+    install = Path(__file__).parents[1] / "packages.sh"
+    installed = subprocess.run(["bash", str(install), *PACKAGES], capture_output=True, text=True)
+    return None if installed.returncode == 0 else f"{install.name}: {installed.stderr.strip()[-300:]}"
 
 
 class Host:

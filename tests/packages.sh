@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What hosts in namespaces need of Debian: sshd, rsync, ip, Redis. Installed without starting any service.
+# packages.sh COMMAND:PACKAGE ...   Debian packages of the commands that are not there, without starting any service.
 set -euo pipefail
 need=()
-for pair in sshd:openssh-server ssh:openssh-client rsync:rsync redis-server:redis-server ip:iproute2 pgrep:procps; do
+for pair in "$@"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || need+=("${pair#*:}")
 done
 [ ${#need[@]} = 0 ] && exit 0
