@@ -1,0 +1,118 @@
+"""Debian's Prometheus scrapes a running system by the shipped files: whatever a panel or an alert asks for is there."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import yaml
+
+from serve.keys_file import ENVIRONMENT
+from tests.panels import FOLDER, alerts, everything, selectors
+from tests.real.conftest import Run
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"),
+]
+ROOT, SCRAPER = (f"rk-{name}-{'x' * 32}" for name in ("root", "prometheus"))
+QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have?"
+REINFORCED = ("method.recipe=ttrl", "method.sampler.temperature=1")
+"""Only what keeps log-probabilities can compare engine and trainer."""
+SMALL = ("learning.groups_per_window=64", "report.per_version=60", "report.final=60", "gate.max_probes=200")
+ONLY_WHILE_FIRING = "ALERTS"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT, f"root admin {ROOT}\nprometheus user {SCRAPER}")
+        run = Run(tmp_path_factory.mktemp("prometheus"), *REINFORCED, *SMALL)
+    try:
+        assert run.url
+        yield run
+    finally:
+        run.kill()
+
+
+def used(run: Run) -> None:
+    """Questions, streamed and whole, with feedback on the answers; then wait for the first verdict."""
+    with openai.OpenAI(base_url=f"{run.url}/v1", api_key=ROOT, max_retries=0) as client:
+        for streamed in (True, False, True):
+            asked: Any = {"model": "policy", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60}
+            if streamed:
+                assert list(client.chat.completions.create(**asked, stream=True))
+                continue
+            said = {"response_id": client.chat.completions.create(**asked).id, "binary": True}
+            told(f"{run.url}/v1/feedback", said)
+    deadline = time.monotonic() + 420
+    while not told(f"{run.url}/status")["versions"]["decided"]:
+        assert time.monotonic() < deadline, run.log.read_text()[-3000:]
+        time.sleep(2)
+
+
+def told(url: str, body: Any = None) -> Any:
+    method, headers = "GET" if body is None else "POST", {"authorization": f"Bearer {ROOT}"}
+    return httpx.request(method, url, headers=headers, json=body, timeout=60, trust_env=False).raise_for_status().json()
+
+
+@contextmanager
+def prometheus(run: Run, folder: Path) -> Iterator[str]:
+    """By the shipped configuration but for target, key and pace; gives its URL."""
+    shipped = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    (job,) = shipped["scrape_configs"]
+    job["static_configs"][0]["targets"] = [run.url.removeprefix("http://")]
+    job["authorization"] = {"credentials_file": "ratchet.key"}
+    shipped["global"] |= {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(shipped))
+    (folder / "ratchet.key").write_text(SCRAPER)
+    shutil.copy(FOLDER / "rules.yml", folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--web.listen-address={address}"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*command, f"--storage.tsdb.path={folder}/data"], stdout=log, stderr=log)
+    try:
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def asked() -> dict[str, str]:
+    """Query -> who asks: each metric of each panel and alert, and each panel as a whole."""
+    queries: dict[str, str] = {}
+    for where, expression in everything():
+        whole = [] if where in alerts() else [expression]
+        queries |= dict.fromkeys([*selectors(expression), *whole], where)
+    return {query: where for query, where in queries.items() if ONLY_WHILE_FIRING not in query}
+
+
+def test_every_metric_of_every_panel_and_alert_returns_data(run: Run, tmp_path: Path) -> None:
+    used(run)
+    with prometheus(run, tmp_path) as url, httpx.Client(base_url=f"{url}/api/v1", timeout=60, trust_env=False) as api:
+
+        def said(path: str, **params: str) -> Any:
+            return api.get(path, params=params).raise_for_status().json()["data"]
+
+        missing, deadline = asked(), time.monotonic() + 120
+        while missing:
+            assert time.monotonic() < deadline, (missing, (tmp_path / "log").read_text()[-3000:])
+            time.sleep(2)
+            with suppress(httpx.HTTPError):  # it may not be up yet
+                missing = {q: where for q, where in missing.items() if not said("/query", query=q)["result"]}
+        rules = [rule for group in said("/rules")["groups"] for rule in group["rules"]]
+        states = {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in rules}
+        assert states == dict.fromkeys(alerts(), ("ok", ""))
+        (target,) = said("/targets")["activeTargets"]
+        assert target["health"] == "up", target
+        trouble = 'ALERTS{alertname=~"RatchetAway|ReplicaAway|UsersGetErrors|DiskFull"}'
+        assert not said("/query", query=trouble)["result"]
