@@ -98,14 +98,14 @@ def versions(
 
 @app.command()
 def trace(
-    response: Annotated[str, typer.Argument(help="The id of an answer, such as chatcmpl-v3-...")],
+    id: Annotated[str, typer.Argument(help="Of an answer, feedback, vote, prompt, group, candidate, example or lease")],
     dir: RunDirOption = None,
 ) -> None:
-    """The way from an answer over its votes, groups and examples to the versions that learned from it, as JSON."""
+    """The way over votes, groups and examples to the versions that learned from it, step by step, as JSON."""
     from actors.trace import trace as follow
     from core.store import RunReader
 
-    console.print_json(json.dumps(follow(RunReader(find(dir)), response)))
+    console.print_json(json.dumps(follow(RunReader(find(dir)), id)))
 
 
 @app.command()

@@ -1,39 +1,137 @@
-"""From an answer to the version that learned from it, and back: read from the run directory, running or stopped."""
+"""From any id to the versions that learned from it, and back: read from the run directory, running or stopped."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from actors.life import life
 from actors.recollect import WINDOW
+from core.codec import stable_id
 from core.errors import Missing, VersionError
-from core.messages import Decision, Outcome, Response, Vote
+from core.messages import Decision, Example, Feedback, Outcome, Prompt, Response, Scored, Vote
 from core.store import RunReader
 
+PLACE = "place:"
 
-def trace(reader: RunReader, response_id: str) -> dict[str, Any]:
-    """A response, the votes on it, what was explored of its prompt, and the versions that learned from that.
+
+@dataclass(frozen=True)
+class Found:
+    """What an id stands for, the prompt it is about, and the places where that was explored."""
+
+    kind: str
+    prompt_id: str | None
+    places: tuple[int, ...] = ()
+    response: Response | None = None
+
+
+def trace(reader: RunReader, id: str) -> dict[str, Any]:
+    """What an id is, the votes on its prompt, what was explored of it, the versions that learned from that, and `life`:
+    all of it in order of time, with the actor which said it. An id of an answer, of feedback, a vote, a prompt, a
+    group, a candidate, an example or a lease, or a place as `place:17`.
 
     Raises: Missing."""
-    response = reader.get("responses", Response, response_id)
-    if response is None:
-        raise Missing(f"no response {response_id!r} in this run; it is the `id` of an answer")
-    found: dict[str, Any] = {
-        "response": response.id,
-        "answered_by": str(response.start),
-        "key": response.key,
-        "texts": list(response.texts),
-        "votes": [],
-        "explored": [],
-    }
-    if response.prompt is None:
-        return found
-    cast = reader.children("votes", Vote, response.prompt.id)
-    found["votes"] = [_told(vote) for vote in cast if vote.response_id == response.id]
-    for place in reader.ids("outcomes", response.prompt.id):
-        outcome = reader.outcome(int(place))
+    found = find(reader, id)
+    told: dict[str, Any] = {"id": id, "is": found.kind, "prompt": found.prompt_id}
+    if (response := found.response) is not None:
+        about = {"response": response.id, "answered_by": str(response.start), "key": response.key}
+        told |= about | {"texts": list(response.texts)}
+    told |= {"votes": [], "explored": [], "life": []}
+    if found.prompt_id is None:
+        return told
+    cast = reader.children("votes", Vote, found.prompt_id)
+    told["votes"] = [_told(v) for v in cast if v.by != "sample" and (response is None or v.response_id == response.id)]
+    for place in found.places:
+        outcome = reader.outcome(place)
         if outcome is not None:
-            found["explored"].append(_explored(reader, outcome))
-    return found
+            told["explored"].append(_explored(reader, outcome))
+    responses = [response] if response is not None else reader.children("responses", Response, found.prompt_id)
+    told["life"] = life(reader, found.prompt_id, found.places, responses)
+    return told
+
+
+def find(reader: RunReader, id: str) -> Found:
+    """Raises: Missing."""
+    if (response := reader.get("responses", Response, id)) is not None:
+        return _asked(reader, "response", response)
+    if (feedback := _feedback(reader, id)) is not None:
+        response = reader.get("responses", Response, feedback.response_id)
+        return _asked(reader, "feedback", response) if response is not None else Found("feedback", None)
+    if (vote := reader.get("votes", Vote, id)) is not None:
+        return _of_prompt(reader, "vote", vote.prompt_id)
+    if reader.ids("outcomes", id) or reader.ids("responses", id) or reader.get("asked", Prompt, id):
+        return _of_prompt(reader, "prompt", id)
+    if (outcome := reader.get("outcomes", Outcome, id.removeprefix(PLACE))) is not None and id.startswith(PLACE):
+        return Found("place", outcome.prompt_id, (outcome.place,))
+    if (found := _sampled(reader, id) or _leased(reader, id) or _unvoted(reader, id)) is not None:
+        return found
+    raise Missing(
+        f"nothing in this run has the id {id!r}; expected that of an answer, of feedback, a vote, a prompt, a group, a "
+        "candidate, an example or a lease, or a place such as place:17"
+    )
+
+
+def _asked(reader: RunReader, kind: str, response: Response) -> Found:
+    if response.prompt is None:
+        return Found(kind, None, response=response)
+    return Found(kind, response.prompt.id, _places(reader, response.prompt.id), response)
+
+
+def _of_prompt(reader: RunReader, kind: str, prompt_id: str) -> Found:
+    return Found(kind, prompt_id, _places(reader, prompt_id))
+
+
+def _places(reader: RunReader, prompt_id: str) -> tuple[int, ...]:
+    return tuple(int(place) for place in reader.ids("outcomes", prompt_id))
+
+
+def _feedback(reader: RunReader, id: str) -> Feedback | None:
+    """As it is kept, below the name of its key, or as its key gave it."""
+    known = reader.get("feedback", Feedback, id)
+    return known or next((each for each in reader.all("feedback", Feedback) if each.id.endswith(f"/{id}")), None)
+
+
+def _sampled(reader: RunReader, id: str) -> Found | None:
+    """A group, an example, or a candidate by the vote that it cast."""
+    if (scored := reader.get("groups", Scored, id)) is not None:
+        return _in_group(reader, "group", scored)
+    if (example := reader.get("examples", Example, id)) is not None:
+        scored = reader.get("groups", Scored, example.group_id)
+        return _in_group(reader, "example", scored) if scored is not None else None
+    vote = reader.get("votes", Vote, stable_id("sample vote", id))
+    return None if vote is None else _candidate(reader, id, _groups_at(reader, _places(reader, vote.prompt_id)))
+
+
+def _unvoted(reader: RunReader, id: str) -> Found | None:
+    """A candidate that cast no vote, as what people wrote: it may be in any group."""
+    return _candidate(reader, id, reader.all("groups", Scored))
+
+
+def _leased(reader: RunReader, id: str) -> Found | None:
+    outcomes = [outcome for outcome in reader.briefs() if outcome.lease_id == id]
+    places = tuple(outcome.place for outcome in outcomes)
+    if len({outcome.prompt_id for outcome in outcomes}) > 1:
+        some = ", ".join(f"{PLACE}{place}" for place in places)
+        raise Missing(f"lease {id!r} was for several prompts; trace one of them: {some}")
+    return Found("lease", outcomes[0].prompt_id, places) if outcomes else None
+
+
+def _candidate(reader: RunReader, id: str, groups: Iterable[Scored]) -> Found | None:
+    for scored in groups:
+        if any(candidate.id == id for candidate in scored.group.candidates):
+            return _in_group(reader, "candidate", scored)
+    return None
+
+
+def _groups_at(reader: RunReader, places: Iterable[int]) -> Iterator[Scored]:
+    for place in places:
+        yield from reader.children("groups", Scored, str(place))
+
+
+def _in_group(reader: RunReader, kind: str, scored: Scored) -> Found:
+    group, places = scored.group, _places(reader, scored.group.prompt.id)
+    held = tuple(p for p in places if any(each.group.id == group.id for each in _groups_at(reader, [p])))
+    return Found(kind, group.prompt.id, held)
 
 
 def voters(reader: RunReader, version: int) -> dict[str, int]:

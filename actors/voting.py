@@ -220,7 +220,8 @@ class Voting:
         mine = [self.is_taken(outcome.place, outcome.lease_id) for outcome in outcomes]
         kept = [o for o, held in zip(outcomes, mine, strict=True) if held and o.failure is None]
         if kept:
-            await self._append([resettled_record(outcome) for outcome in kept])
+            settled = {"settled_at": self._clock.now()}
+            await self._append([resettled_record(outcome.model_copy(update=settled)) for outcome in kept])
         return [self._replace(o) if held else "expired" for o, held in zip(outcomes, mine, strict=True)]
 
     def is_taken(self, place: int, work_id: str) -> bool:

@@ -278,6 +278,8 @@ class Outcome(Message):
     failure: str | None = None
     revision: int = 0
     """Votes of people on this prompt that it was settled with."""
+    settled_at: float = 0.0
+    """0 in runs of before it was kept."""
     sampled_ids: tuple[str, ...] = ()
     """Groups that were sampled; the others were added by the scorer. None named: all."""
     group_ids: tuple[str, ...] | None = None

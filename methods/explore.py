@@ -51,16 +51,25 @@ async def explore(
     except ValueError as error:
         if isinstance(error, RatchetError) and not isinstance(error, PromptError):
             raise
-        failure = f"{type(error).__name__}: {error}"
-        return Outcome(lease_id=lease_id, place=place, prompt_id=prompt.id, tokens=tokens_in(groups), failure=failure)
-    return outcome(
+        return Outcome(
+            lease_id=lease_id,
+            place=place,
+            prompt_id=prompt.id,
+            tokens=tokens_in(groups),
+            failure=f"{type(error).__name__}: {error}",
+            settled_at=clock.now(),
+        )
+    now = clock.now()
+    found = outcome(
         settled,
         lease_id=lease_id,
         place=place,
         prompt_id=prompt.id,
-        votes=sample_votes(groups, settled.scored, clock.now()),
+        votes=sample_votes(groups, settled.scored, now),
         tokens=tokens_in([*groups, *(scored.group for scored in settled.scored)]),
-    ).model_copy(update={"revision": revision, "sampled_ids": tuple(group.id for group in groups)})
+    )
+    sampled_ids = tuple(group.id for group in groups)
+    return found.model_copy(update={"revision": revision, "sampled_ids": sampled_ids, "settled_at": now})
 
 
 async def settle_again(method: Method, work: Resettle, policy: Policy) -> Outcome:

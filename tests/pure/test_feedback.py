@@ -300,7 +300,7 @@ async def test_an_answer_is_traced_to_the_version_that_learned_from_it_and_back(
     assert [v["voter"] for v in found["votes"]] == ["shop/ann"] and explored["votes_of_people"] == 1
     version = explored["versions"][0]["version"]
     assert voters(RunReader(tmp_path), int(version[1:])) == {"shop/ann": 1}
-    with pytest.raises(Missing, match="no response 'r9' in this run"):
+    with pytest.raises(Missing, match="nothing in this run has the id 'r9'; expected that of an answer"):
         trace(RunReader(tmp_path), "r9")
     with pytest.raises(VersionError, match=r"v99 was never published \(known: v1"):
         voters(RunReader(tmp_path), 99)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from actors.calls import LocalPeer
 from actors.local import LocalSystem, ScriptedRoom
+from actors.trace import trace
 from core import config as configuration
 from core.codec import encode_batch
 from core.messages import Vote
@@ -76,3 +77,6 @@ async def test_late_votes_change_what_later_windows_replay(tmp_path: Path) -> No
     assert drawn[2] < 2 * drawn[0], "the windows before are replayed as the votes left them"
     told = reader.events("voted")
     assert told and told[0].detail["votes"] > 0
+    steps = trace(reader, f"place:{reader.fact('window:1')['places'][0]}")["life"]
+    again = [step for step in steps if step["what"] == "settled again"]
+    assert again and all(step["at"] and step["by"] == "buffer" for step in again)
