@@ -21,7 +21,9 @@ from actors.calls import Peer
 from actors.forget import Traces, traces
 from actors.leases import Leases
 from actors.owed import UNSURE, Owed
-from actors.recollect import COUNTS, PAUSED, SETTLED, WINDOW, Recollection, recollect
+from actors.pause import Pause
+from actors.recollect import COUNTS, SETTLED, Recollection, recollect
+from actors.shards import part_of
 from actors.voting import Voting, check
 from actors.waiting import comes_true
 from core.clock import Clock, SystemClock
@@ -30,7 +32,8 @@ from core.config import LearningConfig, VotesConfig
 from core.errors import Unavailable
 from core.messages import Outcome, Prompt, Vote
 from core.metrics import Metrics
-from core.store import Record, RunReader, event, fact, message, outcome_records
+from core.shards import WHOLE, Shard
+from core.store import WINDOW, Record, RunReader, event, fact, message, outcome_records
 from training.places import Places
 from training.replay import Replay
 from training.throttle import Throttle
@@ -51,19 +54,22 @@ class Buffer:
         metrics: Metrics,
         votes: VotesConfig | None = None,
         clock: Clock | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
+        """`learning`, `votes`: of the whole run."""
+        learning, votes = part_of(learning, votes or VotesConfig(), shard)
         self._run_dir = Path(run_dir)
+        self._shard = shard
         self._learning = learning
         self._store = store
         self._metrics = metrics
         self._clock = clock or SystemClock()
-        votes = votes or VotesConfig()
         self._throttle = Throttle(learning.groups_per_window, learning.max_lag, windows_wanted)
-        self._leases = Leases(self._throttle, learning.lease_s, self._clock)
+        self._leases = Leases(self._throttle, learning.lease_s, self._clock, shard)
         self._replay = Replay(
             learning.groups_per_window, learning.replay_windows, learning.max_lag, votes.correction_share
         )
-        self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock)
+        self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock, shard)
         self._asked = Asked(votes.asked_room)
         self._one_ballot = asyncio.Lock()
         self._settled: dict[int, bool] = {}
@@ -71,8 +77,8 @@ class Buffer:
         self._unsaved: dict[int, list[Record]] = {}
         """Windows drawn that the store did not acknowledge yet, and nobody was given."""
         self._owed = Owed(self._append)
+        self._paused = Pause(self._owed, self._tell, metrics, self._clock, shard)
         self._failures = 0
-        self._paused: dict[str, Any] | None = None
         self._shares: deque[float] = deque(maxlen=learning.groups_per_window)
         self._tokens = 0
         self._lag = 0
@@ -82,13 +88,12 @@ class Buffer:
 
     async def start(self) -> None:
         """Rebuild the view from what the store holds."""
-        self._restore(await asyncio.to_thread(recollect, self._run_dir, self._learning))
+        found = await asyncio.to_thread(recollect, self._run_dir, self._learning, self._shard)
+        self._restore(found)
         self._metrics.begin(*COUNTED)
         self._started = True
         await self._wake()
-        if self._paused is not None:
-            reason = f"{self._paused['reason']} (before this start; `ratchet resume` goes on)"
-            await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
+        await self._paused.restore(found.paused)
 
     async def run(self) -> None:
         """Take back what was leased and not delivered in time, and write again what the store would not take."""
@@ -115,11 +120,11 @@ class Buffer:
         leases, throttle = self._leases, self._throttle
         await comes_true(
             self._changed,
-            lambda: bool(leases.granted(token)) or (self._paused is None and throttle.capacity > 0),
+            lambda: bool(leases.granted(token)) or (not self._paused and throttle.capacity > 0),
             wait_s,
         )
         lease = leases.granted(token)
-        if lease is None and self._paused is None:
+        if lease is None and not self._paused:
             lease = leases.grant(wanted, token, self._voting.any, self._asked)
         return encode(lease) if lease is not None else None
 
@@ -145,7 +150,7 @@ class Buffer:
         ]
         if self._failures >= self._learning.groups_per_window:
             last = next((outcome.failure for outcome in reversed(outcomes) if outcome.failure), "unknown")
-            await self._pause(f"{self._failures} prompts in a row failed, the last: {last}", lasting=False)
+            await self._paused.begin(f"{self._failures} prompts in a row failed, the last: {last}", lasting=False)
             self._failures = 0
         await self._wake()
         return results
@@ -187,9 +192,9 @@ class Buffer:
         staleness is counted."""
         self._check_started()
         if self._drawn_after(after) is None:
-            await comes_true(self._changed, lambda: self._replay.ready() and self._paused is None, wait_s)
+            await comes_true(self._changed, lambda: self._replay.ready() and not self._paused, wait_s)
             # another draw may have taken it while this one waited
-            if self._drawn_after(after) is None and self._paused is None:
+            if self._drawn_after(after) is None and not self._paused:
                 self._draw_next(newest)
         number = self._drawn_after(after)
         if number is not None and not await self._is_saved(number):
@@ -249,13 +254,13 @@ class Buffer:
             removed = await self._store.call("remove", found.ids)
             await self._voting.withdraw(name, found.prompts, asyncio.to_thread)
         about = {"votes": len(found.ids["votes"]), "rows": removed, "versions": found.versions}
-        await self._tell(event(self._clock.now(), "buffer", "forgotten", **about))  # the name is not kept either
+        await self._tell(self._event("forgotten", **about))  # the name is not kept either
         await self._wake()
         return about
 
     def _traces(self, name: str) -> Traces:
-        with closing(RunReader(self._run_dir)) as reader:
-            return traces(reader, name, self._voting.prompts)
+        with closing(self._reader()) as reader, closing(RunReader(self._run_dir, 0)) as book:
+            return traces(reader, book, name, self._voting.prompts)
 
     async def ask(self, batch: bytes) -> int:
         """Explore prompts that people asked, on disk when this returns; how many of them are new. Those beyond
@@ -273,17 +278,11 @@ class Buffer:
     async def pause(self, reason: str) -> None:
         """No more leases and draws until `resume`, over restarts; what is in flight is still taken."""
         self._check_started()
-        await self._pause(reason, lasting=True)
+        await self._paused.begin(reason, lasting=True)
 
     async def resume(self) -> None:
         self._check_started()
-        if self._paused is not None:
-            self._paused = None
-            self._owed.owe(fact(PAUSED, None))
-            await self._tell(event(self._clock.now(), "buffer", "resumed"))
-            await self._wake()
-        if PAUSED in self._owed:
-            await self._owed.write(insist=True)
+        await self._paused.end(self._wake)
 
     async def quiet_s(self) -> float:
         """An answer is all that tells that its loop turns."""
@@ -291,11 +290,9 @@ class Buffer:
 
     async def status(self) -> dict[str, Any]:
         counts = self._replay.counts()
-        t, paused = self._throttle, self._paused or {}
+        t = self._throttle
         return {
-            "paused": paused.get("reason"),
-            "paused_at": paused.get("at"),
-            "paused_before_start": paused.get("earlier", False),
+            **self._paused.status(),
             "waiting": counts.prompts_waiting,
             "examples": counts.examples_waiting,
             "windows_drawn": counts.windows_drawn,
@@ -327,11 +324,11 @@ class Buffer:
         return outcome if kept is None or (same and kept.failure == outcome.failure) else kept
 
     def _stored(self, place: int) -> Outcome | None:
-        with closing(RunReader(self._run_dir)) as reader:
+        with closing(self._reader()) as reader:
             return reader.outcome(place)
 
     def _explored(self, prompts: Sequence[Prompt]) -> set[str]:
-        with closing(RunReader(self._run_dir)) as reader:
+        with closing(self._reader()) as reader:
             return {prompt.id for prompt in prompts if reader.ids("outcomes", prompt.id)}
 
     def _take(self, delivered: Outcome, standing: Outcome) -> str:
@@ -375,12 +372,12 @@ class Buffer:
         if window is None:
             return
         places = self._replay.drawn_places(window.number)
-        now, examples = self._clock.now(), len(window.examples)
+        examples = len(window.examples)
         body = {"places": places, "newest": newest, "oldest": oldest}
         self._unsaved[window.number] = [
             fact(f"{WINDOW}{window.number}", body),
             fact(COUNTS, self._counts(window.number)),
-            event(now, "buffer", "drawn", window=window.number, prompts=len(places), examples=examples),
+            self._event("drawn", window=window.number, prompts=len(places), examples=examples),
             *self._news(),
         ]
         new = set(window.group_ids)
@@ -398,7 +395,7 @@ class Buffer:
         except UNSURE:
             return False
         if self._unsaved.pop(number, None) is not None:
-            self._metrics.count("windows_drawn_total")
+            self._metrics.count("windows_drawn_total", self._shard.index == 0)
             self._metrics.set("lag_versions", self._lag)
         return True
 
@@ -428,29 +425,24 @@ class Buffer:
         if not any(self._voting.news.values()):
             return []
         self._told_at = self._clock.monotonic()
-        return [event(self._clock.now(), "buffer", "voted", **self._voting.take_news())]
+        return [self._event("voted", **self._voting.take_news())]
 
     async def _tell(self, record: Record) -> None:
         """A line of history; one that the store would not take is left out."""
         with suppress(*UNSURE):
             await self._append([record])
 
-    async def _pause(self, reason: str, lasting: bool) -> None:
-        if self._paused is None or (lasting and not self._paused["lasting"]):
-            self._paused = {"reason": reason, "at": self._clock.now(), "lasting": lasting}
-            self._metrics.set("learning_paused", 1)
-            if lasting:
-                self._owed.owe(fact(PAUSED, self._paused))
-            await self._tell(event(self._clock.now(), "buffer", "paused", reason=reason))
-        if lasting and PAUSED in self._owed:
-            await self._owed.write(insist=True)
+    def _event(self, kind: str, **detail: Any) -> Record:
+        return event(self._clock.now(), self._shard.name("buffer"), kind, **detail)
+
+    def _reader(self) -> RunReader:
+        return RunReader(self._run_dir, self._shard.index)
 
     async def _wake(self) -> None:
         counts = self._replay.counts()
         self._metrics.set("buffer_groups", counts.prompts_waiting)
         self._metrics.set("buffer_examples", counts.examples_waiting)
         self._metrics.set("outstanding_leases", len(self._leases.outstanding))
-        self._metrics.set("learning_paused", float(self._paused is not None))
         async with self._changed:
             self._changed.notify_all()
 
@@ -463,7 +455,7 @@ class Buffer:
             versions=found.versions,
             newest_at_draw={number: body["newest"] for number, body in found.windows.items()},
             oldest_at_draw={number: body["oldest"] for number, body in found.windows.items() if "oldest" in body},
-            used=Places.below(found.next_place, but=found.open),
+            used=Places.below(found.next_place, but=found.open, stride=self._shard.of),
         )
         self._replay.recount(found.counts["stale"], found.counts["quarantined"])
         counts = self._replay.counts()
@@ -475,8 +467,6 @@ class Buffer:
         self._settled = {window: settled["rejected"] for window, settled in found.settled.items()}
         for window in found.unwritten:
             self._owed.owe(settled_fact(window, **found.settled[window]))
-        if found.paused is not None:
-            self._paused = {**found.paused, "earlier": True}
         self._voting.restore(found.voted, found.firsts)
         self._asked.add(found.asked)
 

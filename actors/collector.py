@@ -48,7 +48,7 @@ class Collector:
         """Read the pool without what the gate or the report asks. Whatever else may ever be explored meets the same
         check, in `_explore`."""
         self._probes = await asyncio.to_thread(kept_out, self._config)
-        pool = (self._config.prompts, self._config.run.seed, self._probes)
+        pool = (self._config.prompts, self._config.run.seed, self._probes, self._config.run.shards)
         self._prompts = await asyncio.to_thread(prompts.read, *pool)
 
     async def run(self) -> None:

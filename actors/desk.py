@@ -146,7 +146,7 @@ class Desk:
         """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
 
         def read() -> list[tuple[int, Feedback]]:
-            with closing(RunReader(self._run_dir)) as reader:
+            with closing(RunReader(self._run_dir, 0)) as reader:
                 return reader.page("feedback", Feedback, key, after, min(limit, PAGE))
 
         rows = await asyncio.to_thread(read)
@@ -181,7 +181,7 @@ class Desk:
     def _stored(self, ids: set[str]) -> dict[str, Response]:
         if not ids:
             return {}
-        with closing(RunReader(self._run_dir)) as reader:
+        with closing(RunReader(self._run_dir, 0)) as reader:
             found = {id: reader.get("responses", Response, id) for id in ids}
         return {id: response for id, response in found.items() if response is not None}
 

@@ -11,6 +11,7 @@ from actors.asked import Asked
 from actors.recollect import Recollection
 from core.clock import Clock
 from core.messages import Lease, Outcome
+from core.shards import WHOLE, Shard
 from training.throttle import Throttle
 
 TOKENS_KEPT = 256
@@ -24,15 +25,16 @@ class Leased:
 
 
 class Leases:
-    def __init__(self, throttle: Throttle, lease_s: float, clock: Clock) -> None:
+    def __init__(self, throttle: Throttle, lease_s: float, clock: Clock, shard: Shard = WHOLE) -> None:
         self._throttle = throttle
+        self._shard = shard
         self._lease_s = lease_s
         self._clock = clock
         self.outstanding: dict[int, Leased] = {}
         self.returned: deque[int] = deque()
         """Leased before, and free again."""
-        self.next_place = 0
-        """None from here on was leased."""
+        self.next_place = shard.index
+        """None of the shard's from here on was leased."""
         self._arriving: dict[int, Leased] = {}
         """Claimed, and not known to be stored."""
         self._deadlines: list[tuple[float, int, str]] = []
@@ -77,9 +79,9 @@ class Leases:
 
     def _take_places(self, n: int) -> list[int]:
         places = [self.returned.popleft() for _ in range(min(n, len(self.returned)))]
-        fresh = n - len(places)
-        places += range(self.next_place, self.next_place + fresh)
-        self.next_place += fresh
+        fresh = self._shard.places(self.next_place, n - len(places))
+        places += fresh
+        self.next_place = fresh.stop
         self._second_hand.update(place for place in places if place < self._leased_before)
         return places
 
@@ -166,7 +168,7 @@ class Leases:
         t = self._throttle
         self.next_place = found.next_place
         # as many as could be under way: the throttle lets no more be
-        self._leased_before = found.next_place + (t.max_lag + 1) * t.groups_per_window
+        self._leased_before = self._shard.places(found.next_place, (t.max_lag + 1) * t.groups_per_window).stop
         self.returned.extend(found.open)
         self._second_hand.update(found.open)
         t.accepted, t.filtered = found.counts["accepted"], found.counts["filtered"]

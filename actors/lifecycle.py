@@ -93,7 +93,7 @@ class Lifecycle:
         try:
             await self._in_thread("making the actors", self._system.make_core, deadline)
             await self._bring_up(["store"], deadline)  # everybody else writes to it
-            await self._bring_up(["versions"], deadline)
+            await self._bring_up([name for name in self._system.parts if name != "store"], deadline)
             await serving
         finally:
             serving.cancel()

@@ -110,7 +110,7 @@ def _tokens_by_version(trainings: Sequence[Event], reader: RunReader) -> dict[in
     spent = {outcome.place: outcome.tokens for outcome in reader.all("outcomes", Outcome)}
     tokens: dict[int, int] = {}
     total = 0
-    windows = {int(name.split(":")[1]): body["places"] for name, body in reader.facts("window:").items()}
+    windows = reader.windows()
     by_window = {int(e.detail["window"]): int(e.detail["version"]) for e in trainings}
     for number in sorted(windows):
         total += sum(spent.get(place, 0) for place in windows[number])

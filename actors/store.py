@@ -21,6 +21,7 @@ from core.errors import RatchetError, StorageFull, Unavailable
 from core.messages import Scored
 from core.metrics import Metrics
 from core.retention import forgettable, windows_kept
+from core.shards import WHOLE, Shard
 from core.store import Forgotten, Record, RunReader, RunStore, event, fact
 
 log = logging.getLogger("ratchet.store")
@@ -29,7 +30,7 @@ LOOK_S = 1.0
 """How often a full disk is looked at again."""
 CHUNK = 32
 """Places forgotten in one transaction."""
-WINDOW, SETTLED, PRUNED = "window:", "settled:", "pruned:"
+SETTLED, PRUNED = "settled:", "pruned:"
 TROUBLE = ("alert", "hung", "restarted", "swap_hung", "proof_failed", "refused", "weighing_failed")
 """Kinds of events that dashboards/rules.yml looks for."""
 
@@ -60,8 +61,10 @@ class Store:
         clock: Clock | None = None,
         look_s: float = LOOK_S,
         metrics: Metrics | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         self._run_dir = Path(run_dir)
+        self._shard = shard
         self._metrics = metrics or Metrics()
         self._run = run or RunConfig()
         self._keep = windows_kept(self._run.retention, learning or LearningConfig())
@@ -80,7 +83,7 @@ class Store:
         self._pulse = Pulse(self._clock)
 
     async def start(self) -> None:
-        self._store = await asyncio.to_thread(RunStore, self._run_dir)
+        self._store = await asyncio.to_thread(RunStore, self._run_dir, self._shard)
         for kind in TROUBLE:
             self._metrics.begin("events_total", kind=kind)
         self._meter_room()
@@ -180,7 +183,7 @@ class Store:
     def _write_or_refuse(self, records: Sequence[Record]) -> None:
         assert self._store is not None
         full, now = self._full, self._clock.now()
-        told = [event(now, "store", "disk_full", since=full.since, seconds=now - full.since)] if full else []
+        told = [self._event("disk_full", since=full.since, seconds=now - full.since)] if full else []
         try:
             self._refuse_when_full()
             self._store.write([*told, *records])
@@ -249,7 +252,7 @@ class Store:
         await self._forget_places(quarantined, "it was sampled by a version that was rejected, and is forgotten", gone)
         if windows or quarantined:
             detail = {"windows": list(windows), "quarantined": len(quarantined), **vars(gone)}
-            await asyncio.to_thread(self._write, [event(self._clock.now(), "store", "pruned", **detail)])
+            await asyncio.to_thread(self._write, [self._event("pruned", **detail)])
 
     async def _forget_responses(self) -> None:
         if (keep := self._run.retention.responses) is not None and self._store is not None:
@@ -264,11 +267,14 @@ class Store:
                 total.examples += part.examples
                 total.votes += part.votes
 
+    def _event(self, kind: str, **detail: Any) -> Record:
+        return event(self._clock.now(), self._shard.name("store"), kind, **detail)
+
     def _plan(self, keep: int) -> tuple[dict[int, list[int]], list[int]]:
         """Windows with their places that no draw can need, and places that a rejected version sampled for no window."""
-        reader = RunReader(self._run_dir)
+        reader = RunReader(self._run_dir, self._shard.index)
         try:
-            drawn = {int(name.removeprefix(WINDOW)): body["places"] for name, body in reader.facts(WINDOW).items()}
+            drawn = reader.windows()
             settled = {int(name.removeprefix(SETTLED)): body for name, body in reader.facts(SETTLED).items()}
             pruned = {int(name.removeprefix(PRUNED)) for name in reader.facts(PRUNED)}
             old = forgettable(drawn, {number: body["rejected"] for number, body in settled.items()}, keep)

@@ -12,12 +12,13 @@ import ray
 from actors import devices
 from actors.abroad import Abroad
 from actors.buffer import Buffer
-from actors.calls import RayPeer
+from actors.calls import Peer, RayPeer
 from actors.collector import Collector
 from actors.console import Console
 from actors.desk import Desk
 from actors.evaluator import Evaluator
 from actors.placement import placement
+from actors.shards import Stores, buffer_of, store_of
 from actors.store import Store
 from actors.train_group import TrainGroup
 from actors.trainer import Trainer
@@ -25,6 +26,7 @@ from actors.versions import Versions
 from core.config import Config
 from core.errors import RatchetError
 from core.metrics import Metrics
+from core.shards import shards_of
 from core.store import event
 from methods import prompts, recipes
 from methods.modes import modes
@@ -54,6 +56,7 @@ class RaySystem:
         self._address = address
         self._keys = keys or Keys()
         self._service: Service | None = None
+        self._shards = shards_of(config.run.shards)
         self._service_away_at = -math.inf
 
     def connect(self) -> None:
@@ -76,7 +79,12 @@ class RaySystem:
 
     def peer(self, name: str, deadline_s: float | None = None) -> RayPeer:
         """Patient by default: whom it asks may hang until that is noticed, and then starts again."""
-        return RayPeer(name, self.namespace, deadline_s or 3 * self.config.run.hang_s)
+        stores = [shard.name("store") for shard in self._shards]
+        return RayPeer(name, self.namespace, deadline_s or 3 * self.config.run.hang_s, stores)
+
+    def buffer(self) -> Peer:
+        """The run's buffer, or all of them asked as one."""
+        return buffer_of([self.peer(shard.name("buffer")) for shard in self._shards])
 
     def kill(self, name: str) -> None:
         ray.kill(self.parts[name], no_restart=False)
@@ -102,13 +110,15 @@ class RaySystem:
         config, run_dir = self.config, str(self.run_dir)
         plateau = config.learning.plateau
         patience = plateau.versions if plateau is not None and config.run.versions is None else None
-        self._host("store", Store, run_dir, config.run, config.learning, metrics=_metrics())
+        for shard in self._shards:
+            name = shard.name("store")
+            self._host(name, Store, run_dir, config.run, config.learning, metrics=_metrics(), shard=shard)
         self._host(
             "versions",
             Versions,
             run_dir,
             self.peer("store"),
-            self.peer("buffer"),
+            self.buffer(),
             _metrics(),
             plateau=patience,
             backoff=config.learning.backoff,
@@ -128,10 +138,11 @@ class RaySystem:
         """What a first answer does not need: all that learns, and the console."""
         assert self._service is not None, "serve() comes first"
         config, policy, run_dir = self.config, ServedPolicy(self._service.learning), str(self.run_dir)
-        store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
-        self._host(
-            "buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics(), config.method.votes
-        )
+        store, buffer, versions = self.peer("store"), self.buffer(), self.peer("versions")
+        stores = [self.peer(shard.name("store")) for shard in self._shards]
+        for shard in self._shards:
+            about = (config.learning, config.run.versions, _metrics(), config.method.votes)
+            self._host(shard.name("buffer"), Buffer, run_dir, store_of(shard, stores), *about, shard=shard)
         self._host("desk", Desk, run_dir, store, buffer, config, _metrics())
         abroad = Abroad(Travel(self.namespace), versions, keep=config.learning.max_lag + 2)
         self._host(
@@ -140,13 +151,14 @@ class RaySystem:
         for index in range(config.collect.collectors):
             self.make_collector(index)
         asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}
+        asked |= {"buffer": buffer, "store": Stores(stores)} if len(stores) > 1 else {}
         self._host("console", Console, asked, config.report.final, run_dir)
         self._host("evaluator", Evaluator, run_dir, store, versions, config, policy, _metrics())
 
     def make_collector(self, index: int) -> str:
         assert self._service is not None, "serve() comes first"
         name, policy = f"collector-{index}", ServedPolicy(self._service.learning)
-        self._host(name, Collector, self.peer("buffer"), self.config, policy)
+        self._host(name, Collector, self.buffer(), self.config, policy)
         return name
 
     def end(self, name: str) -> None:

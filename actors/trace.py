@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.life import life
-from actors.recollect import WINDOW
 from core.codec import stable_id
 from core.errors import Missing, VersionError
 from core.messages import Decision, Example, Feedback, Outcome, Prompt, Response, Scored, Vote
@@ -148,8 +147,7 @@ def voters(reader: RunReader, version: int) -> dict[str, int]:
 
 
 def _explored(reader: RunReader, outcome: Outcome) -> dict[str, Any]:
-    windows = reader.facts(WINDOW)
-    drawn = [int(name.removeprefix(WINDOW)) for name, body in windows.items() if outcome.place in body["places"]]
+    drawn = [number for number, places in reader.windows().items() if outcome.place in places]
     return {
         "place": outcome.place,
         "groups": [scored.group.id for scored in outcome.scored],
@@ -168,8 +166,7 @@ def _version(reader: RunReader, version: int) -> dict[str, Any]:
 
 
 def _of_window(reader: RunReader, window: int) -> Iterator[Outcome]:
-    body = reader.fact(f"{WINDOW}{window}", {"places": []})
-    for place in body["places"]:
+    for place in reader.windows().get(window, []):
         outcome = reader.get("outcomes", Outcome, str(place))
         if outcome is not None:
             yield outcome

@@ -27,6 +27,7 @@ from core.config import Config
 from core.errors import ConfigError, RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.store import RunReader, event, fact
+from core.store_file import check_shards
 from serve import keys_file
 from serve.engine_arguments import environment
 from serve.engine_process import share
@@ -49,6 +50,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
         console.print(f"[yellow]note[/] {escape(note)}")
     if config.run.dir is not None:
         preflight.check_same_base(config, Path(config.run.dir))
+        check_shards(Path(config.run.dir), config.run.shards)
     run = RunDir.open(config)
     _log_to(run.path / "logs" / "driver.log")
     engines = environment(config.model, config.serve.engine)

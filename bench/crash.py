@@ -100,7 +100,7 @@ def account(live: LiveRun, load: Load, kills: list[dict[str, Any]]) -> dict[str,
     """What the store has against what clients were told."""
     reader, told = RunReader(live.dir), load.told
     kept, outcomes = set(reader.ids("votes")), reader.count("outcomes")
-    places = [place for body in reader.facts("window:").values() for place in body["places"]]
+    places = [place for window in reader.windows().values() for place in window]
     promoted = {str(d.candidate.version) for d in reader.all("decisions", Decision) if d.verdict == "promote"}
     versions = len(reader.versions())
     reader.close()

@@ -471,6 +471,9 @@ class RunConfig(Part):
     """With less room on the run directory's disk nothing is written: learning stands still until there is more,
     serving goes on."""
     retention: RetentionConfig = RetentionConfig()
+    shards: int = Field(default=1, ge=1, le=8)
+    """Buffers with a store and a file each, among which the prompts are divided: one takes in some thousand prompts a
+    minute. Fixed for the life of a run directory; divides `learning.groups_per_window`."""
 
 
 class Config(Part):
@@ -497,6 +500,17 @@ class Config(Part):
             raise ValueError(
                 f"method.sampler.n={self.method.sampler.n} does not fit the {free} seats that learning may use; raise "
                 f"serve.engine.max_seqs (now {self.serve.engine.max_seqs}) or lower serve.reserve_seats"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_shards(self) -> "Config":
+        groups, shards = self.learning.groups_per_window, self.run.shards
+        if groups % shards:
+            nearest = ", ".join(str(n) for n in (groups - groups % shards, groups - groups % shards + shards) if n)
+            raise ValueError(
+                f"learning.groups_per_window={groups} cannot be divided among run.shards={shards}; "
+                f"set it to a multiple, such as {nearest}"
             )
         return self
 

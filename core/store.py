@@ -17,12 +17,16 @@ bytes.
     asked      parent: its origin     a Prompt that somebody asked, to be explored
     facts      replaceable: small JSON values by name (lineage, ledger, windows drawn, measurements)
     events     the run's history, one JSON line each
+
+With `run.shards` above 1 there are as many files, each with a writer of its own. run.sqlite is the first and holds what
+is not of one prompt; the others hold votes, groups, examples, outcomes, resettled and asked of their prompts, and facts
+of their buffers.
 """
 
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,33 +34,37 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.codec import decode, encode
 from core.errors import ArtifactError, StorageFull, StoreError
-from core.messages import (
-    Event,
-    Example,
-    Imitate,
-    Message,
-    Outcome,
-    Prefer,
-    Prompt,
-    Published,
-    Reinforce,
-    Scored,
-    Vote,
-)
+from core.messages import Event, Message, Outcome, Scored, Vote
+from core.shards import WHOLE, Shard, shards_of
 from core.store_file import (
     FILE,
-    READABLE,
     TABLES,
-    check_schema,
+    check_shards,
     is_full,
     is_harmless,
+    is_made,
     known,
     open_file,
     prepare,
     refuse_loss,
-    schema_of,
     way_out,
 )
+from core.store_reader import WINDOW, RunReader, here
+
+__all__ = [
+    "FILE",
+    "WINDOW",
+    "Forgotten",
+    "Record",
+    "RunReader",
+    "RunStore",
+    "event",
+    "fact",
+    "here",
+    "message",
+    "outcome_records",
+    "resettled_record",
+]
 
 M = TypeVar("M", bound=Message)
 
@@ -117,13 +125,19 @@ class Forgotten:
 
 
 class RunStore:
-    """The writer. One a run directory; calls may come from any thread, one at a time."""
+    """The writer. One a run directory, or one a shard; calls may come from any thread, one at a time."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / FILE
+    def __init__(self, run_dir: Path, shard: Shard = WHOLE) -> None:
+        """A new run's first shard makes the files of all."""
+        self._path = run_dir / shard.file
+        self._shard = shard
         self._lock = threading.Lock()  # sqlite3 crashes when it is closed under a running statement
         self._closed = False
-        refuse_loss(run_dir)
+        refuse_loss(run_dir, shard)
+        if shard.of > 1 and shard.index == 0:
+            check_shards(run_dir, shard.of)
+            for other in () if is_made(run_dir) else shards_of(shard.of)[1:]:
+                RunStore(run_dir, other).close()
         self._db: sqlite3.Connection | None = self._connect()
 
     def write(self, records: Iterable[Record]) -> int:
@@ -204,7 +218,7 @@ class RunStore:
         db: sqlite3.Connection | None = None
         try:
             db = open_file(self._path, read_only=False)
-            prepare(db, self._path)
+            prepare(db, self._path, self._shard)
             return db
         except StoreError:
             if db is not None:
@@ -290,184 +304,3 @@ def _readable(kind: type[M], payload: bytes) -> M | None:
         return decode(kind, payload)
     except ArtifactError:
         return None
-
-
-class RunReader:
-    """Reads a run, running or stopped, without disturbing its writer. Raises: StoreError for what cannot be read."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
-        self._path = run_dir / FILE
-        if not self._path.is_file():
-            raise StoreError(f"{run_dir} holds no {FILE}: it is no run directory")
-        try:
-            self._db = open_file(self._path, read_only=True)
-            check_schema(self._db, self._path, READABLE)
-            self._schema = schema_of(self._db)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
-
-    def all(self, table: str, kind: type[M]) -> Iterator[M]:
-        """Every record of a table, oldest first."""
-        for id, payload in self._rows(f"SELECT id, payload FROM {known(table)} ORDER BY seq"):
-            yield self._decoded(kind, table, id, payload)
-
-    def children(self, table: str, kind: type[M], parent: str) -> list[M]:
-        rows = self._rows(f"SELECT id, payload FROM {known(table)} WHERE parent = ? ORDER BY seq", parent)
-        return [self._decoded(kind, table, id, payload) for id, payload in rows]
-
-    def page(self, table: str, kind: type[M], parent: str, after: int, limit: int) -> list[tuple[int, M]]:
-        """So many of a parent's records that were written after number `after`, each with its number."""
-        query = f"SELECT seq, id, payload FROM {known(table)} WHERE parent = ? AND seq > ? ORDER BY seq LIMIT ?"
-        rows = list(self._rows(query, parent, after, limit)) if self._schema >= 3 else []
-        return [(int(seq), self._decoded(kind, table, id, payload)) for seq, id, payload in rows]
-
-    def asked_in_vain(self) -> list[Prompt]:
-        """What somebody asked, and nobody has explored yet, oldest first."""
-        explored = "SELECT 1 FROM outcomes WHERE outcomes.parent = asked.id"
-        query = f"SELECT id, payload FROM asked WHERE NOT EXISTS ({explored}) ORDER BY seq"
-        rows = list(self._rows(query)) if self._schema >= 3 else []
-        return [self._decoded(Prompt, "asked", id, payload) for id, payload in rows]
-
-    def ids(self, table: str, parent: str | None = None) -> list[str]:
-        """Of every record of a table, or of one parent's, oldest first."""
-        where, values = ("", ()) if parent is None else ("WHERE parent = ?", (parent,))
-        rows = self._rows(f"SELECT id FROM {known(table)} {where} ORDER BY seq", *values)
-        return [str(id) for (id,) in rows]
-
-    def which(self, table: str, ids: Sequence[str]) -> set[str]:
-        """Those of these ids that the table holds."""
-        query = f"SELECT id FROM {known(table)} WHERE id IN (SELECT value FROM json_each(?))"
-        return {str(id) for (id,) in self._rows(query, json.dumps(list(ids)))}
-
-    def outcomes(self) -> Iterator[Outcome]:
-        """Every delivered outcome as it came, oldest first; without the votes, and what was forgotten is not there."""
-        for rest in self.all("outcomes", Outcome):
-            yield self._whole(rest)
-
-    def outcome(self, place: int) -> Outcome | None:
-        """One delivered outcome as it stands: with the examples of its newest settling. Without the votes."""
-        rest = self.get("outcomes", Outcome, str(place))
-        if rest is None:
-            return None
-        whole = self._whole(rest)
-        again = self.children("resettled", Outcome, str(place)) if self._schema >= 2 else []
-        if not again or not whole.scored:  # what was forgotten is not there
-            return whole
-        newest = max(again, key=lambda settled: settled.revision)
-        names = ("imitate", "prefer", "reinforce", "drops", "revision")
-        return whole.model_copy(update={name: getattr(newest, name) for name in names})
-
-    def briefs(self, after_place: int | None = None) -> Iterator[Outcome]:
-        """Outcomes without groups, votes and examples, oldest first; only those stored after that of a place."""
-        after = next(self._rows("SELECT seq FROM outcomes WHERE id = ?", str(after_place)), (0,))[0]
-        for id, payload in list(self._rows("SELECT id, payload FROM outcomes WHERE seq > ? ORDER BY seq", after)):
-            yield self._decoded(Outcome, "outcomes", id, payload)
-
-    def _whole(self, rest: Outcome) -> Outcome:
-        kept = self.children("groups", Scored, str(rest.place))
-        if rest.group_ids is not None:  # a place explored twice, the second time in vain, has other groups too
-            kept = [scored for scored in kept if scored.group.id in rest.group_ids]
-        examples = [e for s in kept for e in self.children("examples", Example, s.group.id)]
-        return rest.model_copy(
-            update={
-                "scored": tuple(kept),
-                "imitate": tuple(e for e in examples if isinstance(e, Imitate)),
-                "prefer": tuple(e for e in examples if isinstance(e, Prefer)),
-                "reinforce": tuple(e for e in examples if isinstance(e, Reinforce)),
-            }
-        )
-
-    def places_held(self) -> set[int]:
-        """Places whose groups were not forgotten."""
-        return {self._int(place) for (place,) in self._rows("SELECT DISTINCT parent FROM groups")}
-
-    def get(self, table: str, kind: type[M], id: str) -> M | None:
-        rows = list(self._rows(f"SELECT payload FROM {known(table)} WHERE id = ?", id))
-        return self._decoded(kind, table, id, rows[0][0]) if rows else None
-
-    def count(self, table: str) -> int:
-        return sum(int(n) for (n,) in self._rows(f"SELECT count(*) FROM {known(table)}"))
-
-    def fact(self, name: str, default: Any = None) -> Any:
-        rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
-        return self._json("fact", name, rows[0][0]) if rows else default
-
-    def fact_names(self, prefix: str) -> list[str]:
-        end = prefix + "\U0010ffff"
-        return [str(id) for (id,) in self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", prefix, end)]
-
-    def facts(self, prefix: str) -> dict[str, Any]:
-        rows = self._rows("SELECT id, value FROM facts WHERE id >= ? AND id < ?", prefix, prefix + "\U0010ffff")
-        return {id: self._json("fact", id, value) for id, value in rows}
-
-    def events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[Event]:
-        """Events oldest first; only these kinds if any are named, only the newest so many if asked."""
-        return [event for _, event in self.numbered_events(*kinds, after=after, newest=newest)]
-
-    def numbered_events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[tuple[int, Event]]:
-        """The same, each with its number in the run's history: 1 for the first."""
-        where = f"AND kind IN ({','.join('?' * len(kinds))})" if kinds else ""
-        rows = list(
-            self._rows(
-                f"SELECT seq, at, actor, kind, detail FROM events WHERE seq > ? {where} ORDER BY seq DESC LIMIT ?",
-                after,
-                *kinds,
-                -1 if newest is None else newest,
-            )
-        )
-        return [(row[0], self._event(*row)) for row in rows[::-1]]
-
-    def newest_event(self) -> int:
-        """The number of the event written last; 0 before the first."""
-        return next(self._rows("SELECT coalesce(max(seq), 0) FROM events"))[0]
-
-    def versions(self) -> list[Published]:
-        return [here(published, self._run_dir) for published in self.all("versions", Published)]
-
-    def close(self) -> None:
-        self._db.close()
-
-    def _rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        try:
-            for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` would close it after the file
-                yield row
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
-
-    def _decoded(self, kind: type[M], table: str, id: object, payload: Any) -> M:
-        try:
-            if not isinstance(payload, bytes):
-                raise ArtifactError(f"it holds {type(payload).__name__}, expected bytes")
-            return decode(kind, payload)
-        except ArtifactError as error:
-            raise self._damaged(table, id, error) from None
-
-    def _json(self, what: str, name: object, text: Any) -> Any:
-        try:
-            return json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self._damaged(what, name, error) from None
-
-    def _event(self, seq: int, at: Any, actor: Any, kind: Any, detail: Any) -> Event:
-        try:
-            return Event(at=at, actor=actor, kind=kind, detail=self._json("events", seq, detail))
-        except ValueError as error:
-            raise self._damaged("events", seq, error) from None
-
-    def _int(self, place: Any) -> int:
-        try:
-            return int(place)
-        except (TypeError, ValueError) as error:
-            raise self._damaged("groups", place, error) from None
-
-    def _damaged(self, what: str, name: object, error: Exception) -> StoreError:
-        return StoreError(f"{self._path}: {what} {name!r} is damaged ({error}); restore it from a backup")
-
-
-def here(published: Published, run_dir: Path) -> Published:
-    """A version of a run directory that was moved or restored lies in it, whatever path was written down."""
-    folder = (run_dir / "versions" / Path(published.path).name).absolute()
-    if folder.is_dir() and Path(published.path).parent.name == "versions":
-        return published.model_copy(update={"path": str(folder)})
-    return published

@@ -1,5 +1,6 @@
 """The file behind core.store: how it is opened, made and brought up to date, and what SQLite's refusals mean."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from core.artifacts import says_full
 from core.errors import StoreError
+from core.shards import WHOLE, Shard, shards_of
 
 SCHEMA = 3
 READABLE = 1
@@ -24,7 +26,9 @@ TABLES = (
     "feedback",
     "asked",
 )
-FILE = "run.sqlite"
+FILE = WHOLE.file
+SHARD = "shard"
+"""Fact in each file of a run of several shards: which one it is, and of how many."""
 WAL_BYTES = 64 * 2**20
 """What a long reader made the log grow to is cut down to this again."""
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -32,21 +36,79 @@ _HARMLESS = (*_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT)
 """Refusals after which a connection is as good as before."""
 
 
-def refuse_loss(run_dir: Path) -> None:
+def refuse_loss(run_dir: Path, shard: Shard = WHOLE) -> None:
     """An empty file where versions were trained is no new run. Raises: StoreError."""
-    file, trained = run_dir / FILE, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
-    if trained and (not file.exists() or file.stat().st_size == 0):
+    file, trained = run_dir / shard.file, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
+    if file.exists() and file.stat().st_size > 0:
+        return
+    if trained:
         raise StoreError(f"{file} is empty or gone, but there are {len(trained)} versions; restore it from a backup")
+    if shard.index and is_made(run_dir):
+        raise StoreError(f"{file} is empty or gone, but it is a shard of the run in {FILE}; restore it from a backup")
+
+
+def is_made(run_dir: Path) -> bool:
+    """Whether a run was begun here: its shards' files are made first, run.sqlite in one go after them."""
+    if not (run_dir / FILE).is_file():
+        return False
+    db = open_file(run_dir / FILE, read_only=True)
+    try:
+        return schema_of(db) > 0
+    except sqlite3.DatabaseError:  # it is damaged, which whoever opens it says
+        return True
+    finally:
+        db.close()
+
+
+def check_shards(run_dir: Path, shards: int) -> None:
+    """Raises: StoreError for a run of another number of shards, or one that lacks a shard's file."""
+    try:
+        if not is_made(run_dir):
+            return
+        db = open_file(run_dir / FILE, read_only=True)
+        try:
+            check_shard(db, run_dir / FILE, Shard(0, shards))
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"{run_dir / FILE} cannot be read ({error}); {way_out(error)}") from None
+    for other in shards_of(shards)[1:]:
+        refuse_loss(run_dir, other)
+
+
+def check_shard(db: sqlite3.Connection, path: Path, wanted: Shard) -> None:
+    found = shard_in(db, path)
+    if found.of != wanted.of:
+        raise StoreError(
+            f"{path} belongs to a run with run.shards={found.of}, found run.shards={wanted.of}; a run keeps its number "
+            f"for life: set run.shards={found.of}, or begin another run directory"
+        )
+    if found.index != wanted.index:
+        raise StoreError(f"{path} is shard {found.index} of its run, expected {wanted.index}; give it its name back")
+
+
+def shard_in(db: sqlite3.Connection, path: Path) -> Shard:
+    """What a file says of itself."""
+    row = db.execute("SELECT value FROM facts WHERE id = ?", (SHARD,)).fetchone()
+    try:
+        return Shard(**json.loads(row[0])) if row is not None else WHOLE
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: fact {SHARD!r} is damaged ({error}); restore it from a backup") from None
+
+
+def uri_of(path: Path, *, read_only: bool) -> str:
+    return f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
 
 
 def open_file(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
+    return sqlite3.connect(uri_of(path, read_only=read_only), uri=True, timeout=30, check_same_thread=False)
 
 
-def prepare(db: sqlite3.Connection, path: Path) -> None:
+def prepare(db: sqlite3.Connection, path: Path, shard: Shard = WHOLE) -> None:
     """Create or bring up to date, in one transaction. A file that is not ours, or newer, is left as it is."""
     check_schema(db, path, 0)
+    if schema_of(db) > 0:
+        check_shard(db, path, shard)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
@@ -55,6 +117,8 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
         found = schema_of(db)
         if found == 0:
             _create(db)
+            if shard.of > 1:
+                db.execute("INSERT INTO facts VALUES (?, ?)", (SHARD, json.dumps(vars(shard))))
         for older in range(found or SCHEMA, SCHEMA):
             MIGRATIONS[older](db)
         if found != SCHEMA:
@@ -108,15 +172,16 @@ MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2, 2: _to_
 """Schema -> what makes it the next one."""
 
 
-def schema_of(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
+def schema_of(db: sqlite3.Connection, name: str = "main") -> int:
+    """`name`: by which the file is attached."""
+    return int(db.execute(f"PRAGMA {name}.user_version").fetchone()[0])
 
 
-def check_schema(db: sqlite3.Connection, path: Path, oldest: int) -> None:
-    found = schema_of(db)
+def check_schema(db: sqlite3.Connection, path: Path, oldest: int, name: str = "main") -> None:
+    found = schema_of(db, name)
     if found > SCHEMA:
         raise StoreError(f"{path} has schema {found}, this program knows {SCHEMA}; use the Ratchet that wrote it")
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = {name for (name,) in db.execute(f"SELECT name FROM {name}.sqlite_master WHERE type = 'table'")}
     if found < 0 or tables - {*TABLES, "facts", "events"} or (found > 0 and not tables):
         raise StoreError(f"{path} is no run of Ratchet (tables: {sorted(tables)}); restore it from a backup")
     if found < oldest:

@@ -223,7 +223,7 @@ class Replay:
             raise ValueError("restore needs an empty replay; make a new one")
         self._versions, self._bad_versions = set(versions), set(quarantined)
         self._bad_windows = set(quarantined_windows)
-        self._places = used or Places()
+        self._places = Places() if used is None else used
         held: dict[int, Explored] = {}
         for explored in (_explored(outcome) for outcome in outcomes if outcome.failure is None):
             if explored.place in held and held[explored.place].version in self._bad_versions:
