@@ -43,7 +43,8 @@ class RunReader:
             raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
 
     def _attach_others(self) -> None:
-        """A view in `temp` hides the table of that name, and SQLite takes a query's conditions into each part of it."""
+        """A view in `temp` hides the table of that name. SQLite takes a query's conditions into each part of it, and
+        merges them by `ORDER BY seq` without sorting, as long as `seq` is selected too."""
         for shard in shards_of(self.shards)[1:]:
             path, name = self._run_dir / shard.file, f"shard_{shard.index}"
             if not path.is_file():
@@ -58,12 +59,12 @@ class RunReader:
 
     def all(self, table: str, kind: type[M]) -> Iterator[M]:
         """Every record of a table, oldest first."""
-        for id, payload in self._rows(f"SELECT id, payload FROM {known(table)} ORDER BY seq"):
+        for _, id, payload in self._rows(f"SELECT seq, id, payload FROM {known(table)} ORDER BY seq"):
             yield self._decoded(kind, table, id, payload)
 
     def children(self, table: str, kind: type[M], parent: str) -> list[M]:
-        rows = self._rows(f"SELECT id, payload FROM {known(table)} WHERE parent = ? ORDER BY seq", parent)
-        return [self._decoded(kind, table, id, payload) for id, payload in rows]
+        rows = self._rows(f"SELECT seq, id, payload FROM {known(table)} WHERE parent = ? ORDER BY seq", parent)
+        return [self._decoded(kind, table, id, payload) for _, id, payload in rows]
 
     def page(self, table: str, kind: type[M], parent: str, after: int, limit: int) -> list[tuple[int, M]]:
         """So many of a parent's records that were written after number `after`, each with its number."""
@@ -74,15 +75,15 @@ class RunReader:
     def asked_in_vain(self) -> list[Prompt]:
         """What somebody asked, and nobody has explored yet, oldest first."""
         explored = "SELECT 1 FROM outcomes WHERE outcomes.parent = asked.id"
-        query = f"SELECT id, payload FROM asked WHERE NOT EXISTS ({explored}) ORDER BY seq"
+        query = f"SELECT seq, id, payload FROM asked WHERE NOT EXISTS ({explored}) ORDER BY seq"
         rows = list(self._rows(query)) if self._schema >= 3 else []
-        return [self._decoded(Prompt, "asked", id, payload) for id, payload in rows]
+        return [self._decoded(Prompt, "asked", id, payload) for _, id, payload in rows]
 
     def ids(self, table: str, parent: str | None = None) -> list[str]:
         """Of every record of a table, or of one parent's, oldest first."""
         where, values = ("", ()) if parent is None else ("WHERE parent = ?", (parent,))
-        rows = self._rows(f"SELECT id FROM {known(table)} {where} ORDER BY seq", *values)
-        return [str(id) for (id,) in rows]
+        rows = self._rows(f"SELECT seq, id FROM {known(table)} {where} ORDER BY seq", *values)
+        return [str(id) for _, id in rows]
 
     def which(self, table: str, ids: Sequence[str]) -> set[str]:
         """Those of these ids that the table holds."""
@@ -110,7 +111,8 @@ class RunReader:
     def briefs(self, after_place: int | None = None) -> Iterator[Outcome]:
         """Outcomes without groups, votes and examples, oldest first; only those stored after that of a place."""
         after = next(self._rows("SELECT seq FROM outcomes WHERE id = ?", str(after_place)), (0,))[0]
-        for id, payload in list(self._rows("SELECT id, payload FROM outcomes WHERE seq > ? ORDER BY seq", after)):
+        rows = list(self._rows("SELECT seq, id, payload FROM outcomes WHERE seq > ? ORDER BY seq", after))
+        for _, id, payload in rows:
             yield self._decoded(Outcome, "outcomes", id, payload)
 
     def _whole(self, rest: Outcome) -> Outcome:

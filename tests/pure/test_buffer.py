@@ -45,6 +45,7 @@ from core.messages import (
     Window,
 )
 from core.metrics import MemorySink, Metrics
+from core.shards import WHOLE
 from core.store import Record, RunReader, RunStore, message
 from methods import recipes
 from methods.explore import about, explore, settle_again
@@ -142,11 +143,14 @@ class Restarts(RuleBasedStateMachine):
     """Collectors, a trainer and a gate at any pace, a store that may keep a write and not say so, and a buffer that
     restarts at any point."""
 
+    shard = WHOLE
+    learning = LEARNING
+
     @initialize()
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp())
-        self.store = FlakyStore(self.folder)
+        self.store = self.a_store()
         self.clock = ManualClock(1.0)
         self.held: list[tuple[str, int]] = []
         self.windows: dict[int, tuple[str, ...]] = {}
@@ -156,6 +160,9 @@ class Restarts(RuleBasedStateMachine):
         self.store.meanwhile = self.time_passes
         self.start()
 
+    def a_store(self) -> FlakyStore:
+        return FlakyStore(self.folder)
+
     async def time_passes(self) -> None:
         fates, self.store.fates = self.store.fates, []
         self.clock.advance(101)
@@ -163,7 +170,7 @@ class Restarts(RuleBasedStateMachine):
         self.store.fates = fates
 
     def start(self) -> None:
-        self.buffer = make(self.folder, self.store, self.clock)
+        self.buffer = make(self.folder, self.store, self.clock, self.learning, shard=self.shard)
         self.do(self.buffer.start())
 
     def do(self, call: Any) -> Any:
@@ -307,7 +314,7 @@ class Restarts(RuleBasedStateMachine):
     @invariant()
     def no_place_is_lost_and_what_is_held_is_what_the_store_holds(self) -> None:
         buffer = self.buffer
-        with closing(RunReader(self.folder)) as reader:
+        with closing(RunReader(self.folder, self.shard.index)) as reader:
             stored = {outcome.place for outcome in reader.briefs()}
             for explored in buffer._replay.held():
                 kept = reader.outcome(explored.place)
@@ -315,7 +322,7 @@ class Restarts(RuleBasedStateMachine):
         leases = buffer._leases
         assert len(leases.returned) == len(set(leases.returned)) and not {*leases.returned} & {*leases.outstanding}
         under_way = {*leases.outstanding, *leases.returned}
-        taken = set(range(leases.next_place)) - under_way
+        taken = set(range(self.shard.index, leases.next_place, self.shard.of)) - under_way
         assert taken <= stored
         throttle = buffer._throttle
         assert throttle.accepted + throttle.filtered + throttle.failed == len(taken)
