@@ -377,7 +377,7 @@ class Buffer:
         self._unsaved[window.number] = [
             fact(f"{WINDOW}{window.number}", body),
             fact(COUNTS, self._counts(window.number)),
-            self._event("drawn", window=window.number, prompts=len(places), examples=examples),
+            self._event("drawn", window=window.number, prompts=len(places), examples=examples, **self._shard.told),
             *self._news(),
         ]
         new = set(window.group_ids)

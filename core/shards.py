@@ -17,6 +17,11 @@ class Shard:
         """The first one's is also the run's own book."""
         return f"run-{self.index}.sqlite" if self.index else "run.sqlite"
 
+    @property
+    def told(self) -> dict[str, int]:
+        """For a line of history; of a whole there is nothing to tell."""
+        return {"shard": self.index, "shards": self.of} if self.of > 1 else {}
+
     def name(self, part: str) -> str:
         """Of the actor that is this part (`store`, `buffer`) of the shard."""
         return f"{part}-{self.index}" if self.index else part

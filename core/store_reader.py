@@ -28,6 +28,7 @@ class RunReader:
     def __init__(self, run_dir: Path, shard: int | None = None) -> None:
         self._run_dir = run_dir
         self._path = run_dir / Shard(shard or 0).file
+        self._where = str(self._path)
         self._files = ["main"]
         """By the names under which they are attached."""
         if not self._path.is_file():
@@ -52,6 +53,7 @@ class RunReader:
             self._db.execute(f"ATTACH ? AS {name}", (uri_of(path, read_only=True),))
             check_schema(self._db, path, READABLE, name)
             self._files.append(name)
+        self._where = f"{self._path} or another shard's file"
         self._db.execute("PRAGMA temp_store = MEMORY")
         for table in DIVIDED:
             parts = (f"SELECT seq, id, parent, payload FROM {name}.{table}" for name in self._files)
@@ -193,7 +195,7 @@ class RunReader:
             for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` would close it after the file
                 yield row
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
+            raise StoreError(f"{self._where} cannot be read ({error}); {way_out(error)}") from None
 
     def _decoded(self, kind: type[M], table: str, id: object, payload: Any) -> M:
         try:
@@ -222,7 +224,7 @@ class RunReader:
             raise self._damaged("groups", place, error) from None
 
     def _damaged(self, what: str, name: object, error: Exception) -> StoreError:
-        return StoreError(f"{self._path}: {what} {name!r} is damaged ({error}); restore it from a backup")
+        return StoreError(f"{self._where}: {what} {name!r} is damaged ({error}); restore it from a backup")
 
 
 def here(published: Published, run_dir: Path) -> Published:

@@ -32,20 +32,22 @@ from actors.local import LocalSystem, ScriptedRoom
 from actors.report import version_rows
 from actors.rundir import CONFIG_FILE
 from actors.shards import Buffers, ShardStore, Stores, buffer_of, buffer_status, part_of, store_of, store_status
+from actors.store import Store
 from actors.trace import trace, voters
 from core import config as configuration
 from core.clock import ManualClock
 from core.codec import decode, decode_batch, encode_batch
-from core.config import Config, LearningConfig, VotesConfig
+from core.config import Config, LearningConfig, RetentionConfig, RunConfig, VotesConfig
 from core.errors import ArtifactError, ConfigError, Overdue, StoreError, Unavailable
 from core.messages import Lease, Response, Vote, Window
 from core.metrics import MemorySink, Metrics
 from core.shards import WHOLE, Shard, shard_of, shards_of
-from core.store import FILE, Record, RunReader, RunStore, event, fact, message
+from core.store import FILE, Record, RunReader, RunStore, event, fact, message, outcome_records
 from core.store_file import check_shards
 from methods.prompts import Prompts, as_prompt
 from methods.scripted import ScriptedPolicy
 from tests.pure.test_buffer import FATES, LEARNING, FlakyStore, Restarts, cast, decision, explored, published
+from tests.pure.test_disk_full import until
 from tests.pure.test_votes import QUESTIONS, LateVoters
 from training.places import Places
 
@@ -557,6 +559,47 @@ async def test_a_trainer_that_died_over_a_window_gets_it_again_from_every_shard_
         await store.stop()
     with pytest.raises(StoreError, match=r"run\.shards=3, found run\.shards=1"):
         await a_system(tmp_path, config.model_copy(update={"run": config.run.model_copy(update={"shards": 1})})).run()
+
+
+async def test_learning_stands_still_while_one_shard_finds_no_room_and_says_so(tmp_path: Path) -> None:
+    config = settings(tmp_path, "learning.groups_per_window=9", questions=[f"question {i}" for i in range(200)])
+    system, free = a_system(tmp_path, config), [10**12]
+    system.stores[1]._free = lambda _: free[0]
+    going = asyncio.create_task(system.run(decided=4))
+    while (await system.versions.status())["decided"] < 1:
+        await asyncio.sleep(0.01)
+    free[0] = 0
+    await until(lambda: system.stores[1]._full)
+    status = Stores([LocalPeer(store) for store in system.stores])
+    assert (await status.call("status"))["full"] is not None and (await status.call("status"))["free_bytes"] == 0
+    await asyncio.sleep(0.3)
+    commits = system.stores[1]._commits
+    await asyncio.sleep(0.3)
+    assert system.stores[1]._commits == commits and not going.done()
+    free[0] = 10**12
+    await going
+    assert len(RunReader(tmp_path, 1).events("disk_full")) == 1
+    assert {len(drawn) for drawn in RunReader(tmp_path).windows().values()} == {9}
+
+
+async def test_each_shards_store_throws_away_what_no_window_of_its_own_can_need(tmp_path: Path) -> None:
+    made(tmp_path)
+    shard, learning = Shard(1, N), LearningConfig(groups_per_window=6, replay_windows=1, max_lag=0)
+    store = Store(str(tmp_path), RunConfig(retention=RetentionConfig(windows=1)), learning, shard=shard)
+    await store.start()
+    running = asyncio.create_task(store.run())
+    for window in range(1, 6):
+        places = list(shard.places(1 + 2 * N * (window - 1), 2))
+        await store.append([record for place in places for record in outcome_records(explored(place, "l"))])
+        await store.append([fact(f"window:{window}", {"places": places, "newest": 0})])
+    for window in range(1, 5):
+        await store.append([fact(f"settled:{window}", {"version": window, "rejected": False, "discarded": False})])
+    await until(lambda: len(RunReader(tmp_path, 1).facts("pruned:")) == 3)
+    assert RunReader(tmp_path).places_held() == {*shard.places(1 + 6 * N, 4)}
+    assert RunReader(tmp_path).count("outcomes") == 10
+    assert [each.actor for each in RunReader(tmp_path, 1).events("pruned")][:1] == ["store-1"]
+    running.cancel()
+    await store.stop()
 
 
 async def test_feedback_reaches_its_shard_and_what_came_of_it_is_traced_exported_and_forgotten(tmp_path: Path) -> None:
