@@ -49,6 +49,7 @@ Point = dict[str, Any]
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latency", type=float, default=0.25, help="seconds that an engine takes for a prompt")
     parser.add_argument("--seconds", type=float, default=10.0, help="that each point is measured")
+    parser.add_argument("--shards", type=int, default=1, help="run.shards: 1, 2, 4 or 8")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-scale"))
     parser.add_argument("--only", choices=("collectors", "replicas", "serve", "pipeline", "live"))
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     most = replicas[-1]
 
     def point(name: str, c: int, r: int, latency: float, **more: Any) -> Point:
-        found = asyncio.run(measure(options.out / name, c, r, latency, seconds, **more))
+        found = asyncio.run(measure(options.out / name, c, r, latency, seconds, options.shards, **more))
         print(f"{name}: {found}", file=sys.stderr, flush=True)
         return found
 
@@ -100,18 +101,20 @@ def live(folder: Path, replicas: int, versions: int) -> dict[str, Any]:
     return {"version_live_on_64_s" if replicas == 64 else "version_live_s": {**told, "versions": len(took_s)}}
 
 
-def simulated(folder: Path, collectors: int, replicas: int, latency_s: float, **more: Any) -> SimulatedSystem:
+def simulated(
+    folder: Path, collectors: int, replicas: int, latency_s: float, shards: int = 1, **more: Any
+) -> SimulatedSystem:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    settings = (*SETTINGS, f"collect.collectors={collectors}", f"serve.replicas={replicas}")
-    config: Config = load("configs/tiny.yaml", [*settings, f"run.dir={folder}"])
+    parts = (f"collect.collectors={collectors}", f"serve.replicas={replicas}", f"run.shards={shards}")
+    config: Config = load("configs/tiny.yaml", [*SETTINGS, *parts, f"run.dir={folder}"])
     return SimulatedSystem(config, folder, latency_s, **more)
 
 
 async def measure(
-    folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, by_serve: bool = False
+    folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, shards: int, by_serve: bool = False
 ) -> Point:
-    system = simulated(folder, collectors, replicas, latency_s, by_serve=by_serve)
+    system = simulated(folder, collectors, replicas, latency_s, shards, by_serve=by_serve)
     lifecycle = Lifecycle(system, 600, 60, 60)
     try:
         await lifecycle.start()
@@ -154,7 +157,7 @@ async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
 
 async def delivered(system: SimulatedSystem) -> int:
     """Prompts whose samples are on disk."""
-    status = await system.peer("buffer").call("status")
+    status = await system.buffer().call("status")
     return int(status["accepted"] + status["filtered"])
 
 

@@ -472,8 +472,8 @@ class RunConfig(Part):
     serving goes on."""
     retention: RetentionConfig = RetentionConfig()
     shards: int = Field(default=1, ge=1, le=8)
-    """Buffers with a store and a file each, among which the prompts are divided: one takes in some thousand prompts a
-    minute. Fixed for the life of a run directory; divides `learning.groups_per_window`."""
+    """Buffers with a store and a file each, among which the prompts are divided. Fixed for the life of a run directory;
+    divides `learning.groups_per_window`."""
 
 
 class Config(Part):
