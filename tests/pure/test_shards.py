@@ -408,10 +408,10 @@ class ManyShards(RuleBasedStateMachine):
         if not hasattr(self, "loop"):
             return
         target = self.made + 3
-        self.do(self.whole.call("resume"))
         for _ in range(60):
             if self.made >= target:
                 break
+            self.do(self.whole.call("resume"))  # failures that were thought lost count, and may pause it
             self.a_collector_dies()
             for _ in range(N):
                 self.lease(6, "")
