@@ -4,7 +4,6 @@ and the actor which said it, out of what the run directory keeps."""
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from actors.recollect import WINDOW
 from core.messages import Outcome, Response, Vote
 from core.store import RunReader
 
@@ -15,11 +14,8 @@ Step = dict[str, Any]
 def life(reader: RunReader, prompt_id: str, places: Sequence[int], responses: Iterable[Response]) -> list[Step]:
     """All steps in the order in which they happened; one without a time stands after what it follows from."""
     outcomes = [outcome for place in places if (outcome := reader.outcome(place)) is not None]
-    windows = {
-        int(name.removeprefix(WINDOW))
-        for name, body in reader.facts(WINDOW).items()
-        if set(body["places"]) & {outcome.place for outcome in outcomes}
-    }
+    mine = {outcome.place for outcome in outcomes}
+    windows = {number for number, drawn in reader.windows().items() if mine.intersection(drawn)}
     versions = {published.ref.version for published in reader.versions() if published.window in windows}
     votes = [vote for vote in reader.children("votes", Vote, prompt_id) if vote.by != "sample"]
     steps = [
