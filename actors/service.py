@@ -27,7 +27,7 @@ from core.errors import ConfigError, RatchetError, RunInUse
 log = logging.getLogger("ratchet.service")
 
 LOOK_S = 1.0
-START_S = 120.0
+START_S = 300.0
 STOP_S = 60.0
 PAUSES_S = (5.0, 15.0, 60.0)
 """Before starting something again that died; the first again once it lived for STEADY_S. `ray stop` takes less from the
