@@ -140,7 +140,7 @@ async def copy(source: Source, contents: Contents, to: Path, part_bytes: int = P
     ]
     ahead = [asyncio.ensure_future(source.part(*part)) for part in parts[:1]]
     try:
-        for (name, *_), then in zip(parts, [*parts[1:], None], strict=True):
+        for (name, *_), then in zip(parts, [*parts[1:], None], strict=False):  # the base has no files
             arrived = await ahead.pop()
             if then is not None:
                 ahead.append(asyncio.ensure_future(source.part(*then)))

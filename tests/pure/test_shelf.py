@@ -68,6 +68,15 @@ async def test_a_copy_has_every_file_and_the_manifest(tmp_path: Path) -> None:
     assert holds(path, "print-1") and not holds(path, "print-2") and not holds(tmp_path, "print-1")
 
 
+async def test_a_folder_that_is_no_more_than_its_manifest_travels_too(tmp_path: Path) -> None:
+    folder = tmp_path / "versions" / "v0000"
+    with appearing(folder, {"fingerprint": "base"}):
+        pass
+    base = Published(ref=BASE, path=str(folder), parent=BASE, window=0, fingerprint="base")
+    path = await shelf(tmp_path).take(base, FarFolder(base))
+    assert path != folder and holds(path, "base")
+
+
 async def test_a_large_file_travels_in_parts(tmp_path: Path) -> None:
     version = published(1, tmp_path, b"12345678")
     far = FarFolder(version)
