@@ -17,7 +17,7 @@ from core.codec import pack_floats
 from core.errors import MismatchError
 from core.messages import BASE, PolicyRef, Published, Window
 from core.proof import Proof, vector
-from tests.pure.llama_windows import QUESTIONS, STEPS, llama_room, llama_windows
+from tests.real.llama_windows import QUESTIONS, STEPS, llama_room, llama_windows
 from training.publish import read_tensors, version_dir
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
