@@ -34,6 +34,7 @@ from core.messages import Outcome, Prompt, Vote
 from core.metrics import Metrics
 from core.shards import WHOLE, Shard
 from core.store import WINDOW, Record, RunReader, event, fact, message, outcome_records
+from serve.gather import Gather
 from training.places import Places
 from training.replay import Replay
 from training.throttle import Throttle
@@ -72,6 +73,7 @@ class Buffer:
         self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock, shard)
         self._asked = Asked(votes.asked_room)
         self._one_ballot = asyncio.Lock()
+        self._ballots = Gather(self._cast)
         self._settled: dict[int, bool] = {}
         """Window -> whether its version was rejected."""
         self._unsaved: dict[int, list[Record]] = {}
@@ -240,10 +242,14 @@ class Buffer:
         self._check_started()
         votes = decode_batch(Vote, batch)
         check(votes)
+        return await self._ballots(votes)
+
+    async def _cast(self, batches: Sequence[list[Vote]]) -> list[list[str]]:
+        """What came while the last votes went to the disk goes there together."""
         async with self._one_ballot:
-            results = await self._voting.cast(votes, asyncio.to_thread)
+            results = iter(await self._voting.cast([vote for votes in batches for vote in votes], asyncio.to_thread))
         await self._wake()
-        return results
+        return [[next(results) for _ in votes] for votes in batches]
 
     async def forget(self, name: str) -> dict[str, Any]:
         """Remove what came from a voter, or from a key and all its users: votes, feedback and answers. The prompts that

@@ -41,6 +41,8 @@ POLL_S = 2.0
 """A replica is heard of at least this often."""
 RETRY_S = 0.5
 ENGINE_LOOK_S = 0.1
+FEEDBACK_AT_ONCE = 4
+"""Batches of feedback on their way to the disk; a vote need not wait for the one before."""
 
 
 @rayserve.ingress()  # late-bound: vLLM's app needs a running engine, see __serve_build_asgi_app__
@@ -63,7 +65,7 @@ class PolicyReplica:
         self._parts: dict[str, Any] = {}
         self._meter = Metrics([RaySink()])
         self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
-        self._feedback = Gather(lambda said: self._ask("desk", "feedback", said))
+        self._feedback = Gather(lambda said: self._ask("desk", "feedback", said), FEEDBACK_AT_ONCE)
         self._gateway: Gateway | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0
