@@ -331,7 +331,6 @@ class Restarts(RuleBasedStateMachine):
         if not hasattr(self, "loop"):
             return
         self.store.land()
-        self.do(self.buffer.resume())
         if len(self.held) % 2:
             self.start()
         else:
@@ -341,6 +340,7 @@ class Restarts(RuleBasedStateMachine):
         for _ in range(60):
             if len(self.decided) >= target:
                 break
+            self.do(self.buffer.resume())  # failures that landed late make it pause, which is no stall
             self.leases_expire([])
             self.held = []
             self.lease(6, "")
