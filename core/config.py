@@ -329,6 +329,9 @@ class EngineConfig(Part):
     threads: int = Field(default=1, ge=1)
     """CPU threads of one engine."""
     tensor_parallel: int = Field(default=1, ge=1)
+    tool_parser: str | None = None
+    """vLLM's name for how the model writes a call of a tool (`hermes`, `llama3_json` ...). None: requests that want one
+    called are refused."""
 
 
 class AccessConfig(Part):
