@@ -334,6 +334,7 @@ class Engine:
         settings = Namespace(**(vars(FrontendArgs()) | vars(self._vllm_arguments)))
         settings.chat_template = self._template
         settings.allowed_origins = []  # serve/origins.py says which pages may ask
+        settings.enable_prompt_tokens_details = True  # `cached_tokens`, which the salt keeps to one's own
         settings.tool_call_parser = self._config.tool_parser
         settings.enable_auto_tool_choice = self._config.tool_parser is not None
         tasks = await self._llm.get_supported_tasks()
