@@ -1,6 +1,7 @@
 """Every benchmark runs, small, and its last line is one JSON object with the keys that docs/results.md is made of."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tests.real.conftest import ROOT
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+long = pytest.mark.skipif("RATCHET_LONG" not in os.environ, reason="takes minutes of two cores; RATCHET_LONG=1 runs it")
 
 
 def bench(name: str, *arguments: str) -> dict[str, Any]:
@@ -86,12 +88,14 @@ def test_votes_by_the_thousand_are_all_on_disk_once(tmp_path: object) -> None:
     assert found["single_votes_per_s"] > 0 and found["collector_tokens_meanwhile"] > 0
 
 
+@long
 def test_a_recipe_that_ruins_the_model_is_set_against_the_gate(tmp_path: object) -> None:
     found = bench("collapse", "--out", str(tmp_path))
     assert set(found["recipes"]["ttrl"]) == {"off", "anchors"}
     assert found["worst_drop_gated"]["ttrl"] <= 0.1  # of 240 questions; the full drill asks 600 and five seeds
 
 
+@long
 def test_liars_are_set_against_honest_voters(tmp_path: object) -> None:
     found = bench("poison", "--out", str(tmp_path))
     assert {"accuracy_guarded", "accuracy_unguarded", "accuracy_clean"} <= found.keys()
@@ -104,6 +108,7 @@ def test_a_serving_mode_is_set_against_one_answer(tmp_path: object) -> None:
     assert found["policy:vote"]["accuracy"] > 0
 
 
+@long
 def test_the_pipeline_is_carried_by_simulated_engines(tmp_path: object) -> None:
     found = bench("scale", "--out", str(tmp_path))
     points = [*found["by_collectors"].values(), *found["by_replicas"].values(), *found["by_serve"].values()]
