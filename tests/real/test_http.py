@@ -18,6 +18,7 @@ import pytest
 from core.messages import Response, Vote
 from core.store import RunReader
 from serve.keys_file import ENVIRONMENT
+from serve.routes import ENGINE_FIELDS
 from tests.real.conftest import ROOT as ROOT_DIR
 from tests.real.conftest import Run
 
@@ -190,6 +191,14 @@ def test_one_key_never_finds_what_another_left_in_the_prefix_cache(http: Callabl
     assert cached(SHOP) == 0
     assert cached(BANK) == 0
     assert cached(SHOP) > 0 and cached(BANK) > 0
+
+
+def test_what_steers_the_engine_never_reaches_it(http: Callable[..., httpx.Response]) -> None:
+    ours = http("POST", "/v1/chat/completions", json={"messages": CHAT, "max_tokens": 4}).json()
+    wrong = {name: ["what vLLM would refuse"] for name in ENGINE_FIELDS}
+    reply = http("POST", "/v1/chat/completions", json={"messages": CHAT, "max_tokens": 4, **wrong})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["usage"]["prompt_tokens"] == ours["usage"]["prompt_tokens"]
 
 
 def test_a_vote_is_durable_owned_and_leads_to_the_version_that_learned_from_it(
