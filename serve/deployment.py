@@ -26,6 +26,7 @@ from core.metrics import Metrics
 from core.protocols import Mode
 from serve.engine import Engine
 from serve.gather import Gather
+from serve.handlers import kept
 from serve.keys import Keys
 from serve.local import EnginePolicy, written
 from serve.modes import Modes
@@ -80,7 +81,8 @@ class PolicyReplica:
             multiplex=pool == "shadow",
             stat_loggers=True,
         )
-        await self._engine.start()
+        with kept("ray.serve"):
+            await self._engine.start()
         self._versions = await self._find_versions(config.run.start_timeout_s)
         name = f"{rayserve.get_replica_context().replica_tag}.{os.getpid()}"
         self._reconciler = Reconciler(name, pool, self._engine, Prover(self._engine, self._base), self._located)
@@ -228,8 +230,8 @@ class PolicyReplica:
         stop_at = time.monotonic() + patience_s
         while True:
             try:
-                return ray.get_actor("versions", self._namespace)
-            except ValueError:
+                return await asyncio.to_thread(ray.get_actor, "versions", self._namespace)
+            except (ValueError, RayError):  # RayError: Ray's head is away too
                 if time.monotonic() > stop_at:
                     raise Overdue(f"no versions actor in {self._namespace} within {patience_s:.0f} s") from None
             await asyncio.sleep(0.2)
