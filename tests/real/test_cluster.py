@@ -163,15 +163,14 @@ def test_ray_up_brings_up_three_nodes_and_a_version_is_proven_on_both_workers(cl
     for worker in WORKERS:
         assert len(cluster.processes(worker, "ray::ServeReplica")) == 1
     assert not cluster.processes("head", "ray::ServeReplica")
-    cluster.wait("learners", lambda: "slots" in cluster.status().get("versions", {}))
-    assert cluster.processes("one", "ray::Trainer")
-    for part in ("Store", "Versions", "Buffer", "Desk", "Console", "Evaluator", "Collector"):
-        assert cluster.processes("head", f"ray::{part}"), f"{part} is not on the head"
     cluster.wait(
         "version proven by both replicas",
         lambda: len(proven := [r["proven"] for r in cluster.replicas().values()]) == 2 and all(1 in p for p in proven),
         900,
     )
+    assert cluster.processes("one", "ray::Trainer")
+    for part in ("Store", "Versions", "Buffer", "Desk", "Console", "Evaluator", "Collector"):
+        assert cluster.processes("head", f"ray::{part}"), f"{part} is not on the head"
     assert not (cluster.hosts["one"].folder / "home/ratchet/runs").exists(), "the run directory is the head's"
 
 
