@@ -48,6 +48,7 @@ def test_one_version_is_learned_from_the_base(tmp_path: object) -> None:
     assert found["tokens_generated"][0] > 0
 
 
+@long
 def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: object) -> None:
     found = bench("http", "--out", str(tmp_path))["by_concurrency"]
     assert set(found) == {"1", "16", "64"}
@@ -57,6 +58,7 @@ def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: 
         assert min(each["ttft_p50_ratio"], each["total_p99_ratio"], each["server_cpu_s_ratio"]) > 0
 
 
+@long
 def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) -> None:
     found = bench("priority", "--out", str(tmp_path))
     assert found["collector_tokens_per_s"] > 0  # it did learn
@@ -70,12 +72,14 @@ def test_nothing_is_lost_when_processes_are_killed(tmp_path: object) -> None:
     assert (found["lost"], found["duplicated"], found["unpromoted_answers"]) == (0, 0, 0)
 
 
+@long
 def test_a_replica_killed_in_a_swap_leaves_nothing_mixed(tmp_path: object) -> None:
     found = bench("swap-kill")
     assert found["kills"] > 0 and found["requests"] > 10
     assert (found["truncated"], found["mixed"], found["unproven"]) == (0, 0, 0)
 
 
+@long
 def test_everything_at_once_makes_no_errors(tmp_path: object) -> None:
     found = bench("soak", "--out", str(tmp_path))
     assert found["requests"] > 0 and found["rss_mb"] > 0
@@ -101,6 +105,7 @@ def test_liars_are_set_against_honest_voters(tmp_path: object) -> None:
     assert {"accuracy_guarded", "accuracy_unguarded", "accuracy_clean"} <= found.keys()
 
 
+@long
 def test_a_serving_mode_is_set_against_one_answer(tmp_path: object) -> None:
     found = bench("modes", "--out", str(tmp_path))
     assert found["greedy"]["gain"] == 0
