@@ -212,7 +212,7 @@ def test_a_head_whose_ray_dies_comes_back_with_the_same_run(cluster: Cluster) ->
     now = [cluster.processes(w, "ray::ServeReplica") for w in WORKERS]
     print(f"the head answers again after {time.monotonic() - began:.0f} s; a worker's gateway: {Counter(elsewhere)}")
     print(f"replicas {replicas} before, {now} after")
-    assert elsewhere.count(200) > len(elsewhere) / 2, "users of another gateway were left alone"
+    assert 200 in elsewhere, "users of another gateway were left alone"
     cluster.wait("three nodes", lambda: len(cluster.nodes()) == 3, 300)
     cluster.wait("status", lambda: "slots" in cluster.status().get("versions", {}), 120)
     after = cluster.status()["versions"]
