@@ -58,6 +58,11 @@ def http(run: Run) -> Iterator[Callable[..., httpx.Response]]:
         yield ask
 
 
+def test_the_threads_of_a_replica_share_what_memory_is_free(run: Run) -> None:
+    begun_with = [replica.environ() for replica in run.those("ray::ServeReplica")]
+    assert [environment.get("MALLOC_ARENA_MAX") for environment in begun_with] == ["2"], "malloc reads it at the start"
+
+
 def client(run: Run, key: str = SHOP) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{run.url}/v1", api_key=key, max_retries=0)
 
