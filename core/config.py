@@ -250,9 +250,12 @@ class LearningConfig(Part):
     plateau: PlateauConfig | None = PlateauConfig()
     backoff: BackoffConfig = BackoffConfig()
     grpo: GrpoConfig = GrpoConfig()
-    max_mismatch_kl: float | None = Field(default=0.02, gt=0)
+    max_mismatch_kl: float | None = Field(default=0.002, gt=0)
     """Learning pauses when engine and trainer, with the same weights, differ by more on the tokens that were sampled
-    (nats a token). Measured for recipes whose examples carry the engine's log-probabilities. None: never."""
+    (nats a token). Measured for recipes whose examples carry the engine's log-probabilities. None: never.
+
+    Healthy windows of the embedded model: at most .0001; samples of the version before: .003 and more; another context:
+    .001 to .5 (docs/results.md). A larger model in bfloat16 has a larger healthy gap: look at `mismatch_kl` first."""
 
 
 class GuardsConfig(Part):

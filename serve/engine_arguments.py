@@ -17,9 +17,8 @@ CPU_BLOCK = 32
 computed once for all its samples: a fifth more tokens per CPU-second at 60 tokens a prompt."""
 
 ARENAS = "2"
-"""Of glibc's malloc. A replica has some twenty threads (Ray 2.60, vLLM 0.31), most of which free what others made; by
-default each of two cores brings eight arenas, and what is free in one is of no use to the rest: a replica grew by 0.7 kB
-a generation without keeping anything."""
+"""Of glibc's malloc, which by default has eight a core. The threads of a replica (Ray 2.60, vLLM 0.31) free what others
+made, and what is free in one arena is of no use to the rest: replicas grew by 0.7 kB a generation, keeping nothing."""
 
 BACKEND = "ratchet"
 """Of weight transfer, registered by serve.engine_worker."""
