@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from actors import devices
+from actors import background, devices
 from actors.abroad import Abroad
 from actors.buffer import Buffer
 from actors.calls import Peer, RayPeer
@@ -73,7 +73,11 @@ class RaySystem:
                 object_store_memory=200 * 2**20,
                 _metrics_export_port=free_ports(1)[0],
                 # nobody asks this cluster for its tasks, and to remember 100,000 of them takes Ray 300 MB
-                _system_config={"metrics_report_interval_ms": 2000, "task_events_report_interval_ms": 0},
+                _system_config={
+                    "metrics_report_interval_ms": 2000,
+                    "task_events_report_interval_ms": 0,
+                    **background.WORKERS,
+                },
             )
         self._link_logs()
 
@@ -182,7 +186,7 @@ class RaySystem:
     def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
         heavy = name == "trainer"
         self.parts[name] = (
-            ray.remote(kind)
+            ray.remote(background.nice(kind) if background.is_background(name) else kind)
             .options(
                 name=name,
                 namespace=self.namespace,

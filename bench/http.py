@@ -11,7 +11,8 @@ round. `throughput_ratio` (higher is better): answered tokens a second. `ttft_p5
 Ray's and HAProxy's with them, per answered token. The floor: throughput at least 0.9, median first token at most 1.2.
 
 Both sides' users live in this process, which takes its part of the machine (`client_cpu_share`), and so does the side
-that is idle (`idle_side_cpu_share`).
+that is idle (`idle_side_cpu_share`). Plain vLLM takes a quarter of a processor when nobody asks it, so its processes
+are stopped (SIGSTOP) while Ratchet is asked.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,9 +101,10 @@ async def measure(options: argparse.Namespace) -> dict[int, list[Round]]:
         )
         rounds: dict[int, list[Round]] = {at_once: [] for at_once in AT_ONCE}
         for number, at_once in itertools.product(range(options.rounds), AT_ONCE):
-            first, second = sides if number % 2 == 0 else sides[::-1]
-            found = {first.name: await turn(first, second, at_once, options.seconds)}
-            found[second.name] = await turn(second, first, at_once, options.seconds)
+            found: dict[str, dict[str, float]] = {}
+            for side, idle in itertools.permutations(sides if number % 2 == 0 else sides[::-1]):
+                with plain.paused() if idle.server is plain else nullcontext():
+                    found[side.name] = await turn(side, idle, at_once, options.seconds)
             print(f"round {number}, {at_once} at once: {found}", file=sys.stderr, flush=True)
             rounds[at_once].append(found)
         return rounds

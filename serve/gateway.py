@@ -48,6 +48,8 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BODY_BYTES),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # every event of an answer would cross to another thread and back, and wait for both
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
