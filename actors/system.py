@@ -17,6 +17,7 @@ from actors.collector import Collector
 from actors.console import Console
 from actors.desk import Desk
 from actors.evaluator import Evaluator
+from actors.giving_way import giving_way
 from actors.placement import placement
 from actors.shards import Stores, buffer_of, store_of
 from actors.store import Store
@@ -181,8 +182,9 @@ class RaySystem:
 
     def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
         heavy = name == "trainer"
+        learns = heavy or name == "evaluator" or name.startswith("collector")
         self.parts[name] = (
-            ray.remote(kind)
+            ray.remote(giving_way(kind) if learns else kind)
             .options(
                 name=name,
                 namespace=self.namespace,
