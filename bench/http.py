@@ -27,11 +27,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import aiohttp
 import httpx
 import numpy as np
 import psutil
 
-from bench._ask import Answered, ask
+from bench._ask import Answered, ask, asking
 from bench._live import LiveRun, drill_arguments
 from bench._plain import PlainServer
 from core.config import load
@@ -121,8 +122,7 @@ def asked(pool: prompts.Prompts) -> Iterator[str]:
 async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str, float]:
     """So many users ask one after the other until the time is up. First each asks once, unmeasured: connections are
     new, for an idle server closes those of the last turn."""
-    limits = httpx.Limits(max_connections=at_once)
-    async with httpx.AsyncClient(base_url=side.url, timeout=120, trust_env=False, limits=limits) as client:
+    async with asking(side.url) as client:
         await users(client, side, at_once, 0.0)
         before, idle_before, client_before = cpu_s(side.server), cpu_s(idle.server), time.process_time()
         started = time.monotonic()
@@ -139,7 +139,7 @@ async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str
     return found | {name: round(used / took_s, 3) for name, used in shares.items()}
 
 
-async def users(client: httpx.AsyncClient, side: Side, at_once: int, seconds: float) -> list[Answered]:
+async def users(client: aiohttp.ClientSession, side: Side, at_once: int, seconds: float) -> list[Answered]:
     """At least one answer each."""
     stop_at = time.monotonic() + seconds
     answers: list[Answered] = []

@@ -79,7 +79,9 @@ def share(environment: Mapping[str, str], log: Path) -> Iterator[None]:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,  # Ctrl-C is not for it
+                # Ctrl-C is not for it; in a session of its own it would have half of the machine for itself, however
+                # nice (Linux, `sched_autogroup_enabled`)
+                process_group=0,
             )
         os.close(ends)
         os.environ[SERVER] = address
