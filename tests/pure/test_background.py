@@ -29,7 +29,8 @@ def test_a_nice_part_is_the_same_class_by_name_whose_process_gives_way_with_ever
         waiting = threading.Event()
         threading.Thread(target=waiting.wait, daemon=True).start()
         part = nice(Part)(1, second=2)
-        print(part.sum, isinstance(part, Part), *(os.getpriority(os.PRIO_PROCESS, int(t)) for t in os.listdir("/proc/self/task")))
+        threads = [int(name) for name in os.listdir("/proc/self/task")]
+        print(part.sum, isinstance(part, Part), *(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     mine = os.getpriority(os.PRIO_PROCESS, 0)
