@@ -1,11 +1,12 @@
 """Who learns gives way: on a machine that learning fills, who answers users and takes in what they say comes first."""
 
 import os
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-STEPS = 4
-"""Ray's workers are 15 nice of at most 19."""
+STEPS, NICEST = 7, 19
+"""Ray's workers are 10 nice (`serve.gateway`), engines 15."""
 
 
 def giving_way(part: type[T]) -> type[T]:
@@ -14,8 +15,16 @@ def giving_way(part: type[T]) -> type[T]:
 
     class Learner(part):  # type: ignore[misc, valid-type]
         def __init__(self, *arguments: Any, **settings: Any) -> None:
-            os.nice(STEPS)
+            give_way()
             super().__init__(*arguments, **settings)
 
     Learner.__name__ = Learner.__qualname__ = part.__name__  # what Ray calls its process
     return Learner
+
+
+def give_way() -> None:
+    """Linux counts by threads, and a worker of Ray's has some before its actor is made."""
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):  # it ended just now
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, min(nice + STEPS, NICEST))

@@ -49,6 +49,8 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BODY_BYTES),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # room below for who may wait (serve/engine_process.py, actors/giving_way.py); Ray's own is 15 of at most 19
+        "RAY_worker_niceness": "10",
         # our code waits for nothing but its loop: a thread of its own would cost each message of a request two of them
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
