@@ -27,6 +27,7 @@ from core.metrics import Metrics
 from core.store import Record, RunReader, message
 from methods.prompts import as_prompt
 from serve.feedback import LATE_S, Results, Said
+from serve.gather import Gather
 
 log = logging.getLogger("ratchet.desk")
 REMEMBERED = 4096
@@ -51,6 +52,7 @@ class Desk:
         self._clock = clock or SystemClock()
         self._recent: OrderedDict[str, Response] = OrderedDict()
         self._came = asyncio.Condition()
+        self._kept = Gather(self._keep)
         self._asked: OrderedDict[str, float] = OrderedDict()
         """Prompt -> when the buffer was last asked to have it explored."""
         self._chance = random.Random()
@@ -126,7 +128,7 @@ class Desk:
         taken = [each for one, why in zip(said, refused, strict=True) if why is None for each in one]
         cast = [self._vote(each, about[each.response_id]) for each in taken]
         votes = [vote for vote in cast if vote is not None]
-        results = await self._keep(taken, votes)
+        results = await self._kept((taken, votes))
         await self._explore([about[each.response_id] for each in taken], votes, results)
         self._metrics.count("feedback_total", len(taken))
         counted = iter(results)
@@ -136,14 +138,17 @@ class Desk:
             for one, why in zip(said, refused, strict=True)
         ]
 
-    async def _keep(self, taken: Sequence[Feedback], votes: Sequence[Vote]) -> list[str]:
-        """Both are on disk when this returns, in one write; what became of the votes."""
-        records = [message("feedback", each.id, each.key, each) for each in taken]
+    async def _keep(self, said: Sequence[tuple[Sequence[Feedback], Sequence[Vote]]]) -> list[list[str]]:
+        """All are on disk when this returns, in one write; what became of the votes of each. What came while the last
+        went there goes together."""
+        records = [message("feedback", each.id, each.key, each) for taken, _ in said for each in taken]
+        votes = [vote for _, cast in said for vote in cast]
+        results = iter(list[str]())
         if votes:
-            return await self._buffer.call("vote", encode_batch(votes), records)
-        if records:
+            results = iter(await self._buffer.call("vote", encode_batch(votes), records))
+        elif records:
             await self._store.call("append", records)
-        return []
+        return [[next(results) for _ in cast] for _, cast in said]
 
     async def page(self, key: str, after: int, limit: int) -> dict[str, Any]:
         """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""

@@ -57,11 +57,11 @@ class Shards:
         return await together(peer.call(method, *arguments) for peer in self.peers)
 
     async def divided(
-        self, method: str, kind: type[M], batch: bytes, shard_of_one: Callable[[M], int], *first: Any
+        self, method: str, bodies: Sequence[M], batch: bytes, shard_of_one: Callable[[M], int], *first: Any
     ) -> list[tuple[list[int], Any]]:
-        """Each shard gets its own of a batch; what belongs to no one of them goes to the `first` that gets any. Returns
-        which of the batch those were, and what it answered."""
-        bodies, mine = decode_batch(kind, batch), defaultdict[int, list[int]](list)
+        """Each shard gets its own of a batch, which holds these bodies; what is of no prompt goes with the first part.
+        Returns which of the batch each got, and what it answered."""
+        mine = defaultdict[int, list[int]](list)
         for at, body in enumerate(bodies):
             mine[shard_of_one(body)].append(at)
         parts = [batch] if len(mine) == 1 else [encode_batch([bodies[at] for at in those]) for those in mine.values()]
@@ -86,13 +86,16 @@ class Buffers(Shards):
             case "resettle":
                 return await self._in_turn(method, arguments[0], lambda peer, s: peer.call(method, s))
             case "deliver" | "resettled":
-                return in_order(await self.divided(method, Outcome, arguments[0], self._at))
+                outcomes = decode_batch(Outcome, arguments[0])
+                return in_order(await self.divided(method, outcomes, arguments[0], self._at))
             case "vote":
                 batch, *beside = arguments
-                check(decode_batch(Vote, batch))  # before any shard keeps a part of it
-                return in_order(await self.divided(method, Vote, batch, lambda vote: self.of(vote.prompt_id), *beside))
+                votes = decode_batch(Vote, batch)
+                check(votes)  # before any shard keeps a part of it
+                return in_order(await self.divided(method, votes, batch, lambda vote: self.of(vote.prompt_id), *beside))
             case "ask":
-                taken = await self.divided(method, Prompt, arguments[0], lambda prompt: self.of(prompt.id))
+                prompts = decode_batch(Prompt, arguments[0])
+                taken = await self.divided(method, prompts, arguments[0], lambda prompt: self.of(prompt.id))
                 return sum(new for _, new in taken)
             case "votes_on":
                 return await self.peers[self.of(arguments[0])].call(method, *arguments)

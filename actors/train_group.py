@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from actors.background import give_way
+from actors.giving_way import give_way
 from actors.orders import Orders
 from core.artifacts import MANIFEST
 from core.codec import decode, encode

@@ -18,9 +18,6 @@ from serve.refusal import Refusal
 LIMIT = 256
 LATE_S = 2.0
 """An answer may still be on its way to the desk when the first feedback on it comes."""
-AT_ONCE = 2
-"""Batches under way to the disk: one is taken in while the other is written. More would make them smaller, and each
-costs as much as many votes."""
 Said = tuple[Sequence[Mapping[str, Any]], str, bool]
 """Bodies as `parse` gives them; the key that says it; whether it is an admin's."""
 Results = list[dict[str, str]]
@@ -36,7 +33,7 @@ class ToTheDesk:
     def __init__(self, ask: Callable[[Sequence[Said], float], Awaitable[Sequence[Results | Exception]]]) -> None:
         """`ask`: of each what became of it, all on disk; none waits longer than so many seconds for an answer."""
         self._ask = ask
-        self._gathered = Gather(lambda said: ask(said, 0.0), AT_ONCE)
+        self._gathered = Gather(lambda said: ask(said, 0.0))
 
     async def __call__(self, said: Said) -> Results:
         """Raises: why it was refused."""
