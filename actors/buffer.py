@@ -111,7 +111,8 @@ class Buffer:
             for news in self._news():
                 await self._tell(news)
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        self._voting.close()
 
     # --- collectors ---
 
@@ -234,22 +235,25 @@ class Buffer:
 
     # --- people ---
 
-    async def vote(self, batch: bytes) -> list[str]:
+    async def vote(self, batch: bytes, beside: Sequence[tuple[str, str, str, bytes]] = ()) -> list[str]:
         """Take votes of people or verifiers in, on disk when this returns: `counted` (the prompt is settled again),
-        `waiting` (until it is explored), `left_out` (kept, over the voter's budget) or `duplicate` by its id.
+        `waiting` (until it is explored), `left_out` (kept, over the voter's budget) or `duplicate` by its id. Records
+        `beside` them, what was said that makes them votes, are written with them.
 
         Raises: ArtifactError for what is no such vote; nothing of the batch was kept then."""
         self._check_started()
         votes = decode_batch(Vote, batch)
         check(votes)
-        return await self._ballots(votes)
+        return await self._ballots((votes, [Record(*record) for record in beside]))
 
-    async def _cast(self, batches: Sequence[list[Vote]]) -> list[list[str]]:
+    async def _cast(self, batches: Sequence[tuple[list[Vote], list[Record]]]) -> list[list[str]]:
         """What came while the last votes went to the disk goes there together."""
+        every = [vote for votes, _ in batches for vote in votes]
+        beside = [record for _, records in batches for record in records]
         async with self._one_ballot:
-            results = iter(await self._voting.cast([vote for votes in batches for vote in votes], asyncio.to_thread))
+            results = iter(await self._voting.cast(every, asyncio.to_thread, beside))
         await self._wake()
-        return [[next(results) for _ in votes] for votes in batches]
+        return [[next(results) for _ in votes] for votes, _ in batches]
 
     async def forget(self, name: str) -> dict[str, Any]:
         """Remove what came from a voter, or from a key and all its users: votes, feedback and answers. The prompts that
@@ -273,6 +277,8 @@ class Buffer:
         `method.votes.asked_room` are left out."""
         self._check_started()
         new = self._asked.missing(decode_batch(Prompt, batch))
+        if not new:
+            return 0
         known = await asyncio.to_thread(self._explored, new)
         new = [prompt for prompt in new if prompt.id not in known]
         if new:

@@ -26,14 +26,14 @@ from core.messages import Feedback, Response, Vote
 from core.metrics import Metrics
 from core.store import Record, RunReader, message
 from methods.prompts import as_prompt
+from serve.feedback import LATE_S, Results, Said
+from serve.gather import Gather
 
 log = logging.getLogger("ratchet.desk")
-Request = tuple[Sequence[Mapping[str, Any]], str, bool]
-"""Bodies of feedback, as `serve.feedback.parse` gives them; the key that says it; whether it is an admin's."""
 REMEMBERED = 4096
 """Newest responses that feedback finds without the store."""
-LATE_S = 2.0
-"""A response may still be on its way here when the first feedback on it comes."""
+ASK_AGAIN_S = 60.0
+"""To explore a prompt is asked once in so long, however many vote on it meanwhile."""
 PAGE = 256
 
 
@@ -52,6 +52,9 @@ class Desk:
         self._clock = clock or SystemClock()
         self._recent: OrderedDict[str, Response] = OrderedDict()
         self._came = asyncio.Condition()
+        self._kept = Gather(self._keep)
+        self._asked: OrderedDict[str, float] = OrderedDict()
+        """Prompt -> when the buffer was last asked to have it explored."""
         self._chance = random.Random()
 
     async def start(self) -> None:
@@ -113,18 +116,19 @@ class Desk:
 
     # --- feedback ---
 
-    async def feedback(self, requests: Sequence[Request]) -> list[list[dict[str, str]] | RatchetError]:
+    async def feedback(self, requests: Sequence[Said], wait_s: float = LATE_S) -> list[Results | RatchetError]:
         """Take in what keys say, each request all or nothing, on disk when this returns. Of each feedback what became
         of it, as `Buffer.vote` says of votes, `kept` where it casts none; or why its request was refused: Missing for a
-        response that does not exist or is another key's, ArtifactError for a choice that it does not have."""
+        response that does not exist or is another key's, ArtifactError for a choice that it does not have. All wait up
+        to `wait_s` for a response that is not here yet."""
         now = self._clock.now()
         said = [[_feedback(body, key, now) for body in bodies] for bodies, key, _ in requests]
-        about = await self._responses([each for one in said for each in one])
+        about = await self._responses([each for one in said for each in one], wait_s)
         refused = [_refusal(one, about, key, admin) for one, (_, key, admin) in zip(said, requests, strict=True)]
         taken = [each for one, why in zip(said, refused, strict=True) if why is None for each in one]
         cast = [self._vote(each, about[each.response_id]) for each in taken]
         votes = [vote for vote in cast if vote is not None]
-        results = await self._keep(taken, votes)
+        results = await self._kept((taken, votes))
         await self._explore([about[each.response_id] for each in taken], votes, results)
         self._metrics.count("feedback_total", len(taken))
         counted = iter(results)
@@ -134,13 +138,17 @@ class Desk:
             for one, why in zip(said, refused, strict=True)
         ]
 
-    async def _keep(self, taken: Sequence[Feedback], votes: Sequence[Vote]) -> list[str]:
-        """Both are on disk when this returns; what became of the votes."""
-        records = [message("feedback", each.id, each.key, each) for each in taken]
-        kept = self._store.call("append", records) if records else asyncio.sleep(0)
-        cast = self._buffer.call("vote", encode_batch(votes)) if votes else asyncio.sleep(0, [])
-        _, results = await asyncio.gather(kept, cast)
-        return results
+    async def _keep(self, said: Sequence[tuple[Sequence[Feedback], Sequence[Vote]]]) -> list[list[str]]:
+        """All are on disk when this returns, in one write; what became of the votes of each. What came while the last
+        went there goes together."""
+        records = [message("feedback", each.id, each.key, each) for taken, _ in said for each in taken]
+        votes = [vote for _, cast in said for vote in cast]
+        results = iter(list[str]())
+        if votes:
+            results = iter(await self._buffer.call("vote", encode_batch(votes), records))
+        elif records:
+            await self._store.call("append", records)
+        return [[next(results) for _ in cast] for _, cast in said]
 
     async def page(self, key: str, after: int, limit: int) -> dict[str, Any]:
         """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
@@ -160,14 +168,15 @@ class Desk:
         for response in [r for r in self._recent.values() if is_of(asker(r), name)]:
             del self._recent[response.id]
 
-    async def _responses(self, said: Sequence[Feedback]) -> dict[str, Response]:
+    async def _responses(self, said: Sequence[Feedback], wait_s: float) -> dict[str, Response]:
         """Those that exist; one that was given a moment ago is waited for."""
         wanted = {each.response_id for each in said} | {each.better_than[0] for each in said if each.better_than}
         found: dict[str, Response] = {}
-        deadline = self._clock.monotonic() + LATE_S
+        deadline = self._clock.monotonic() + wait_s
         while wanted - found.keys():
             found |= {id: self._recent[id] for id in wanted - found.keys() if id in self._recent}
-            found |= await asyncio.to_thread(self._stored, wanted - found.keys())
+            if missing := wanted - found.keys():
+                found |= await asyncio.to_thread(self._stored, missing)
             left = deadline - self._clock.monotonic()
             if not wanted - found.keys() or left <= 0:
                 break
@@ -179,8 +188,6 @@ class Desk:
         return found
 
     def _stored(self, ids: set[str]) -> dict[str, Response]:
-        if not ids:
-            return {}
         with closing(RunReader(self._run_dir, 0)) as reader:
             found = {id: reader.get("responses", Response, id) for id in ids}
         return {id: response for id, response in found.items() if response is not None}
@@ -201,10 +208,24 @@ class Desk:
 
     async def _explore(self, responses: Sequence[Response], votes: Sequence[Vote], results: Sequence[str]) -> None:
         """What was voted on and never explored goes to the collectors next."""
+        if not self._votes.explore:
+            return
         waiting = {vote.prompt_id for vote, result in zip(votes, results, strict=True) if result == "waiting"}
         prompts = {r.prompt.id: r.prompt for r in responses if r.prompt and r.prompt.id in waiting and r.learn}
-        if prompts and self._votes.explore:
-            await self._buffer.call("ask", encode_batch(list(prompts.values())))
+        new = [prompt for id, prompt in prompts.items() if self._may_ask(id)]
+        if new:
+            await self._buffer.call("ask", encode_batch(new))
+            now = self._clock.monotonic()
+            for prompt in new:
+                self._asked[prompt.id] = now
+                self._asked.move_to_end(prompt.id)
+            while len(self._asked) > REMEMBERED:
+                self._asked.popitem(last=False)
+
+    def _may_ask(self, prompt_id: str) -> bool:
+        """The buffer knows it by now, explored it, or had no room."""
+        asked_at = self._asked.get(prompt_id)
+        return asked_at is None or self._clock.monotonic() - asked_at >= ASK_AGAIN_S
 
 
 def redactor(name: str | None) -> Callable[[str], str]:

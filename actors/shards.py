@@ -16,6 +16,8 @@ from core.shards import Shard, shard_of
 from core.store import Record
 
 M = TypeVar("M", bound=Message)
+BOOK = ("events", "feedback")
+"""Tables of run.sqlite that a shard's buffer writes to."""
 TURN_S = 2.0
 """Where no shard has anything to lease, one after the other is waited for, so long each."""
 
@@ -55,14 +57,16 @@ class Shards:
         return await together(peer.call(method, *arguments) for peer in self.peers)
 
     async def divided(
-        self, method: str, kind: type[M], batch: bytes, shard_of_one: Callable[[M], int]
+        self, method: str, bodies: Sequence[M], batch: bytes, shard_of_one: Callable[[M], int], *first: Any
     ) -> list[tuple[list[int], Any]]:
-        """Each shard gets its own of a batch. Returns which of the batch those were, and what it answered."""
-        bodies, mine = decode_batch(kind, batch), defaultdict[int, list[int]](list)
+        """Each shard gets its own of a batch, which holds these bodies; what is of no prompt goes with the first part.
+        Returns which of the batch each got, and what it answered."""
+        mine = defaultdict[int, list[int]](list)
         for at, body in enumerate(bodies):
             mine[shard_of_one(body)].append(at)
         parts = [batch] if len(mine) == 1 else [encode_batch([bodies[at] for at in those]) for those in mine.values()]
-        calls = (self.peers[shard].call(method, part) for shard, part in zip(mine, parts, strict=False))
+        more = [first, *[()] * len(mine)]
+        calls = (self.peers[k].call(method, part, *rest) for k, part, rest in zip(mine, parts, more, strict=False))
         answers = await together(calls)
         return list(zip(mine.values(), answers, strict=True))
 
@@ -82,12 +86,16 @@ class Buffers(Shards):
             case "resettle":
                 return await self._in_turn(method, arguments[0], lambda peer, s: peer.call(method, s))
             case "deliver" | "resettled":
-                return in_order(await self.divided(method, Outcome, arguments[0], self._at))
+                outcomes = decode_batch(Outcome, arguments[0])
+                return in_order(await self.divided(method, outcomes, arguments[0], self._at))
             case "vote":
-                check(decode_batch(Vote, arguments[0]))  # before any shard keeps a part of it
-                return in_order(await self.divided(method, Vote, arguments[0], lambda vote: self.of(vote.prompt_id)))
+                batch, *beside = arguments
+                votes = decode_batch(Vote, batch)
+                check(votes)  # before any shard keeps a part of it
+                return in_order(await self.divided(method, votes, batch, lambda vote: self.of(vote.prompt_id), *beside))
             case "ask":
-                taken = await self.divided(method, Prompt, arguments[0], lambda prompt: self.of(prompt.id))
+                prompts = decode_batch(Prompt, arguments[0])
+                taken = await self.divided(method, prompts, arguments[0], lambda prompt: self.of(prompt.id))
                 return sum(new for _, new in taken)
             case "votes_on":
                 return await self.peers[self.of(arguments[0])].call(method, *arguments)
@@ -120,7 +128,7 @@ class Buffers(Shards):
 
 
 class ShardStore:
-    """What a shard's buffer keeps stands in its own file, what it tells in the run's book."""
+    """What a shard's buffer keeps stands in its own file, what it tells, and what people said, in the run's book."""
 
     def __init__(self, own: Peer, book: Peer) -> None:
         self._own = own
@@ -130,9 +138,9 @@ class ShardStore:
         if method != "append":
             return await self._own.call(method, *arguments)
         records = [Record(*record) for record in arguments[0]]
-        told = [record for record in records if record.table == "events"]
+        told = [record for record in records if record.table in BOOK]
         written = 0
-        for peer, part in ((self._own, [r for r in records if r.table != "events"]), (self._book, told)):
+        for peer, part in ((self._own, [r for r in records if r.table not in BOOK]), (self._book, told)):
             if part:
                 written += await peer.call(method, part)
         return written

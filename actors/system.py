@@ -17,6 +17,7 @@ from actors.collector import Collector
 from actors.console import Console
 from actors.desk import Desk
 from actors.evaluator import Evaluator
+from actors.giving_way import giving_way
 from actors.placement import placement
 from actors.shards import Stores, buffer_of, store_of
 from actors.store import Store
@@ -73,7 +74,7 @@ class RaySystem:
                 object_store_memory=200 * 2**20,
                 _metrics_export_port=free_ports(1)[0],
                 # nobody asks this cluster for its tasks, and to remember 100,000 of them takes Ray 300 MB
-                _system_config={"metrics_report_interval_ms": 2000, "task_events_report_interval_ms": 0},
+                _system_config={"metrics_report_interval_ms": 5000, "task_events_report_interval_ms": 0},
             )
         self._link_logs()
 
@@ -181,8 +182,9 @@ class RaySystem:
 
     def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
         heavy = name == "trainer"
+        learns = heavy or name == "evaluator" or name.startswith("collector")
         self.parts[name] = (
-            ray.remote(kind)
+            ray.remote(giving_way(kind) if learns else kind)
             .options(
                 name=name,
                 namespace=self.namespace,

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from actors.giving_way import give_way
 from actors.orders import Orders
 from core.artifacts import MANIFEST
 from core.codec import decode, encode
@@ -134,6 +135,7 @@ def work(settings: dict[str, Any]) -> None:
 
     from training.sharded import Sharded
 
+    give_way()
     team, orders, rank = Sharded(), settings["orders"], get_context().get_world_rank()
     group: str = team.by_first(lambda: _ask(orders, "begin"))
     rest = partial(_ask, orders, "step", group) if team.first else lambda: None  # the others wait for the first

@@ -4,10 +4,12 @@ A prompt's votes stand in the store's table of votes; the fact `voted:PROMPT` be
 restart finds the work again: every held prompt that was settled with fewer. Nothing here holds a vote itself.
 
 To settle a prompt again costs as much as it has votes. So it is done at once when they have grown by an eighth since
-the last time, and within `SETTLE_S` otherwise: what a vote costs does not grow with those before it.
+the last time, and otherwise within `SETTLE_S` for up to `SETTLE_VOTES`, within as many times that as there are more:
+what a vote costs does not grow with those before it.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ from training.replay import Replay
 
 VOTED, FIRST = "voted:", "first:"
 SETTLE_S = 15.0
+SETTLE_VOTES = 128
 GROWTH = 8
 
 
@@ -42,20 +45,19 @@ class Voted:
 
     kept: int = 0
     """Votes in the store that count."""
-    since: dict[str, int] = field(default_factory=dict)
+    since: MutableMapping[str, int] = field(default_factory=dict[str, int])
     """Voter -> the window in which that voter first counted here."""
 
-    def facts(self, prompt_id: str, before: "Voted | None" = None) -> list[Record]:
-        """What is new since `before`."""
-        known = before.since if before is not None else {}
-        new = {voter: window for voter, window in self.since.items() if voter not in known}
-        return [
-            fact(f"{VOTED}{prompt_id}", {"kept": self.kept}),
-            *(
-                fact(first(prompt_id, voter), {"prompt": prompt_id, "voter": voter, "window": window})
-                for voter, window in new.items()
-            ),
-        ]
+
+def facts(prompt_id: str, kept: int, since: Mapping[str, int]) -> list[Record]:
+    """`since`: of those voters who are to be written down."""
+    return [
+        fact(f"{VOTED}{prompt_id}", {"kept": kept}),
+        *(
+            fact(first(prompt_id, voter), {"prompt": prompt_id, "voter": voter, "window": window})
+            for voter, window in since.items()
+        ),
+    ]
 
 
 def first(prompt_id: str, voter: str) -> str:
@@ -92,6 +94,8 @@ class Voting:
         self.news = {"votes": 0, "left_out": 0, "resettled": 0}
         """Since they were last told."""
         self._totals = dict.fromkeys(self.news, 0)
+        self._reader: RunReader | None = None
+        """Of `cast`, which would else open the file for each batch: that takes ten times as long as to read there."""
 
     @property
     def any(self) -> bool:
@@ -103,27 +107,42 @@ class Voting:
 
     # --- voting ---
 
-    async def cast(self, votes: Sequence[Vote], in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> list[str]:
-        """All or none of the batch. What is in the store decides which are new, so that trying again is safe."""
+    async def cast(
+        self,
+        votes: Sequence[Vote],
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        beside: Sequence[Record] = (),
+    ) -> list[str]:
+        """All or none of the batch, and of the records `beside` it, which are written whatever becomes of its votes.
+        What is in the store decides which are new, so that trying again is safe."""
         prompts = list(dict.fromkeys(vote.prompt_id for vote in votes))
         unsure = [prompt for prompt in prompts if prompt in self._unsure]
         seen, kept = await in_thread(lambda: self._known([vote.id for vote in votes], unsure))
-        after = {p: Voted(kept.get(p, self._of(p).kept), dict(self._of(p).since)) for p in prompts}
+        new = {prompt: dict[str, int]() for prompt in prompts}
+        """Who first counts there now. What is known of others is not copied: a vote costs no more the more there are"""
+        after = {p: Voted(kept.get(p, self._of(p).kept), ChainMap(new[p], self._of(p).since)) for p in prompts}
+        window = self._replay.windows_drawn
         results, records = list[str](), list[Record]()
         for vote in votes:
             if vote.id in seen:
                 results.append("duplicate")
                 continue
             seen.add(vote.id)
-            stamped = self._stamped(vote, after[vote.prompt_id])
+            stamped = self._stamped(vote, after[vote.prompt_id], window)
             records.append(message("votes", vote.id, vote.prompt_id, stamped))
             results.append("counted" if stamped.counted else "left_out")
         if records:
             self._unsure.update(prompts)
-            facts = [new for prompt, voted in after.items() for new in voted.facts(prompt, self._of(prompt))]
-            await self._write([*records, *facts])
+            counts = [each for prompt in prompts for each in facts(prompt, after[prompt].kept, new[prompt])]
+            await self._write([*beside, *records, *counts])
+        elif beside:
+            await self._append(beside)
         self._unsure.difference_update(prompts)
-        self._voted |= {prompt: voted for prompt, voted in after.items() if voted.kept}
+        for prompt in prompts:
+            if after[prompt].kept:
+                voted = self._voted.setdefault(prompt, Voted())
+                voted.kept = after[prompt].kept
+                voted.since.update(new[prompt])
         held = self._queue(prompts)
         results = [
             "waiting" if result == "counted" and vote.prompt_id not in held else result
@@ -142,15 +161,20 @@ class Voting:
     def _known(self, ids: Sequence[str], unsure: Iterable[str]) -> tuple[set[str], dict[str, int]]:
         """Which votes the store holds, and how many count of those on prompts of which a write may have been kept
         though nobody was told."""
-        with closing(RunReader(self._run_dir, self._shard.index)) as reader:
+        reader, self._reader = self._reader or RunReader(self._run_dir, self._shard.index), None
+        try:
             kept = {prompt: sum(vote.counted for vote in _of_people(reader, prompt)) for prompt in unsure}
-            return reader.which("votes", ids), kept
+            seen = reader.which("votes", ids)
+        except BaseException:  # one that failed is not asked again
+            reader.close()
+            raise
+        self._reader = reader
+        return seen, kept
 
     def _of(self, prompt_id: str) -> Voted:
         return self._voted.get(prompt_id) or Voted()
 
-    def _stamped(self, vote: Vote, voted: Voted) -> Vote:
-        window = self._replay.counts().windows_drawn
+    def _stamped(self, vote: Vote, voted: Voted, window: int) -> Vote:
         counted = vote.by == "verifier" or self._budgets.allows(vote.voter, voted.since, window)
         voted.kept += counted
         return vote.model_copy(update={"counted": counted, "cast_at": vote.cast_at or self._clock.now()})
@@ -163,11 +187,11 @@ class Voting:
             raise
 
     def _meter(self, votes: Sequence[Vote], results: Sequence[str]) -> None:
-        for vote, result in zip(votes, results, strict=True):
-            if result != "duplicate":
-                self._metrics.count("votes_total", by=vote.by)
-                self._count("votes", 1)
-                self._count("left_out", int(result == "left_out"))
+        kinds = Counter(vote.by for vote, result in zip(votes, results, strict=True) if result != "duplicate")
+        for by, n in kinds.items():
+            self._metrics.count("votes_total", n, by=by)
+        self._count("votes", kinds.total())
+        self._count("left_out", results.count("left_out"))
 
     def _count(self, what: str, n: int) -> None:
         self.news[what] += n
@@ -187,7 +211,8 @@ class Voting:
             since = {voter: window for voter, window in self._of(prompt).since.items() if voter != name}
             self._voted[prompt] = Voted(kept[prompt], since)
         if prompts:
-            await self._append([new for prompt in prompts for new in self._voted[prompt].facts(prompt)])
+            of = {prompt: self._voted[prompt] for prompt in prompts}
+            await self._append([each for p, voted in of.items() for each in facts(p, voted.kept, voted.since)])
         again, now = set(prompts), self._clock.monotonic()
         self._to_settle |= {e.place: now for e in self._replay.held() if e.prompt_id in again}
 
@@ -275,10 +300,14 @@ class Voting:
         """`revision`: the votes that it was settled with."""
         new, now = self._of(prompt_id).kept - revision, self._clock.monotonic()
         if new > 0:
-            due_at = now if new * GROWTH >= revision else now + SETTLE_S
+            due_at = now if new * GROWTH >= revision else now + SETTLE_S * max(1.0, revision / SETTLE_VOTES)
             self._to_settle[place] = min(due_at, self._to_settle.get(place, due_at))
 
     # --- life ---
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
 
     def restore(self, voted: Mapping[str, Mapping[str, Any]], firsts: Iterable[Mapping[str, Any]]) -> None:
         """From the facts, once the replay is restored."""
@@ -289,7 +318,7 @@ class Voting:
         self._queue(self._voted)
 
     def _restore_budgets(self) -> None:
-        window = self._replay.counts().windows_drawn
+        window = self._replay.windows_drawn
         self._budgets.restore((voted.since for voted in self._voted.values()), window)
 
     def counts(self) -> dict[str, int]:

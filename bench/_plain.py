@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ class PlainServer:
         if self.child is None or self.child.poll() is not None:
             return []
         return [psutil.Process(self.child.pid), *psutil.Process(self.child.pid).children(recursive=True)]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its processes stand still: waiting for requests, its engine looks for them all the time."""
+        family = self.family()
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                process.resume()
 
     async def stop(self) -> None:
         family = self.family()

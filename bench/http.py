@@ -11,7 +11,8 @@ round. `throughput_ratio` (higher is better): answered tokens a second. `ttft_p5
 Ray's and HAProxy's with them, per answered token. The floor: throughput at least 0.9, median first token at most 1.2.
 
 Both sides' users live in this process, which takes its part of the machine (`client_cpu_share`), and so does the side
-that is idle (`idle_side_cpu_share`).
+that is idle (`idle_side_cpu_share`). Plain vLLM takes a quarter of a processor when nobody asks it, so its processes
+are stopped (SIGSTOP) while Ratchet is asked.
 """
 
 import argparse
@@ -22,14 +23,16 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import aiohttp
 import httpx
 import numpy as np
 import psutil
 
-from bench._ask import Answered, ask
+from bench._ask import Answered, ask, asking
 from bench._live import LiveRun, drill_arguments
 from bench._plain import PlainServer
 from core.config import load
@@ -99,9 +102,10 @@ async def measure(options: argparse.Namespace) -> dict[int, list[Round]]:
         )
         rounds: dict[int, list[Round]] = {at_once: [] for at_once in AT_ONCE}
         for number, at_once in itertools.product(range(options.rounds), AT_ONCE):
-            first, second = sides if number % 2 == 0 else sides[::-1]
-            found = {first.name: await turn(first, second, at_once, options.seconds)}
-            found[second.name] = await turn(second, first, at_once, options.seconds)
+            found: dict[str, dict[str, float]] = {}
+            for side, idle in itertools.permutations(sides if number % 2 == 0 else sides[::-1]):
+                with plain.paused() if idle.server is plain else nullcontext():
+                    found[side.name] = await turn(side, idle, at_once, options.seconds)
             print(f"round {number}, {at_once} at once: {found}", file=sys.stderr, flush=True)
             rounds[at_once].append(found)
         return rounds
@@ -118,8 +122,7 @@ def asked(pool: prompts.Prompts) -> Iterator[str]:
 async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str, float]:
     """So many users ask one after the other until the time is up. First each asks once, unmeasured: connections are
     new, for an idle server closes those of the last turn."""
-    limits = httpx.Limits(max_connections=at_once)
-    async with httpx.AsyncClient(base_url=side.url, timeout=120, trust_env=False, limits=limits) as client:
+    async with asking(side.url) as client:
         await users(client, side, at_once, 0.0)
         before, idle_before, client_before = cpu_s(side.server), cpu_s(idle.server), time.process_time()
         started = time.monotonic()
@@ -136,7 +139,7 @@ async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str
     return found | {name: round(used / took_s, 3) for name, used in shares.items()}
 
 
-async def users(client: httpx.AsyncClient, side: Side, at_once: int, seconds: float) -> list[Answered]:
+async def users(client: aiohttp.ClientSession, side: Side, at_once: int, seconds: float) -> list[Answered]:
     """At least one answer each."""
     stop_at = time.monotonic() + seconds
     answers: list[Answered] = []

@@ -17,10 +17,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import aiohttp
 import httpx
 import numpy as np
 
-from bench._ask import Answered, ask
+from bench._ask import Answered, ask, asking
 from bench._live import LiveRun, drill_arguments
 from core.config import load
 from methods import prompts
@@ -63,14 +64,15 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
             await live.rest(client)
             questions = others_questions(live, options.seed, WARM + 2 * options.users)
-            for question in questions[:WARM]:
-                await ask(client, "policy", question, TOKENS)
-            halves = questions[WARM : WARM + options.users], questions[WARM + options.users :]
-            idle = await come(client, halves[0], gaps_s(rng, options))
-            await live.learn(client)
-            before, started = await load_of(live, client), time.monotonic()
-            loaded = await come(client, halves[1], gaps_s(rng, options))
-            took_s, after = time.monotonic() - started, await load_of(live, client)
+            async with asking(url) as users:
+                for question in questions[:WARM]:
+                    await ask(users, "policy", question, TOKENS)
+                halves = questions[WARM : WARM + options.users], questions[WARM + options.users :]
+                idle = await come(users, halves[0], gaps_s(rng, options))
+                await live.learn(client)
+                before, started = await load_of(live, client), time.monotonic()
+                loaded = await come(users, halves[1], gaps_s(rng, options))
+                took_s, after = time.monotonic() - started, await load_of(live, client)
     finally:
         await live.stop()
     learned = {name: after[name] - before[name] for name in after}
@@ -99,12 +101,12 @@ def gaps_s(rng: random.Random, options: argparse.Namespace) -> list[float]:
     return [rng.uniform(least, most) for _ in range(options.users)]
 
 
-async def come(client: httpx.AsyncClient, questions: Sequence[str], gaps: Sequence[float]) -> list[Answered]:
+async def come(users: aiohttp.ClientSession, questions: Sequence[str], gaps: Sequence[float]) -> list[Answered]:
     async with asyncio.TaskGroup() as tasks:
         asked: list[asyncio.Task[Answered]] = []
         for question, gap in zip(questions, gaps, strict=True):
             await asyncio.sleep(gap)
-            asked.append(tasks.create_task(ask(client, "policy", question, TOKENS)))
+            asked.append(tasks.create_task(ask(users, "policy", question, TOKENS)))
     return [task.result() for task in asked]
 
 

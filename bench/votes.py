@@ -1,20 +1,24 @@
 """How many votes does the service take in durably: 50,000 by arrays, and single ones, while it learns?
 
 Answers are asked first; then people vote on them over HTTP by `POST /v1/feedback`: arrays of 256 until `--votes` are
-acknowledged, every tenth array sent twice, then single votes from `--clients` connections for `--seconds`. Afterwards
-the run's own store is counted. The floor: 50,000 by arrays within a minute, all durable, none doubled, and 200 single
-votes a second.
+acknowledged, every tenth array sent twice, then single votes from `--clients` connections for `--seconds`, and once
+more for half as long while learning rests. Afterwards the run's own store is counted. What each part spends on a single
+vote is told for both (`cpu_ms_per_vote`); while it learns that holds what it learns too. The floor: 50,000 by arrays
+within a minute, all durable, none doubled, and 200 single votes a second.
 """
 
 import argparse
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import httpx
+import psutil
 
 from bench._live import LiveRun, drill_arguments
 from core.store import RunReader
@@ -49,11 +53,13 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
             answers = await asyncio.gather(*(ask(client, number) for number in range(ANSWERS)))
             before = await tokens(client)
             arrays, array_s = await by_arrays(client, answers, options.votes)
-            singles, single_s = await one_by_one(live.url() or "", answers, options.clients, options.seconds)
+            busy = await one_by_one(live, answers, options.clients, options.seconds, 10**9)
             learned = await tokens(client) - before
+            await live.rest(client)
+            calm = await one_by_one(live, answers, options.clients, options.seconds / 2, 2 * 10**9)
     finally:
         await live.stop()
-    sent = [*arrays, *singles]
+    sent = [*arrays, *busy.ids, *calm.ids]
     with closing(RunReader(live.dir)) as reader:
         kept, said = reader.which("votes", sent), reader.which("feedback", sent)
         votes = [id for id in reader.ids("votes") if id.startswith("bench-")]
@@ -63,8 +69,11 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
         "doubled": len(votes) - len(set(sent) & set(votes)),
         "array_votes_per_s": round(len(arrays) / array_s, 1),
         "array_s": round(array_s, 1),
-        "single_votes_per_s": round(len(singles) / single_s, 1),
+        "single_votes_per_s": busy.per_s,
+        "single_votes_per_s_at_rest": calm.per_s,
         "collector_tokens_meanwhile": learned,
+        "cpu_ms_per_vote": busy.cpu_ms,
+        "cpu_ms_per_vote_at_rest": calm.cpu_ms,
     }
 
 
@@ -105,19 +114,49 @@ async def by_arrays(client: httpx.AsyncClient, answers: Sequence[str], wanted: i
     return list(acknowledged), time.monotonic() - started
 
 
-async def one_by_one(url: str, answers: Sequence[str], clients: int, seconds: float) -> tuple[list[str], float]:
-    """Ids acknowledged, and seconds. By aiohttp: 64 connections of httpx take more of the machine than the service."""
-    acknowledged: list[str] = []
-    started = time.monotonic()
+@dataclass(frozen=True)
+class Singles:
+    ids: list[str]
+    """Acknowledged."""
+    per_s: float
+    cpu_ms: dict[str, float]
+    """Of one vote, by part; `client` is this process."""
 
-    async def post_on(session: aiohttp.ClientSession, first: int) -> None:
-        number = first
+
+async def one_by_one(live: LiveRun, answers: Sequence[str], clients: int, seconds: float, first: int) -> Singles:
+    """By aiohttp: 64 connections of httpx take more of the machine than the service."""
+    acknowledged: list[str] = []
+    before, started = spent(live), time.monotonic()
+
+    async def post_on(session: aiohttp.ClientSession, number: int) -> None:
         while time.monotonic() - started < seconds:
             async with session.post("/v1/feedback", json=vote(number, answers)) as reply:
                 reply.raise_for_status()
                 acknowledged.append((await reply.json())["results"][0]["id"])
             number += clients
 
-    async with aiohttp.ClientSession(url) as session:
-        await asyncio.gather(*(post_on(session, 10**9 + index) for index in range(clients)))
-    return acknowledged, time.monotonic() - started
+    async with aiohttp.ClientSession(live.url() or "") as session:
+        await asyncio.gather(*(post_on(session, first + index) for index in range(clients)))
+    took_s = time.monotonic() - started
+    used = {part: 1e3 * (used_s - before.get(part, 0.0)) / len(acknowledged) for part, used_s in spent(live).items()}
+    cpu_ms = {part: round(ms, 3) for part, ms in sorted(used.items(), key=lambda each: -each[1]) if ms > 0.005}
+    return Singles(acknowledged, round(len(acknowledged) / took_s, 1), cpu_ms)
+
+
+def spent(live: LiveRun) -> dict[str, float]:
+    """CPU seconds so far by part: an actor's class, or the program's name."""
+    used = defaultdict[str, float](float, client=time.process_time())
+    for process in live.family():
+        try:
+            title, times = (process.cmdline() or [""])[0], process.cpu_times()
+        except psutil.Error:  # it ended just now
+            continue
+        used[named(title)] += times.user + times.system
+    return used
+
+
+def named(title: str) -> str:
+    """`ray::Desk.feedback`: Desk. A program: by its file."""
+    if title.startswith("ray::"):
+        return title.removeprefix("ray::").partition(".")[0].partition(":")[0]
+    return title.split(" ")[0].rpartition("/")[2]

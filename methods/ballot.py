@@ -15,7 +15,7 @@ right one, makes its share smaller. A ballot is then dropped, not turned.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from core.config import VotesConfig
@@ -98,7 +98,7 @@ class Budgets:
     """Windows drawn so far: the budgets are those of the next one."""
     _used: Counter[str] = field(default_factory=Counter[str])
 
-    def allows(self, voter: str, since: dict[str, int], window: int) -> bool:
+    def allows(self, voter: str, since: MutableMapping[str, int], window: int) -> bool:
         """Whether that voter counts on one more prompt. `since`: of that prompt, voter -> the window in which that
         voter first counted; written to when this is the first time."""
         self._turn(window)
@@ -111,7 +111,7 @@ class Budgets:
         since[voter] = window
         return True
 
-    def restore(self, prompts: Iterable[dict[str, int]], window: int) -> None:
+    def restore(self, prompts: Iterable[Mapping[str, int]], window: int) -> None:
         """After a restart: `since` of every prompt that people voted on."""
         self._turn(window)
         self._used = Counter(voter for since in prompts for voter, first in since.items() if first == window)

@@ -9,6 +9,7 @@ import serve.gateway  # noqa: F401  # isort: skip  # first: Ray reads its settin
 from ray import serve as rayserve
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
 
 from core.config import Config, Full, ServeConfig
 from core.messages import Pool
@@ -91,6 +92,7 @@ def _run(
         health_check_period_s=5,
         graceful_shutdown_wait_loop_s=1,
         graceful_shutdown_timeout_s=config.run.stop_timeout_s / 2,
+        logging_config=LoggingConfig(enable_access_log=False),  # else a line to two files for each request
         ray_actor_options={
             **tensor_parallel.actor(config.serve.engine, gpus),
             "resources": {config.cluster.serving: 1} if config.cluster.serving is not None else {},

@@ -25,7 +25,7 @@ from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sam
 from core.metrics import Metrics
 from core.protocols import Mode
 from serve.engine import Engine
-from serve.gather import Gather
+from serve.feedback import ToTheDesk
 from serve.handlers import kept
 from serve.keys import Keys
 from serve.local import EnginePolicy, written
@@ -42,8 +42,6 @@ POLL_S = 2.0
 """A replica is heard of at least this often."""
 RETRY_S = 0.5
 ENGINE_LOOK_S = 0.1
-FEEDBACK_AT_ONCE = 4
-"""Batches of feedback on their way to the disk; a vote need not wait for the one before."""
 
 
 @rayserve.ingress()  # late-bound: vLLM's app needs a running engine, see __serve_build_asgi_app__
@@ -66,7 +64,7 @@ class PolicyReplica:
         self._parts: dict[str, Any] = {}
         self._meter = Metrics([RaySink()])
         self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
-        self._feedback = Gather(lambda said: self._ask("desk", "feedback", said), FEEDBACK_AT_ONCE)
+        self._feedback = ToTheDesk(lambda said, wait_s: self._ask("desk", "feedback", said, wait_s))
         self._gateway: Gateway | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0

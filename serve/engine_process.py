@@ -24,6 +24,8 @@ from types import SimpleNamespace
 from typing import Any
 
 PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine_worker"]
+NICER = 5
+"""Than its replica is an engine, and less so than who learns."""
 SERVER = "RATCHET_ENGINE_SERVER"
 """Environment: the socket of this machine's server."""
 
@@ -32,8 +34,9 @@ class EngineProcess(ForkServerProcess):
     def run(self) -> None:
         """In the child, whose parent by number is the server."""
         _end_with_the_replica()
-        # the server runs at the driver's priority: an engine at that would starve Ray's workers, which are all nice
-        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, _replica().pid or 0))
+        # the server runs at the driver's priority: an engine at that would starve Ray's workers, which are all nice.
+        # It takes what it gets: at its replica's, whoever takes in a vote waited out its steps
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, _replica().pid or 0) + NICER))
         import torch
 
         torch.cpu._init_amx()  # vLLM leaves that to oneDNN; its own kernels die (SIGILL) if a short prompt comes first
@@ -79,7 +82,9 @@ def share(environment: Mapping[str, str], log: Path) -> Iterator[None]:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,  # Ctrl-C is not for it
+                # Ctrl-C is not for it; in a session of its own it would have half of the machine for itself, however
+                # nice (Linux, `sched_autogroup_enabled`)
+                process_group=0,
             )
         os.close(ends)
         os.environ[SERVER] = address

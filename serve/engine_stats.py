@@ -9,7 +9,7 @@ from vllm import envs
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, PromptTokenStats
 
-TELL_S = 0.25
+TELL_S = 1.0
 """A small model makes 150 steps a second: told one by one, they cost their replica a sixth of its time."""
 
 

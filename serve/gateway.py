@@ -49,6 +49,13 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BODY_BYTES),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # Ray makes all workers 15 nice, of at most 19; those that may wait make themselves so (serve/engine_process.py,
+        # actors/giving_way.py)
+        "RAY_worker_niceness": "0",
+        # our code waits for nothing but its loop: a thread of its own would cost each message of a request two of them
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # ten looks a second at what changes once an hour take 4% of a processor
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }

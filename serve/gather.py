@@ -10,24 +10,19 @@ LARGEST = 256
 
 
 class Gather(Generic[A, R]):
-    def __init__(self, send: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]], at_once: int = 1) -> None:
-        """`send` answers for each; what it raises is every caller's. So many are under way at once: what comes
-        meanwhile goes with the next."""
+    def __init__(self, send: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]]) -> None:
+        """`send` answers for each; what it raises is every caller's. One is under way: what comes meanwhile goes with
+        the next, so that they grow with the load."""
         self._send = send
-        self._at_once = at_once
         self._waiting: list[tuple[A, asyncio.Future[R]]] = []
-        self._under_way = 0
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: asyncio.Task[None] | None = None
 
     async def __call__(self, what: A) -> R:
         """Raises: what `send` answered this one with."""
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append((what, answer))
-        if self._under_way < self._at_once:
-            self._under_way += 1
-            task = asyncio.create_task(self._send_all())
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_all())
         return await answer
 
     async def _send_all(self) -> None:
@@ -35,7 +30,7 @@ class Gather(Generic[A, R]):
             while self._waiting:
                 await self._send_some()
         finally:
-            self._under_way -= 1
+            self._sending = None
 
     async def _send_some(self) -> None:
         batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]

@@ -1,7 +1,7 @@
 #!/bin/sh
 # HAProxy as Ray starts it, with what Ray has no setting for: its statistics answer on this machine only; a request is
 # read whole before it is passed on, else it cannot be passed on again, and has an id by which that is known; commands
-# are never repeated.
+# are never repeated; feedback is taken in though its client leaves, and Serve need not watch for that.
 set -eu
 config='' before=''
 for argument; do
@@ -12,8 +12,8 @@ if [ -n "$config" ] && ! grep -q http-buffer-request "$config"; then
     sed -i "s/bind \*:$RAY_SERVE_HAPROXY_STATS_PORT\$/bind 127.0.0.1:$RAY_SERVE_HAPROXY_STATS_PORT/
             s/bind :$RAY_SERVE_HAPROXY_METRICS_PORT\$/bind 127.0.0.1:$RAY_SERVE_HAPROXY_METRICS_PORT/
             s/^    option redispatch 1\$/&\n    option http-buffer-request/
-            s/^frontend http_frontend\$/&\n    http-request set-header x-ratchet-id %[uuid]\n    http-request disable-l7-retry if { path_beg \/admin\/ }/" "$config"
-    for wanted in "bind 127.0.0.1:$RAY_SERVE_HAPROXY_STATS_PORT" http-buffer-request x-ratchet-id disable-l7-retry; do
+            s/^frontend http_frontend\$/&\n    http-request set-header x-ratchet-id %[uuid]\n    http-request disable-l7-retry if { path_beg \/admin\/ }\n    http-request set-header x-request-disconnect-disabled ?1 if { path \/v1\/feedback }/" "$config"
+    for wanted in "bind 127.0.0.1:$RAY_SERVE_HAPROXY_STATS_PORT" http-buffer-request x-ratchet-id disable-l7-retry disconnect-disabled; do
         grep -q -- "$wanted" "$config" ||
             { echo "haproxy.sh: no place for '$wanted' in $config; Ray's template has changed" >&2; exit 1; }
     done

@@ -11,7 +11,8 @@ from typing import Any
 from core.errors import RatchetError
 
 log = logging.getLogger("ratchet.recorder")
-GATHER_S = 0.02
+GATHER_S = 0.2
+"""Each batch is a call and a sync, on the processors that answer. A vote on an answer waits for it no longer."""
 BATCH = 256
 ROOM = 16_384
 """Answers that wait for a desk which is away; the oldest beyond that are not recorded."""

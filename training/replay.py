@@ -166,6 +166,10 @@ class Replay:
     def holds(self, place: int) -> bool:
         return place in self._waiting or any(e.place == place for window in self._drawn.values() for e in window)
 
+    @property
+    def windows_drawn(self) -> int:
+        return self._windows_drawn
+
     def is_drawn(self, number: int) -> bool:
         """Whether `again` has it."""
         return number in self._drawn

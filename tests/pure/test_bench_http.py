@@ -2,12 +2,16 @@
 
 import argparse
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import httpx
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from bench import http, priority
-from bench._ask import Answered, ask
+from bench._ask import Answered, ask, asking
 from bench._plain import flags
 from core.errors import Unavailable
 
@@ -18,11 +22,15 @@ def answered(first_ms: float, gap_ms: float) -> Answered:
     return Answered(32, first_ms / 1e3, 0.1, (gap_ms / 1e3,) * 3, "0")
 
 
-def told(body: str, status: int = 200) -> httpx.AsyncClient:
-    def reply(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(status, text=body, headers={"x-policy-version": "0"})
+@asynccontextmanager
+async def told(body: str, status: int = 200) -> AsyncIterator[aiohttp.ClientSession]:
+    async def reply(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, headers={"x-policy-version": "0"})
 
-    return httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(reply))
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", reply)
+    async with TestServer(app) as server, asking(str(server.make_url("/"))) as client:
+        yield client
 
 
 async def test_an_answer_is_timed_event_by_event_and_counts_only_when_it_is_whole() -> None:

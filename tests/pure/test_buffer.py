@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from actors.buffer import Buffer
 from actors.lineage import PARENT_REJECTED
 from actors.recollect import COUNTS, recollect
-from actors.voting import SETTLE_S
+from actors.voting import SETTLE_S, SETTLE_VOTES
 from core.clock import ManualClock
 from core.codec import decode, decode_batch, encode_batch, pack_ids
 from core.config import LearningConfig, MethodConfig, VotesConfig
@@ -672,6 +672,27 @@ async def test_a_prompt_with_many_votes_is_settled_again_when_they_have_grown_or
     assert decode(Resettle, await buffer.resettle(0.0) or b"").revision == 19
 
 
+async def test_a_vote_costs_the_collectors_no_more_the_more_there_are_before_it(tmp_path: Path) -> None:
+    """Votes that are read to settle a prompt again, for each second in which one new vote came."""
+    clock, read = ManualClock(1.0), dict[int, float]()
+    buffer = await started(tmp_path, FlakyStore(tmp_path), clock)
+    await explored_by_lmsi(buffer, 1)
+    for many in (SETTLE_VOTES, 16 * SETTLE_VOTES):
+        await vote(buffer, *(cast(f"{many}-{i}", "5", f"voter {i}") for i in range(many)))
+        await settle_again_all(buffer)
+        began, read[many] = clock.monotonic(), 0.0
+        for second in range(600):
+            clock.advance(1.0)
+            await vote(buffer, cast(f"{many}+{second}", "5", "ann")) if second % 20 == 0 else None
+            while (body := await buffer.resettle(0.0)) is not None:
+                work = decode(Resettle, body)
+                read[many] += len(work.votes)
+                await buffer.resettled(encode_batch([await settle_again(METHOD, work, ScriptedPolicy())]))
+        read[many] /= clock.monotonic() - began
+    few, lots = read.values()
+    assert 0 < lots < 2 * few
+
+
 async def test_what_cannot_be_settled_again_or_is_too_old_asks_for_nothing_more(tmp_path: Path) -> None:
     buffer = await started(tmp_path, FlakyStore(tmp_path), ManualClock(1.0))
     await explored_by_lmsi(buffer, 1)
@@ -697,6 +718,25 @@ async def test_a_vote_whose_write_is_unsure_is_sent_again_and_counts_once(tmp_pa
             await vote(buffer, mine)
         assert await vote(buffer, mine) == [result]
         assert (await buffer.votes_on(mine.prompt_id))[0] == 1
+
+
+async def test_what_a_vote_writes_does_not_grow_with_those_before_it_and_a_voter_is_written_down_once(
+    tmp_path: Path,
+) -> None:
+    store, clock = FlakyStore(tmp_path), ManualClock(1.0)
+    buffer = await started(tmp_path, store, clock)
+    voters = [f"voter {i}" for i in range(40)]
+    await vote(buffer, *(cast(f"v{i}", "5", name) for i, name in enumerate(voters)))
+    written: list[int] = []
+    for number, name in enumerate(["voter 7", "bob", "bob"]):
+        before = store.disk._db.total_changes  # type: ignore[union-attr]
+        await vote(buffer, cast(f"w{number}", "6", name))
+        written.append(store.disk._db.total_changes - before)  # type: ignore[union-attr]
+    assert written == [2, 3, 2], "the vote, how many count, and who is new"
+    again = await started(tmp_path, store, clock)
+    for each in (buffer, again):
+        (voted,) = each._voting._voted.values()
+        assert (voted.kept, dict(voted.since)) == (43, dict.fromkeys([*voters, "bob"], 0))
 
 
 async def test_a_voter_counts_on_so_many_prompts_between_two_draws_over_restarts(tmp_path: Path) -> None:

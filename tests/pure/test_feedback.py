@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.desk import redactor
+from actors.buffer import Buffer
+from actors.calls import LocalPeer
+from actors.desk import ASK_AGAIN_S, Desk, redactor
 from actors.export_data import export
 from actors.local import LocalSystem, ScriptedRoom
+from actors.store import Store
 from actors.trace import trace, voters
 from actors.voting import FIRST
 from core import config as configuration
+from core.clock import Clock, ManualClock
 from core.codec import encode_batch
 from core.config import Config
-from core.errors import ArtifactError, ConfigError, Missing, RatchetError, VersionError
+from core.errors import ArtifactError, ConfigError, Missing, Overdue, RatchetError, VersionError
 from core.messages import Response, Vote
+from core.metrics import Metrics
 from core.store import RunReader
 from methods.prompts import as_prompt
 from methods.scripted import ScriptedPolicy
-from serve.feedback import FIELDS, WAYS, parse
+from serve.feedback import FIELDS, WAYS, Results, Said, ToTheDesk, parse
 from serve.gather import Gather
 from serve.recorder import Heard, Recorder
 from serve.refusal import Refusal
@@ -282,6 +287,109 @@ async def test_requests_that_come_together_are_refused_each_for_itself(tmp_path:
         assert isinstance(refused, Missing)
         assert [r["id"] for r in first] == ["1"] and again[0]["result"] == "duplicate"  # type: ignore[index]
         assert len(votes(tmp_path)) == 1
+
+
+SAID: dict[str, dict[str, Any]] = {"up": {"binary": True}, "say": {"comment": "hm"}}
+
+
+class Watched:
+    """A part in this process, and what is asked of it. Refuses as often as told, before anything is done."""
+
+    def __init__(self, part: object) -> None:
+        self._peer = LocalPeer(part)
+        self.calls: list[str] = []
+        self.refusals = 0
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        self.calls.append(method)
+        if self.refusals:
+            self.refusals -= 1
+            raise Overdue(f"{method} did not answer")
+        return await self._peer.call(method, *arguments)
+
+
+@asynccontextmanager
+async def a_desk(folder: Path, clock: Clock) -> AsyncIterator[tuple[Desk, Watched, Watched]]:
+    """With the buffer and the store that it asks, and nobody who explores."""
+    config = configuration.load(None)
+    keeper = Store(str(folder))
+    await keeper.start()
+    task = asyncio.create_task(keeper.run())
+    store = Watched(keeper)
+    buffer = Buffer(str(folder), store, config.learning, None, Metrics(), config.method.votes, clock)
+    await buffer.start()
+    watched = Watched(buffer)
+    try:
+        yield Desk(str(folder), store, watched, config, Metrics(), clock), watched, store
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await buffer.stop()
+        await keeper.stop()
+
+
+async def test_feedback_and_the_vote_that_it_makes_are_one_write_and_both_or_neither_is_kept(tmp_path: Path) -> None:
+    async with a_desk(tmp_path, ManualClock(1.0)) as (desk, buffer, store):
+        await desk.answered([answer("r1")])
+        store.calls.clear()
+        requests = [(parse({"id": id, "response_id": "r1", "user": id, **said}), "", True) for id, said in SAID.items()]
+        store.refusals = 1
+        with pytest.raises(Overdue):
+            await desk.feedback(requests)
+        reader = RunReader(tmp_path)
+        assert reader.count("feedback") == reader.count("votes") == 0
+        results = await desk.feedback(requests)
+        assert [each[0]["result"] for each in results if not isinstance(each, Exception)] == ["waiting", "kept"]
+        assert store.calls[:2] == ["append"] * 2 and buffer.calls[:2] == ["vote"] * 2, (
+            "what was said goes with its votes"
+        )
+        assert set(reader.ids("feedback")) == {"up", "say"} and set(reader.ids("votes")) == {"up"}
+        store.calls.clear()
+        again = await desk.feedback(requests)
+        assert [each[0]["result"] for each in again if not isinstance(each, Exception)] == ["duplicate", "kept"]
+        assert (reader.count("feedback"), reader.count("votes"), store.calls) == (2, 1, ["append"])
+
+
+async def test_a_prompt_is_asked_for_once_a_minute_however_many_vote_on_it(tmp_path: Path) -> None:
+    clock = ManualClock(1.0)
+    async with a_desk(tmp_path, clock) as (desk, buffer, _):
+        await desk.answered([answer("r1"), answer("r2", "What is 1 and 1?")])
+
+        async def vote(id: str, response: str = "r1") -> None:
+            (results,) = await desk.feedback([(parse({"id": id, "response_id": response, "binary": True}), "", True)])
+            assert not isinstance(results, Exception) and results[0]["result"] == "waiting"
+
+        await vote("a")
+        await vote("b")
+        await vote("c", "r2")
+        assert buffer.calls == ["vote", "ask", "vote", "vote", "ask"]
+        clock.advance(ASK_AGAIN_S)
+        await vote("d")
+        assert buffer.calls[5:] == ["vote", "ask"], "it may have failed, or found no room"
+
+
+async def test_what_is_said_of_an_answer_that_is_on_its_way_holds_up_nobody_else(tmp_path: Path) -> None:
+    async with a_desk(tmp_path, ManualClock(1.0)) as (desk, _, _):
+        await desk.answered([answer("r1")])
+        waiting = asyncio.Event()
+
+        async def ask(said: Sequence[Said], wait_s: float) -> Sequence[Results | Exception]:
+            if wait_s:
+                waiting.set()
+            return await desk.feedback(said, wait_s)
+
+        to_the_desk = ToTheDesk(ask)
+        early = asyncio.create_task(to_the_desk((parse({"id": "e", "response_id": "r2", "binary": True}), "", True)))
+        await waiting.wait()
+        (result,) = await to_the_desk((parse({"id": "o", "response_id": "r1", "binary": True}), "", True))
+        assert result["id"] == "o" and not early.done()
+        await desk.answered([answer("r2", "What is 1 and 1?")])
+        assert (await early)[0]["result"] == "waiting"
+        with pytest.raises(ArtifactError, match="choice=7 of r1"):
+            await to_the_desk((parse({"response_id": "r1", "choice": 7, "binary": True}), "", True))
+        with pytest.raises(Missing, match="no response 'r1' of this key's"):
+            await to_the_desk((parse({"response_id": "r1", "binary": True}), "bank", False))
 
 
 async def test_an_answer_is_traced_to_the_version_that_learned_from_it_and_back(tmp_path: Path) -> None:

@@ -472,6 +472,9 @@ async def test_what_a_shards_buffer_tells_stands_in_the_runs_book(tmp_path: Path
     await ShardStore(stores[1], stores[0]).call("append", [event(1.0, "buffer-1", "drawn"), fact("a", 1)])
     told = [(reader.fact("a"), [e.actor for e in reader.events()]) for k in "01" if (reader := RunReader(tmp_path / k))]
     assert told == [(None, ["buffer-1"]), (1, [])]
+    said = Record("feedback", "f", "", b"hm")
+    assert await ShardStore(stores[1], stores[0]).call("append", [said, fact("b", 1)]) == 2
+    assert [RunReader(tmp_path / k).ids("feedback") for k in "01"] == [["f"], []]
 
 
 def test_the_statuses_of_all_are_one() -> None:
