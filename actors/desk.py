@@ -128,7 +128,7 @@ class Desk:
         taken = [each for one, why in zip(said, refused, strict=True) if why is None for each in one]
         cast = [self._vote(each, about[each.response_id]) for each in taken]
         votes = [vote for vote in cast if vote is not None]
-        results = await self._kept((taken, votes))
+        results = await self._kept((taken, votes)) if taken else []
         await self._explore([about[each.response_id] for each in taken], votes, results)
         self._metrics.count("feedback_total", len(taken))
         counted = iter(results)

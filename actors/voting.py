@@ -118,8 +118,8 @@ class Voting:
         prompts = list(dict.fromkeys(vote.prompt_id for vote in votes))
         unsure = [prompt for prompt in prompts if prompt in self._unsure]
         seen, kept = await in_thread(lambda: self._known([vote.id for vote in votes], unsure))
+        # who first counts there now; who did before is not copied: a vote costs no more the more there are
         new = {prompt: dict[str, int]() for prompt in prompts}
-        """Who first counts there now. What is known of others is not copied: a vote costs no more the more there are"""
         after = {p: Voted(kept.get(p, self._of(p).kept), ChainMap(new[p], self._of(p).since)) for p in prompts}
         window = self._replay.windows_drawn
         results, records = list[str](), list[Record]()
