@@ -1,4 +1,5 @@
-"""`vllm serve` beside a run: the same model, engine settings and environment, and nothing of Ratchet around it."""
+"""`vllm serve` beside a run: the same model, engine settings and environment, vLLM's metrics counted as there, and nothing of
+Ratchet around it."""
 
 import asyncio
 import os
@@ -83,6 +84,7 @@ class PlainServer:
         settings |= {"worker_extension_cls": WORKER}
         model = settings.pop("model")
         settings.pop("weight_transfer_config", None)  # no weights come in here
+        settings.pop("disable_log_stats")  # a run counts vLLM's metrics by a logger of its own
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags(settings)]
         command += ["--host", "127.0.0.1", "--port", str(self._port), "--disable-uvicorn-access-log"]
         return command, {**os.environ, **environment(config.model, config.serve.engine, gpu=not cpu_build())}
