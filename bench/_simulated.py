@@ -44,7 +44,7 @@ class SimulatedReplica:
             "".join(chance.choices(letters, k=TEXT_CHARS)) + f" The answer is {chance.randrange(3)}."
             for _ in range(BAKED)
         ]
-        self._ids = [pack_ids(chance.choices(range(30_000), k=TOKENS)) for _ in range(BAKED)]
+        self._ids = [pack_ids(chance.choices(range(30_000), k=TOKENS - 1)) for _ in range(BAKED)]
         self._context = pack_ids(chance.choices(range(30_000), k=CONTEXT_TOKENS))
         self._next = 0
         self._following: asyncio.Task[None] | None = None
@@ -75,7 +75,7 @@ class SimulatedReplica:
             start=version,
             end=version,
             context_ids=self._context,
-            completion_ids=self._ids[baked],
+            completion_ids=self._next.to_bytes(4, "little") + self._ids[baked],  # no two alike: a window keeps both
             text=self._texts[baked],
             finish="stop",
             render_id="simulated",
