@@ -47,12 +47,15 @@ def stable_id(*parts: str) -> str:
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()[:32]
 
 
-def encode(message: Message) -> bytes:
-    return _frame(_tree(message))
+def encode(message: Message, *, compress: bool = True) -> bytes:
+    """`compress=False`: for something long that travels from one actor to another."""
+    packed = _packed(_tree(message))
+    return _compressed(packed) if compress else _PLAIN + packed
 
 
 def encode_batch(messages: Sequence[Message]) -> bytes:
-    return _frame([_tree(message) for message in messages])
+    """For what travels from one actor to another, not compressed: that costs more than to send it."""
+    return _PLAIN + _packed([_tree(message) for message in messages])
 
 
 def decode(kind: type[M], data: bytes) -> M:
@@ -70,7 +73,18 @@ def decode_batch(kind: type[M], data: bytes) -> list[M]:
 
 def _tree(message: Message) -> dict[str, Any]:
     kind = type(message)
-    return {"kind": kind.__name__, "schema": kind.SCHEMA, "body": message.model_dump(mode="python")}
+    return {"kind": kind.__name__, "schema": kind.SCHEMA, "body": vars(message)}
+
+
+def _packed(tree: Any) -> bytes:
+    return _msgpack.packb(tree, use_bin_type=True, default=_fields)
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """Of a message within another; a frozen message holds nothing but its fields."""
+    if not isinstance(value, Message):
+        raise TypeError(f"a message holds {value!r}, which has no form on the wire")
+    return vars(value)
 
 
 def _message(kind: type[M], tree: Any) -> M:
@@ -92,8 +106,7 @@ def _message(kind: type[M], tree: Any) -> M:
         raise ArtifactError(f"not a valid {actual.__name__}: {error}") from None
 
 
-def _frame(tree: Any) -> bytes:
-    body: bytes = _msgpack.packb(tree, use_bin_type=True)
+def _compressed(body: bytes) -> bytes:
     if len(body) < _COMPRESS_FROM_BYTES:
         return _PLAIN + body
     return _COMPRESSED + zlib.compress(body, level=1)
