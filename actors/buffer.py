@@ -32,11 +32,12 @@ from core.config import LearningConfig, VotesConfig
 from core.errors import Unavailable
 from core.messages import Outcome, Prompt, Vote
 from core.metrics import Metrics
+from core.parcel import Parcel, parcel_of
 from core.shards import WHOLE, Shard
-from core.store import WINDOW, Record, RunReader, event, fact, message, outcome_records
+from core.store import WINDOW, Record, RunReader, event, fact, message
 from serve.gather import Gather
 from training.places import Places
-from training.replay import Replay
+from training.replay import Explored, Replay
 from training.throttle import Throttle
 
 OWED_RETRY_S = 1.0
@@ -131,27 +132,28 @@ class Buffer:
         return encode(lease) if lease is not None else None
 
     async def deliver(self, batch: bytes) -> list[str]:
-        """Take outcomes in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
+        """Take parcels in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
         last are on disk when this returns. Delivering again changes nothing."""
         self._check_started()
-        outcomes = decode_batch(Outcome, batch)
-        claimed = [self._leases.claim(outcome) for outcome in outcomes]
-        mine = [outcome for outcome, leased in zip(outcomes, claimed, strict=True) if leased is not None]
+        parcels = decode_batch(Parcel, batch)
+        explored = [_explored(parcel) for parcel in parcels]  # what cannot be read claims nothing
+        claimed = [self._leases.claim(parcel) for parcel in parcels]
+        mine = [parcel for parcel, leased in zip(parcels, claimed, strict=True) if leased is not None]
         try:
             if mine:
-                await self._append([record for outcome in mine for record in outcome_records(outcome)])
-            standing = {o.place: await self._standing(o) for o in mine if self._leases.is_second_hand(o.place)}
+                await self._append([Record(*row) for parcel in mine for row in parcel.rows])
+            standing = {p.place: await self._standing(p) for p in mine if self._leases.is_second_hand(p.place)}
         except BaseException:  # whatever kept it from being acknowledged, the lease runs on
-            for outcome, leased in zip(outcomes, claimed, strict=True):
+            for parcel, leased in zip(parcels, claimed, strict=True):
                 if leased is not None:
-                    self._leases.unclaim(outcome.place, leased)
+                    self._leases.unclaim(parcel.place, leased)
             raise
         results = [
-            "expired" if leased is None else self._take(outcome, standing.get(outcome.place, outcome))
-            for outcome, leased in zip(outcomes, claimed, strict=True)
+            "expired" if leased is None else self._take(parcel, found, standing.get(parcel.place, parcel))
+            for parcel, found, leased in zip(parcels, explored, claimed, strict=True)
         ]
         if self._failures >= self._learning.groups_per_window:
-            last = next((outcome.failure for outcome in reversed(outcomes) if outcome.failure), "unknown")
+            last = next((parcel.failure for parcel in reversed(parcels) if parcel.failure), "unknown")
             await self._paused.begin(f"{self._failures} prompts in a row failed, the last: {last}", lasting=False)
             self._failures = 0
         await self._wake()
@@ -203,7 +205,7 @@ class Buffer:
             await asyncio.sleep(min(wait_s, OWED_RETRY_S))
             return None
         window = self._replay.again(number) if number is not None else None
-        return encode(window) if window is not None else None
+        return encode(window, compress=False) if window is not None else None
 
     # --- versions ---
 
@@ -320,14 +322,13 @@ class Buffer:
             "owed": len(self._owed) + len(self._unsaved),
         }
 
-    # --- outcomes ---
+    # --- parcels ---
 
-    async def _standing(self, outcome: Outcome) -> Outcome:
+    async def _standing(self, parcel: Parcel) -> Parcel:
         """What the store holds for this place: an outcome that was thought lost may have been first."""
-        kept = await asyncio.to_thread(self._stored, outcome.place)
-        groups = {scored.group.id for scored in outcome.scored}
-        same = kept is not None and {scored.group.id for scored in kept.scored} == groups
-        return outcome if kept is None or (same and kept.failure == outcome.failure) else kept
+        kept = await asyncio.to_thread(self._stored, parcel.place)
+        same = kept is not None and set(kept.named_ids) == set(parcel.group_ids) and kept.failure == parcel.failure
+        return parcel if kept is None or same else parcel_of(kept)
 
     def _stored(self, place: int) -> Outcome | None:
         with closing(self._reader()) as reader:
@@ -337,26 +338,27 @@ class Buffer:
         with closing(self._reader()) as reader:
             return {prompt.id for prompt in prompts if reader.ids("outcomes", prompt.id)}
 
-    def _take(self, delivered: Outcome, standing: Outcome) -> str:
-        """Count a stored outcome."""
-        result = self._replay.add(standing)
+    def _take(self, delivered: Parcel, explored: Explored, standing: Parcel) -> str:
+        """Count what is stored."""
+        found = explored if standing is delivered else _explored(standing)
+        result = self._replay.take(found) if standing.failure is None else "failed"
         self._leases.end(delivered.place, result)
         self._asked.end(delivered.place, again=result == "failed" and not delivered.prompt_id)
         self._failures = self._failures + 1 if result == "failed" else 0
         self._tokens += standing.tokens
-        self._shares.extend(scored.verdict.share for scored in standing.scored)
+        self._shares.extend(standing.shares)
         self._meter(standing, result)
         if result in ("accepted", "filtered"):
             self._voting.delivered(standing)
         return result if standing is delivered else "duplicate"
 
-    def _meter(self, outcome: Outcome, result: str) -> None:
+    def _meter(self, parcel: Parcel, result: str) -> None:
         self._metrics.count("prompts_total", result=result)
-        self._metrics.count("candidates_total", sum(len(scored.group.candidates) for scored in outcome.scored))
-        for vote in outcome.votes:
-            self._metrics.count("votes_total", by=vote.by)
-        for scored in outcome.scored:
-            self._metrics.observe("vote_share", scored.verdict.share)
+        self._metrics.count("candidates_total", parcel.candidates)
+        for by, votes in parcel.votes.items():
+            self._metrics.count("votes_total", votes, by=by)
+        for share in parcel.shares:
+            self._metrics.observe("vote_share", share)
 
     async def _expire(self) -> None:
         for place, id in self._leases.overdue():
@@ -475,6 +477,17 @@ class Buffer:
             self._owed.owe(settled_fact(window, **found.settled[window]))
         self._voting.restore(found.voted, found.firsts)
         self._asked.add(found.asked)
+
+
+def _explored(parcel: Parcel) -> Explored:
+    return Explored(
+        place=parcel.place,
+        version=parcel.version,
+        group_ids=parcel.group_ids,
+        examples=parcel.examples,
+        prompt_id=parcel.prompt_id,
+        revision=parcel.revision,
+    )
 
 
 def settled_fact(window: int, version: int, rejected: bool, discarded: bool) -> Record:

@@ -12,6 +12,7 @@ from core.codec import decode, decode_batch, encode, encode_batch
 from core.config import LearningConfig, VotesConfig
 from core.errors import StoreError
 from core.messages import Message, Outcome, Prompt, Vote, Window
+from core.parcel import Parcel
 from core.shards import Shard, shard_of
 from core.store import Record
 
@@ -81,7 +82,9 @@ class Buffers(Shards):
                 return await self._in_turn(method, wait_s, lambda peer, s: peer.call(method, wanted, s, token))
             case "resettle":
                 return await self._in_turn(method, arguments[0], lambda peer, s: peer.call(method, s))
-            case "deliver" | "resettled":
+            case "deliver":
+                return in_order(await self.divided(method, Parcel, arguments[0], self._at))
+            case "resettled":
                 return in_order(await self.divided(method, Outcome, arguments[0], self._at))
             case "vote":
                 check(decode_batch(Vote, arguments[0]))  # before any shard keeps a part of it
@@ -102,8 +105,8 @@ class Buffers(Shards):
             case _:
                 raise LookupError(f"no method {method!r} of a buffer in shards; add it here")
 
-    def _at(self, outcome: Outcome) -> int:
-        return outcome.place % len(self.peers)
+    def _at(self, delivered: Parcel | Outcome) -> int:
+        return delivered.place % len(self.peers)
 
     async def _in_turn(
         self, method: str, wait_s: float, ask: Callable[[Peer, float], Awaitable[bytes | None]]
@@ -178,7 +181,7 @@ def window_of(parts: Sequence[bytes | None]) -> bytes | None:
         prefer=tuple(example for window in windows for example in window.prefer),
         reinforce=tuple(example for window in windows for example in window.reinforce),
     )
-    return encode(whole)
+    return encode(whole, compress=False)
 
 
 def forgotten(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

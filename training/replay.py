@@ -84,10 +84,11 @@ class Replay:
         accepted, filtered: it counts towards the next window, with or without examples. failed: the place goes back.
         duplicate: nothing changed. stale: a quarantined version made it, so its place goes back; tell the Throttle
         `accept` and `quarantine(1)`."""
-        if outcome.failure is not None:
-            return "failed"
-        explored = _explored(outcome)
-        if outcome.place in self._places or not self._group_ids.isdisjoint(explored.group_ids):
+        return "failed" if outcome.failure is not None else self.take(_explored(outcome))
+
+    def take(self, explored: Explored) -> Added:
+        """As `add`, what was delivered without failure."""
+        if explored.place in self._places or not self._group_ids.isdisjoint(explored.group_ids):
             self._duplicates += 1
             return "duplicate"
         if explored.version in self._bad_versions:
@@ -305,15 +306,11 @@ class Replay:
 
 def _explored(outcome: Outcome) -> Explored:
     """An example that stands twice in the delivery, by its id, is kept once."""
-    examples = {example.id: example for example in outcome.examples}.values()
-    versions = [scored.group.policy.version for scored in outcome.scored if scored.group.candidates]
-    versions += [example.policy.version for example in examples]
-    groups = [scored.group.id for scored in outcome.scored] + [example.group_id for example in examples]
     return Explored(
         place=outcome.place,
-        version=min(versions, default=0),
-        group_ids=tuple(dict.fromkeys(groups)),
-        examples=tuple(examples),
+        version=outcome.version,
+        group_ids=outcome.named_ids,
+        examples=tuple({example.id: example for example in outcome.examples}.values()),
         prompt_id=outcome.prompt_id,
         revision=outcome.revision,
     )
