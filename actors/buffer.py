@@ -142,7 +142,7 @@ class Buffer:
         try:
             if mine:
                 await self._append([Record(*row) for parcel in mine for row in parcel.rows])
-            standing = {p.place: await self._standing(p) for p in mine if self._leases.is_second_hand(p.place)}
+            standing = await self._standing([p for p in mine if self._leases.is_second_hand(p.place)])
         except BaseException:  # whatever kept it from being acknowledged, the lease runs on
             for parcel, leased in zip(parcels, claimed, strict=True):
                 if leased is not None:
@@ -324,15 +324,15 @@ class Buffer:
 
     # --- parcels ---
 
-    async def _standing(self, parcel: Parcel) -> Parcel:
-        """What the store holds for this place: an outcome that was thought lost may have been first."""
-        kept = await asyncio.to_thread(self._stored, parcel.place)
-        same = kept is not None and set(kept.named_ids) == set(parcel.group_ids) and kept.failure == parcel.failure
-        return parcel if kept is None or same else parcel_of(kept)
+    async def _standing(self, parcels: Sequence[Parcel]) -> dict[int, Parcel]:
+        """Place -> what the store holds for it, where that is another: an outcome that was thought lost may have been
+        first."""
+        return await asyncio.to_thread(self._others, parcels) if parcels else {}
 
-    def _stored(self, place: int) -> Outcome | None:
+    def _others(self, parcels: Sequence[Parcel]) -> dict[int, Parcel]:
         with closing(self._reader()) as reader:
-            return reader.outcome(place)
+            kept = {parcel.place: reader.outcome(parcel.place) for parcel in parcels if not reader.has(parcel.brief)}
+        return {place: parcel_of(outcome) for place, outcome in kept.items() if outcome is not None}
 
     def _explored(self, prompts: Sequence[Prompt]) -> set[str]:
         with closing(self._reader()) as reader:

@@ -1,5 +1,5 @@
-"""An outcome on its way from who explored to the store. Its rows are encoded once, where they are made, and rest as they
-travel; who hands them on reads only what is decided by."""
+"""An outcome on its way from who explored to the store. Its rows are encoded once, where they are made, and rest as
+they travel; who hands them on reads only what is decided by."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from core.codec import decode, encode_batch
 from core.messages import Example, Message, Outcome
-from core.store import outcome_records
+from core.store import Record, outcome_records
 
 
 class Parcel(Message):
@@ -27,7 +27,12 @@ class Parcel(Message):
     """By whom -> how many."""
     tokens: int = 0
     rows: tuple[tuple[str, str, str, bytes], ...]
-    """Of the store, each a `core.store.Record`."""
+    """Of the store, each a `Record`."""
+
+    @property
+    def brief(self) -> Record:
+        """The row that says what this place came to."""
+        return next(Record(*row) for row in self.rows if row[0] == "outcomes")
 
     @property
     def examples(self) -> tuple[Example, ...]:
