@@ -65,13 +65,14 @@ class SimulatedReplica:
     async def _answer(self, prompt: Prompt, want: Sampling, version: PolicyRef) -> bytes:
         async with self._seats:  # a seat answers all candidates of a prompt one after the other, n at a time
             await asyncio.sleep(self._latency_s)
-        return encode_batch([self._candidate(version) for _ in range(want.n)])
+        name = uuid.uuid4().hex
+        return encode_batch([self._candidate(f"{name}-{index}", version) for index in range(want.n)])
 
-    def _candidate(self, version: PolicyRef) -> Candidate:
+    def _candidate(self, id: str, version: PolicyRef) -> Candidate:
         self._next += 1
         baked = self._next % BAKED
         return Candidate(
-            id=uuid.uuid4().hex,
+            id=id,
             start=version,
             end=version,
             context_ids=self._context,

@@ -47,6 +47,16 @@ def stable_id(*parts: str) -> str:
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()[:32]
 
 
+def sample_vote_id(candidate_id: str) -> str:
+    """Of the vote that a sample casts. Ids of what is written together begin alike where they can, here those of one
+    group's candidates and votes, and in `example_id`: an index takes them on one page, and a run's grow for weeks."""
+    return f"sample:{candidate_id}"
+
+
+def example_id(kind: str, method: str, group_id: str, candidate_id: str) -> str:
+    return f"{group_id}-{stable_id(kind, method, candidate_id)[:16]}"
+
+
 def encode(message: Message, *, compress: bool = True) -> bytes:
     """`compress=False`: for something long that travels from one actor to another."""
     packed = _packed(_tree(message))
