@@ -6,7 +6,7 @@ refuses a kind that it does not know and a schema that is newer than its own.
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
@@ -19,8 +19,10 @@ M = TypeVar("M", bound=Message)
 _msgpack: Any = msgpack
 
 _COMPRESSED = b"z"
+_CHECKED = b"c"
+"""Short: with a CRC-32 before it, where zlib's own would be."""
 _PLAIN = b"p"
-_COMPRESS_FROM_BYTES = 256
+_COMPRESS_FROM_BYTES = 1024
 _MOST_BYTES = 2**30
 
 
@@ -60,7 +62,7 @@ def example_id(kind: str, method: str, group_id: str, candidate_id: str) -> str:
 def encode(message: Message, *, compress: bool = True) -> bytes:
     """`compress=False`: for something long that travels from one actor to another."""
     packed = _packed(_tree(message))
-    return _compressed(packed) if compress else _PLAIN + packed
+    return _framed(packed) if compress else _PLAIN + packed
 
 
 def encode_batch(messages: Sequence[Message]) -> bytes:
@@ -116,20 +118,29 @@ def _message(kind: type[M], tree: Any) -> M:
         raise ArtifactError(f"not a valid {actual.__name__}: {error}") from None
 
 
-def _compressed(body: bytes) -> bytes:
+def _framed(body: bytes) -> bytes:
+    """As it rests: whatever flips a bit is noticed."""
     if len(body) < _COMPRESS_FROM_BYTES:
-        return _PLAIN + body
+        return _CHECKED + zlib.crc32(body).to_bytes(4, "little") + body
     return _COMPRESSED + zlib.compress(body, level=1)
 
 
 def _unframe(data: bytes) -> Any:
     mark, body = data[:1], data[1:]
-    if mark not in (_PLAIN, _COMPRESSED):
-        raise ArtifactError(f"not a Ratchet record: it begins with {mark!r}, expected {_PLAIN!r} or {_COMPRESSED!r}")
+    if mark not in _FRAMES:
+        raise ArtifactError(f"not a Ratchet record: it begins with {mark!r}, expected one of {[*_FRAMES]}")
     try:
-        return _msgpack.unpackb(_inflated(body) if mark == _COMPRESSED else body, raw=False)
+        return _msgpack.unpackb(_FRAMES[mark](body), raw=False)
     except (zlib.error, ValueError, TypeError, RecursionError, _msgpack.exceptions.UnpackException) as error:
         raise ArtifactError(f"a damaged record of {len(data)} bytes: {error}") from None
+
+
+def _checked(body: bytes) -> bytes:
+    """Raises: ValueError."""
+    check, plain = body[:4], body[4:]
+    if zlib.crc32(plain).to_bytes(4, "little") != check:
+        raise ValueError("its check does not fit")
+    return plain
 
 
 def _inflated(body: bytes) -> bytes:
@@ -139,3 +150,6 @@ def _inflated(body: bytes) -> bytes:
     if not stream.eof or stream.unused_data:
         raise ValueError(f"it is cut off, goes on after its end, or holds more than {_MOST_BYTES} bytes")
     return plain
+
+
+_FRAMES: dict[bytes, Callable[[bytes], bytes]] = {_PLAIN: bytes, _CHECKED: _checked, _COMPRESSED: _inflated}
