@@ -14,7 +14,6 @@ from core.errors import StoreError
 from core.messages import Message, Outcome, Prompt, Vote, Window
 from core.parcel import Parcel
 from core.shards import Shard, shard_of
-from core.store import Record
 
 M = TypeVar("M", bound=Message)
 TURN_S = 2.0
@@ -132,10 +131,9 @@ class ShardStore:
     async def call(self, method: str, *arguments: Any) -> Any:
         if method != "append":
             return await self._own.call(method, *arguments)
-        records = [Record(*record) for record in arguments[0]]
-        told = [record for record in records if record.table == "events"]
+        told = [record for record in arguments[0] if record[0] == "events"]
         written = 0
-        for peer, part in ((self._own, [r for r in records if r.table != "events"]), (self._book, told)):
+        for peer, part in ((self._own, [r for r in arguments[0] if r[0] != "events"]), (self._book, told)):
             if part:
                 written += await peer.call(method, part)
         return written

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from core.codec import decode, encode_batch
 from core.messages import Example, Message, Outcome
-from core.store import Record, outcome_records
+from core.store import Row, outcome_records
 
 
 class Parcel(Message):
@@ -26,13 +26,13 @@ class Parcel(Message):
     votes: dict[str, int] = Field(default_factory=dict)
     """By whom -> how many."""
     tokens: int = 0
-    rows: tuple[tuple[str, str, str, bytes], ...]
-    """Of the store, each a `Record`."""
+    rows: tuple[Row, ...]
+    """Of the store."""
 
     @property
-    def brief(self) -> Record:
+    def brief(self) -> Row:
         """The row that says what this place came to."""
-        return next(Record(*row) for row in self.rows if row[0] == "outcomes")
+        return next(row for row in self.rows if row[0] == "outcomes")
 
     @property
     def examples(self) -> tuple[Example, ...]:

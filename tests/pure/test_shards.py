@@ -246,7 +246,7 @@ class ShardDisk:
 
     def write(self, records: list[Record]) -> None:
         for record in records:
-            of_the_run = record.table in ("versions", "decisions")
+            of_the_run = record[0] in ("versions", "decisions")
             self.stores[0 if of_the_run else self.shard.index].write([record])
 
     def close(self) -> None:
