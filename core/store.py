@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from core.codec import decode, encode
+from core.codec import decode, encode, sample_vote_id
 from core.errors import ArtifactError, StorageFull, StoreError
 from core.messages import Event, Message, Outcome, Scored, Vote
 from core.shards import WHOLE, Shard, shards_of
@@ -291,11 +291,17 @@ def _forget_votes(db: sqlite3.Connection, payload: bytes) -> int:
     if scored is None:  # nobody can tell any more whose votes they are
         return 0
     candidates = {candidate.id for candidate in scored.group.candidates}
-    cast = db.execute("SELECT id, payload FROM votes WHERE parent = ?", (scored.group.prompt.id,)).fetchall()
-    votes = [(id, _readable(Vote, body)) for id, body in cast]
-    mine = [(id,) for id, vote in votes if vote and vote.by == "sample" and vote.candidate_id in candidates]
-    db.executemany("DELETE FROM votes WHERE id = ?", mine)
+    named = {sample_vote_id(candidate) for candidate in candidates}
+    cast = {id for (id,) in db.execute("SELECT id FROM votes WHERE parent = ?", (scored.group.prompt.id,))}
+    mine = (cast & named) | {id for id in cast - named if _is_of_sample(db, id, candidates)}
+    db.executemany("DELETE FROM votes WHERE id = ?", [(id,) for id in mine])
     return len(mine)
+
+
+def _is_of_sample(db: sqlite3.Connection, id: str, candidates: set[str]) -> bool:
+    """Those of older runs are not named after their candidates."""
+    vote = _readable(Vote, db.execute("SELECT payload FROM votes WHERE id = ?", (id,)).fetchone()[0])
+    return vote is not None and vote.by == "sample" and vote.candidate_id in candidates
 
 
 def _mark_failed(db: sqlite3.Connection, place: int, failure: str) -> None:
