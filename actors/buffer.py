@@ -398,8 +398,8 @@ class Buffer:
             *self._news(),
         ]
         new = set(window.group_ids)
-        lags = [self._replay.lag(e.policy.version, newest) for e in window.examples if e.group_id in new]
-        self._lag = max(lags, default=0)
+        versions = {example.policy.version for example in window.examples if example.group_id in new}
+        self._lag = max((self._replay.lag(version, newest) for version in versions), default=0)
         self._voting.forget()
 
     async def _is_saved(self, number: int) -> bool:
