@@ -17,6 +17,7 @@ from actors.collector import Collector
 from actors.console import Console
 from actors.desk import Desk
 from actors.evaluator import Evaluator
+from actors.hosted import hosted
 from actors.placement import placement
 from actors.shards import Stores, buffer_of, store_of
 from actors.store import Store
@@ -182,7 +183,7 @@ class RaySystem:
     def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
         heavy = name == "trainer"
         self.parts[name] = (
-            ray.remote(kind)
+            ray.remote(hosted(kind))
             .options(
                 name=name,
                 namespace=self.namespace,
