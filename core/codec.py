@@ -100,12 +100,11 @@ def _fields(value: object) -> dict[str, Any]:
 
 
 def _message(kind: type[M], tree: Any) -> M:
-    match tree:
-        case {"kind": str(name), "schema": int(schema), "body": dict()} if name in KINDS:
-            actual, body = KINDS[name], cast(dict[str, Any], tree["body"])
-        case _:
-            found = cast(dict[str, Any], tree).get("kind") if isinstance(tree, dict) else type(tree).__name__
-            raise ArtifactError(f"expected a {kind.__name__}, found {found!r}; was this written by another program?")
+    fields = cast(dict[str, Any], tree) if isinstance(tree, dict) else {"kind": type(tree).__name__}
+    name, schema, body = fields.get("kind"), fields.get("schema"), fields.get("body")
+    actual = KINDS.get(name) if isinstance(name, str) else None
+    if actual is None or not isinstance(schema, int) or not isinstance(body, dict):
+        raise ArtifactError(f"expected a {kind.__name__}, found {name!r}; was this written by another program?")
     if not issubclass(actual, kind):
         raise ArtifactError(f"expected a {kind.__name__}, found a {actual.__name__}")
     if schema > actual.SCHEMA:
