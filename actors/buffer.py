@@ -10,8 +10,8 @@ until it is known, nothing is handed on before that, and where two outcomes of o
 
 import asyncio
 import uuid
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from core.config import LearningConfig, VotesConfig
 from core.errors import Unavailable
 from core.messages import Outcome, Prompt, Vote
 from core.metrics import Metrics
+from core.parcel import Parcel, parcel_of
 from core.shards import WHOLE, Shard
-from core.store import WINDOW, Record, RunReader, event, fact, message, outcome_records
+from core.store import WINDOW, Record, Row, RunReader, event, fact, message
 from serve.gather import Gather
 from training.places import Places
-from training.replay import Replay
+from training.replay import Explored, Replay
 from training.throttle import Throttle
 
 OWED_RETRY_S = 1.0
@@ -132,27 +133,26 @@ class Buffer:
         return encode(lease) if lease is not None else None
 
     async def deliver(self, batch: bytes) -> list[str]:
-        """Take outcomes in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
+        """Take parcels in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
         last are on disk when this returns. Delivering again changes nothing."""
         self._check_started()
-        outcomes = decode_batch(Outcome, batch)
-        claimed = [self._leases.claim(outcome) for outcome in outcomes]
-        mine = [outcome for outcome, leased in zip(outcomes, claimed, strict=True) if leased is not None]
+        parcels = decode_batch(Parcel, batch)
+        claimed = [self._leases.claim(parcel) for parcel in parcels]
+        mine = [parcel for parcel, leased in zip(parcels, claimed, strict=True) if leased is not None]
         try:
+            explored = {parcel.place: _explored(parcel) for parcel in mine}
             if mine:
-                await self._append([record for outcome in mine for record in outcome_records(outcome)])
-            standing = {o.place: await self._standing(o) for o in mine if self._leases.is_second_hand(o.place)}
+                await self._append([row for parcel in mine for row in parcel.rows])
+            standing = await self._standing([p for p in mine if self._leases.is_second_hand(p.place)])
         except BaseException:  # whatever kept it from being acknowledged, the lease runs on
-            for outcome, leased in zip(outcomes, claimed, strict=True):
+            for parcel, leased in zip(parcels, claimed, strict=True):
                 if leased is not None:
-                    self._leases.unclaim(outcome.place, leased)
+                    self._leases.unclaim(parcel.place, leased)
             raise
-        results = [
-            "expired" if leased is None else self._take(outcome, standing.get(outcome.place, outcome))
-            for outcome, leased in zip(outcomes, claimed, strict=True)
-        ]
+        taken = iter(self._take(mine, explored, standing))
+        results = ["expired" if leased is None else next(taken) for leased in claimed]
         if self._failures >= self._learning.groups_per_window:
-            last = next((outcome.failure for outcome in reversed(outcomes) if outcome.failure), "unknown")
+            last = next((parcel.failure for parcel in reversed(parcels) if parcel.failure), "unknown")
             await self._paused.begin(f"{self._failures} prompts in a row failed, the last: {last}", lasting=False)
             self._failures = 0
         await self._wake()
@@ -204,7 +204,7 @@ class Buffer:
             await asyncio.sleep(min(wait_s, OWED_RETRY_S))
             return None
         window = self._replay.again(number) if number is not None else None
-        return encode(window) if window is not None else None
+        return encode(window, compress=False) if window is not None else None
 
     # --- versions ---
 
@@ -326,43 +326,54 @@ class Buffer:
             "owed": len(self._owed) + len(self._unsaved),
         }
 
-    # --- outcomes ---
+    # --- parcels ---
 
-    async def _standing(self, outcome: Outcome) -> Outcome:
-        """What the store holds for this place: an outcome that was thought lost may have been first."""
-        kept = await asyncio.to_thread(self._stored, outcome.place)
-        groups = {scored.group.id for scored in outcome.scored}
-        same = kept is not None and {scored.group.id for scored in kept.scored} == groups
-        return outcome if kept is None or (same and kept.failure == outcome.failure) else kept
+    async def _standing(self, parcels: Sequence[Parcel]) -> dict[int, Parcel]:
+        """Place -> what the store holds for it, where that is another: an outcome that was thought lost may have been
+        first."""
+        return await asyncio.to_thread(self._others, parcels) if parcels else {}
 
-    def _stored(self, place: int) -> Outcome | None:
+    def _others(self, parcels: Sequence[Parcel]) -> dict[int, Parcel]:
         with closing(self._reader()) as reader:
-            return reader.outcome(place)
+            kept = {parcel.place: reader.outcome(parcel.place) for parcel in parcels if not reader.has(parcel.brief)}
+        return {place: parcel_of(outcome) for place, outcome in kept.items() if outcome is not None}
 
     def _explored(self, prompts: Sequence[Prompt]) -> set[str]:
         with closing(self._reader()) as reader:
             return {prompt.id for prompt in prompts if reader.ids("outcomes", prompt.id)}
 
-    def _take(self, delivered: Outcome, standing: Outcome) -> str:
-        """Count a stored outcome."""
-        result = self._replay.add(standing)
+    def _take(
+        self, delivered: Sequence[Parcel], explored: dict[int, Explored], standing: Mapping[int, Parcel]
+    ) -> list[str]:
+        """Count what is stored."""
+        explored |= {place: _explored(parcel) for place, parcel in standing.items()}
+        stands = [standing.get(parcel.place, parcel) for parcel in delivered]
+        results = [self._count(p, stored, explored[p.place]) for p, stored in zip(delivered, stands, strict=True)]
+        self._meter(stands, results)
+        return [
+            result if stored is parcel else "duplicate"
+            for parcel, stored, result in zip(delivered, stands, results, strict=True)
+        ]
+
+    def _count(self, delivered: Parcel, standing: Parcel, explored: Explored) -> str:
+        result = self._replay.take(explored) if standing.failure is None else "failed"
         self._leases.end(delivered.place, result)
         self._asked.end(delivered.place, again=result == "failed" and not delivered.prompt_id)
         self._failures = self._failures + 1 if result == "failed" else 0
         self._tokens += standing.tokens
-        self._shares.extend(scored.verdict.share for scored in standing.scored)
-        self._meter(standing, result)
+        self._shares.extend(standing.shares)
         if result in ("accepted", "filtered"):
             self._voting.delivered(standing)
-        return result if standing is delivered else "duplicate"
+        return result
 
-    def _meter(self, outcome: Outcome, result: str) -> None:
-        self._metrics.count("prompts_total", result=result)
-        self._metrics.count("candidates_total", sum(len(scored.group.candidates) for scored in outcome.scored))
-        for vote in outcome.votes:
-            self._metrics.count("votes_total", by=vote.by)
-        for scored in outcome.scored:
-            self._metrics.observe("vote_share", scored.verdict.share)
+    def _meter(self, parcels: Sequence[Parcel], results: Sequence[str]) -> None:
+        for result, prompts in Counter(results).items():
+            self._metrics.count("prompts_total", prompts, result=result)
+        self._metrics.count("candidates_total", sum(parcel.candidates for parcel in parcels))
+        for by, votes in sum((Counter(parcel.votes) for parcel in parcels), Counter[str]()).items():
+            self._metrics.count("votes_total", votes, by=by)
+        for share in (share for parcel in parcels for share in parcel.shares):
+            self._metrics.observe("vote_share", share)
 
     async def _expire(self) -> None:
         for place, id in self._leases.overdue():
@@ -393,8 +404,8 @@ class Buffer:
             *self._news(),
         ]
         new = set(window.group_ids)
-        lags = [self._replay.lag(e.policy.version, newest) for e in window.examples if e.group_id in new]
-        self._lag = max(lags, default=0)
+        versions = {example.policy.version for example in window.examples if example.group_id in new}
+        self._lag = max((self._replay.lag(version, newest) for version in versions), default=0)
         self._voting.forget()
 
     async def _is_saved(self, number: int) -> bool:
@@ -429,8 +440,9 @@ class Buffer:
         if not self._started:
             raise Unavailable("the buffer is not started yet; try again")
 
-    async def _append(self, records: Sequence[Record]) -> None:
-        await self._store.call("append", list(records))
+    async def _append(self, records: Sequence[Row]) -> None:
+        """As plain tuples: Ray pickles each of a class of ours by a call into Python, 35 times as slowly."""
+        await self._store.call("append", [tuple(record) for record in records])
 
     def _news(self) -> list[Record]:
         """One line of history for all the votes since the last."""
@@ -481,6 +493,17 @@ class Buffer:
             self._owed.owe(settled_fact(window, **found.settled[window]))
         self._voting.restore(found.voted, found.firsts)
         self._asked.add(found.asked)
+
+
+def _explored(parcel: Parcel) -> Explored:
+    return Explored(
+        place=parcel.place,
+        version=parcel.version,
+        group_ids=parcel.group_ids,
+        examples=parcel.examples,
+        prompt_id=parcel.prompt_id,
+        revision=parcel.revision,
+    )
 
 
 def settled_fact(window: int, version: int, rejected: bool, discarded: bool) -> Record:

@@ -4,7 +4,7 @@ people voted late."""
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from actors.calls import Peer
@@ -15,6 +15,7 @@ from core.codec import decode, decode_batch, encode_batch
 from core.config import Config
 from core.errors import Overdue, PromptError, RatchetError, StoreError
 from core.messages import Lease, Outcome, Prompt, Resettle, Vote
+from core.parcel import parcels
 from core.protocols import Policy, Votes
 from methods import prompts, recipes
 from methods.explore import NO_VOTES, about, explore, settle_again
@@ -135,12 +136,11 @@ class Collector:
             batch = [await self._outbox.get()]
             while len(batch) < BATCH and not self._outbox.empty():
                 batch.append(self._outbox.get_nowait())
-            await self._hand_over("deliver", batch)
+            await self._hand_over("deliver", parcels(batch))
             self._undelivered -= len(batch)
 
-    async def _hand_over(self, method: str, batch: Sequence[Outcome]) -> None:
+    async def _hand_over(self, method: str, body: bytes) -> None:
         """Until it is taken, or refused because the lease has expired: then it is explored again."""
-        body = encode_batch(batch)
         await _insist(lambda: self._buffer.call(method, body))
 
     async def _votes_on(self, prompt: Prompt) -> tuple[int, Votes]:
@@ -153,7 +153,7 @@ class Collector:
             body = await _insist(lambda: self._buffer.call("resettle", LEASE_WAIT_S))
             if body is not None:
                 work = decode(Resettle, body)
-                await self._hand_over("resettled", [await self._settle(work)])
+                await self._hand_over("resettled", encode_batch([await self._settle(work)]))
                 self._resettled += 1
 
     async def _settle(self, work: Resettle) -> Outcome:

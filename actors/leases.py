@@ -10,7 +10,8 @@ from typing import Any
 from actors.asked import Asked
 from actors.recollect import Recollection
 from core.clock import Clock
-from core.messages import Lease, Outcome
+from core.messages import Lease
+from core.parcel import Parcel
 from core.shards import WHOLE, Shard
 from training.throttle import Throttle
 
@@ -87,12 +88,12 @@ class Leases:
 
     # --- delivery ---
 
-    def claim(self, outcome: Outcome) -> Leased | None:
-        """The lease that this outcome ends, if it still runs; nobody else may end it, or wait for it, meanwhile."""
-        leased = self.outstanding.get(outcome.place)
-        if leased is None or leased.lease_id != outcome.lease_id:
+    def claim(self, parcel: Parcel) -> Leased | None:
+        """The lease that this parcel ends, if it still runs; nobody else may end it, or wait for it, meanwhile."""
+        leased = self.outstanding.get(parcel.place)
+        if leased is None or leased.lease_id != parcel.lease_id:
             return None
-        self._arriving[outcome.place] = self.outstanding.pop(outcome.place)
+        self._arriving[parcel.place] = self.outstanding.pop(parcel.place)
         return leased
 
     def unclaim(self, place: int, leased: Leased) -> None:

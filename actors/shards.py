@@ -12,8 +12,8 @@ from core.codec import decode, decode_batch, encode, encode_batch
 from core.config import LearningConfig, VotesConfig
 from core.errors import StoreError
 from core.messages import Message, Outcome, Prompt, Vote, Window
+from core.parcel import Parcel
 from core.shards import Shard, shard_of
-from core.store import Record
 
 M = TypeVar("M", bound=Message)
 BOOK = ("events", "feedback")
@@ -85,7 +85,10 @@ class Buffers(Shards):
                 return await self._in_turn(method, wait_s, lambda peer, s: peer.call(method, wanted, s, token))
             case "resettle":
                 return await self._in_turn(method, arguments[0], lambda peer, s: peer.call(method, s))
-            case "deliver" | "resettled":
+            case "deliver":
+                parcels = decode_batch(Parcel, arguments[0])
+                return in_order(await self.divided(method, parcels, arguments[0], self._at))
+            case "resettled":
                 outcomes = decode_batch(Outcome, arguments[0])
                 return in_order(await self.divided(method, outcomes, arguments[0], self._at))
             case "vote":
@@ -110,8 +113,8 @@ class Buffers(Shards):
             case _:
                 raise LookupError(f"no method {method!r} of a buffer in shards; add it here")
 
-    def _at(self, outcome: Outcome) -> int:
-        return outcome.place % len(self.peers)
+    def _at(self, delivered: Parcel | Outcome) -> int:
+        return delivered.place % len(self.peers)
 
     async def _in_turn(
         self, method: str, wait_s: float, ask: Callable[[Peer, float], Awaitable[bytes | None]]
@@ -137,10 +140,9 @@ class ShardStore:
     async def call(self, method: str, *arguments: Any) -> Any:
         if method != "append":
             return await self._own.call(method, *arguments)
-        records = [Record(*record) for record in arguments[0]]
-        told = [record for record in records if record.table in BOOK]
+        told = [record for record in arguments[0] if record[0] in BOOK]
         written = 0
-        for peer, part in ((self._own, [r for r in records if r.table not in BOOK]), (self._book, told)):
+        for peer, part in ((self._own, [r for r in arguments[0] if r[0] not in BOOK]), (self._book, told)):
             if part:
                 written += await peer.call(method, part)
         return written
@@ -186,7 +188,7 @@ def window_of(parts: Sequence[bytes | None]) -> bytes | None:
         prefer=tuple(example for window in windows for example in window.prefer),
         reinforce=tuple(example for window in windows for example in window.reinforce),
     )
-    return encode(whole)
+    return encode(whole, compress=False)
 
 
 def forgotten(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from core.messages import Scored
 from core.metrics import Metrics
 from core.retention import forgettable, windows_kept
 from core.shards import WHOLE, Shard
-from core.store import Forgotten, Record, RunReader, RunStore, event, fact
+from core.store import Forgotten, Record, Row, RunReader, RunStore, event, fact
 
 log = logging.getLogger("ratchet.store")
 
@@ -37,7 +37,7 @@ TROUBLE = ("alert", "hung", "restarted", "swap_hung", "proof_failed", "refused",
 
 @dataclass
 class _Waiting:
-    records: Sequence[Record]
+    records: Sequence[Row]
     done: asyncio.Future[int]
 
 
@@ -89,13 +89,13 @@ class Store:
         self._meter_room()
         self._may_forget.set()
 
-    async def append(self, records: Sequence[tuple[str, str, str, bytes]]) -> int:
+    async def append(self, records: Sequence[Row]) -> int:
         """Write all or none; returns how many were given, once they are on disk; one written before changes nothing.
 
         Raises: StorageFull, and then nothing was written; StoreError."""
         if self._store is None:
             raise Unavailable("the store is not started yet; try again")
-        waiting = _Waiting([Record(*record) for record in records], asyncio.get_running_loop().create_future())
+        waiting = _Waiting(records, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(waiting)
         return await waiting.done
 
@@ -170,17 +170,17 @@ class Store:
                 if any(table == "facts" and id.startswith(SETTLED) for table, id, *_ in waiting.records):
                     self._may_forget.set()
 
-    def _count_events(self, records: Sequence[Record]) -> None:
+    def _count_events(self, records: Sequence[Row]) -> None:
         for table, _, _, payload in records:
             if table == "events":
                 self._metrics.count("events_total", kind=json.loads(payload)["kind"])
 
-    def _write(self, records: Sequence[Record]) -> None:
+    def _write(self, records: Sequence[Row]) -> None:
         """Raises: StorageFull, StoreError."""
         with self._one_at_a_time:
             self._write_or_refuse(records)
 
-    def _write_or_refuse(self, records: Sequence[Record]) -> None:
+    def _write_or_refuse(self, records: Sequence[Row]) -> None:
         assert self._store is not None
         full, now = self._full, self._clock.now()
         told = [self._event("disk_full", since=full.since, seconds=now - full.since)] if full else []

@@ -17,7 +17,7 @@ from actors.collector import Collector
 from actors.console import Console
 from actors.desk import Desk
 from actors.evaluator import Evaluator
-from actors.giving_way import giving_way
+from actors.hosted import hosted
 from actors.placement import placement
 from actors.shards import Stores, buffer_of, store_of
 from actors.store import Store
@@ -184,7 +184,7 @@ class RaySystem:
         heavy = name == "trainer"
         learns = heavy or name == "evaluator" or name.startswith("collector")
         self.parts[name] = (
-            ray.remote(giving_way(kind) if learns else kind)
+            ray.remote(hosted(kind, gives_way=learns))
             .options(
                 name=name,
                 namespace=self.namespace,

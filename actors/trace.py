@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.life import life
-from core.codec import stable_id
+from core.codec import sample_vote_id, stable_id
 from core.errors import Missing, VersionError
 from core.messages import Decision, Example, Feedback, Outcome, Prompt, Response, Scored, Vote
 from core.store import RunReader
@@ -97,7 +97,8 @@ def _sampled(reader: RunReader, id: str) -> Found | None:
     if (example := reader.get("examples", Example, id)) is not None:
         scored = reader.get("groups", Scored, example.group_id)
         return _in_group(reader, "example", scored) if scored is not None else None
-    vote = reader.get("votes", Vote, stable_id("sample vote", id))
+    vote = reader.get("votes", Vote, sample_vote_id(id))
+    vote = vote or reader.get("votes", Vote, stable_id("sample vote", id))  # in older runs
     return None if vote is None else _candidate(reader, id, _groups_at(reader, _places(reader, vote.prompt_id)))
 
 

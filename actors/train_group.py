@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from actors.giving_way import give_way
+from actors.hosted import give_way
 from actors.orders import Orders
 from core.artifacts import MANIFEST
 from core.codec import decode, encode
@@ -79,7 +79,7 @@ class TrainGroup:
     def make(
         self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
     ) -> Published:
-        return self._do("make", (encode(window), ref, encode(parent), lr_scale), rest)
+        return self._do("make", (encode(window, compress=False), ref, encode(parent), lr_scale), rest)
 
     def _do(self, name: str, arguments: tuple[Any, ...], rest: Callable[[], None]) -> Published:
         number = self._ask("place", (name, arguments))

@@ -20,6 +20,7 @@ from core.config import VotesConfig
 from core.errors import ArtifactError
 from core.messages import Outcome, Resettle, Vote
 from core.metrics import Metrics
+from core.parcel import Parcel
 from core.shards import WHOLE, Shard
 from core.store import Record, RunReader, fact, message, resettled_record
 from methods.ballot import Budgets
@@ -218,9 +219,9 @@ class Voting:
 
     # --- settling again ---
 
-    def delivered(self, outcome: Outcome) -> None:
+    def delivered(self, parcel: Parcel) -> None:
         """A prompt was explored: people may have voted on it before, or while it was under way."""
-        self._settle_soon(outcome.place, outcome.prompt_id, outcome.revision)
+        self._settle_soon(parcel.place, parcel.prompt_id, parcel.revision)
 
     def take(self, work_id: str, expires_at: float) -> int | None:
         """The place to settle again next, the caller's until then."""

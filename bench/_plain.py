@@ -1,5 +1,4 @@
-"""`vllm serve` beside a run: the same model, engine settings and environment, vLLM's metrics counted as there, and nothing of
-Ratchet around it."""
+"""`vllm serve` beside a run: the same model, engine settings and environment, metrics counted too, Ratchet left out."""
 
 import asyncio
 import os

@@ -1,101 +1,23 @@
 """The whole system with simulated engines: real store, buffer, collectors, trainer, gate and versions around replicas
 that answer after a set time with texts of 1 kB, and around a trainer that trains nothing."""
 
-import asyncio
 import random
-import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve as rayserve
 
-from actors.calls import RayPeer
 from actors.local import ScriptedRoom
 from actors.system import RaySystem
-from core.artifacts import appearing, verify
-from core.codec import decode, decode_batch, encode_batch, pack_ids
+from bench._simulated_replica import Plain, SimulatedReplica
+from core.artifacts import appearing
 from core.config import Config
-from core.messages import BASE, Candidate, PolicyRef, Prompt, Published, ReplicaReport, Sampling, Slots, Window
+from core.messages import BASE, PolicyRef, Published, Window
 from serve.app import Service
 
-TEXT_CHARS, TOKENS, CONTEXT_TOKENS = 600, 100, 30
-"""Of a candidate: 1 kB with its token ids."""
-BAKED = 256
 WEIGHTS_BYTES = 2**20
 """Of a version's folder."""
-
-
-class SimulatedReplica:
-    """Seats, a time that every answer takes, and the versions actor's wishes: reached when the digests of the folder's
-    files are found to be right."""
-
-    def __init__(self, name: str, namespace: str, seats: int, latency_s: float) -> None:
-        self._name = name
-        self._versions = RayPeer("versions", namespace)
-        self._seats = asyncio.Semaphore(seats)
-        self._latency_s = latency_s
-        self._explore = BASE
-        self._proven: dict[PolicyRef, None] = {BASE: None}
-        chance = random.Random(0)
-        letters = [chr(97 + i) for i in range(26)]
-        self._texts = [
-            "".join(chance.choices(letters, k=TEXT_CHARS)) + f" The answer is {chance.randrange(3)}."
-            for _ in range(BAKED)
-        ]
-        self._ids = [pack_ids(chance.choices(range(30_000), k=TOKENS)) for _ in range(BAKED)]
-        self._context = pack_ids(chance.choices(range(30_000), k=CONTEXT_TOKENS))
-        self._next = 0
-        self._following: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._following = asyncio.create_task(self._follow())
-
-    async def generate(self, prompts: bytes, sampling: bytes, ref: str | None) -> list[bytes]:
-        want = decode(Sampling, sampling)
-        asked = decode_batch(Prompt, prompts)
-        version = PolicyRef.parse(ref) if ref else self._explore
-        return list(await asyncio.gather(*(self._answer(prompt, want, version) for prompt in asked)))
-
-    async def proven(self) -> int:
-        """The newest version that it holds."""
-        return max(ref.version for ref in self._proven)
-
-    async def _answer(self, prompt: Prompt, want: Sampling, version: PolicyRef) -> bytes:
-        async with self._seats:  # a seat answers all candidates of a prompt one after the other, n at a time
-            await asyncio.sleep(self._latency_s)
-        return encode_batch([self._candidate(version) for _ in range(want.n)])
-
-    def _candidate(self, version: PolicyRef) -> Candidate:
-        self._next += 1
-        baked = self._next % BAKED
-        return Candidate(
-            id=uuid.uuid4().hex,
-            start=version,
-            end=version,
-            context_ids=self._context,
-            completion_ids=self._ids[baked],
-            text=self._texts[baked],
-            finish="stop",
-            render_id="simulated",
-        )
-
-    async def _follow(self) -> None:
-        epoch = -1
-        while True:
-            slots = decode(Slots, await self._versions.call("desired", epoch, 2.0))
-            epoch, self._explore = slots.epoch, slots.explore
-            for published in slots.loaded:
-                if published.ref not in self._proven:
-                    await asyncio.to_thread(verify, Path(published.path))
-                    self._proven[published.ref] = None
-            wanted = {BASE, *(published.ref for published in slots.loaded)}
-            self._proven = {ref: None for ref in self._proven if ref in wanted}
-            report = ReplicaReport(
-                replica=self._name, epoch=epoch, serving=slots.serve, proven=tuple(sorted(self._proven, key=_number))
-            )
-            await self._versions.call("report", report.model_dump_json())
 
 
 class SimulatedRoom(ScriptedRoom):
@@ -115,26 +37,6 @@ class SimulatedRoom(ScriptedRoom):
                 (aside / "weights.bin").write_bytes(random.Random(ref.version).randbytes(WEIGHTS_BYTES))
         about = {"parent": parent, "window": window, "fingerprint": str(ref), "stats": stats}
         return Published(ref=ref, path=str(path), **about)
-
-
-class Plain:
-    """Replicas as plain actors, the least busy one first; what `serve.client.ServedPolicy` needs of a Serve handle."""
-
-    def __init__(self, replicas: Sequence[Any]) -> None:
-        self._replicas = list(replicas)
-        self._busy = [0] * len(self._replicas)
-
-    @property
-    def generate(self) -> "Plain":
-        return self
-
-    async def remote(self, *arguments: object) -> Any:
-        place = min(range(len(self._busy)), key=self._busy.__getitem__)
-        self._busy[place] += 1
-        try:
-            return await self._replicas[place].generate.remote(*arguments)
-        finally:
-            self._busy[place] -= 1
 
 
 class SimulatedSystem(RaySystem):
@@ -190,7 +92,3 @@ class _ServedReplica(SimulatedReplica):
     async def check_health(self) -> None:
         if self._following is None:
             await self.start()
-
-
-def _number(ref: PolicyRef) -> int:
-    return ref.version

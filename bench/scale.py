@@ -52,12 +52,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", type=int, default=1, help="run.shards: 1, 2, 4 or 8")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-scale"))
     parser.add_argument("--only", choices=("collectors", "replicas", "serve", "pipeline", "live"))
+    parser.add_argument("--at", type=int, help="only this many collectors, or replicas, of those that are measured")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     collectors, replicas, many = ((1, 2), (1, 2), 4) if options.quick else ((1, 4, 16, 64), (1, 4, 16), 64)
     seconds, latency = (3.0 if options.quick else options.seconds), options.latency
-    most = replicas[-1]
+    most, some = replicas[-1], collectors[-2]
+    if options.at is not None:
+        collectors, replicas = (tuple(n for n in each if n == options.at) for each in (collectors, replicas))
 
     def point(name: str, c: int, r: int, latency: float, **more: Any) -> Point:
         found = asyncio.run(measure(options.out / name, c, r, latency, seconds, options.shards, **more))
@@ -66,7 +69,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     wanted = {
         "collectors": lambda: {"by_collectors": {c: point(f"c{c}", c, most, latency) for c in collectors}},
-        "replicas": lambda: {"by_replicas": {r: point(f"r{r}", collectors[-2], r, latency) for r in replicas}},
+        "replicas": lambda: {"by_replicas": {r: point(f"r{r}", some, r, latency) for r in replicas}},
         "serve": lambda: {
             "by_serve": {
                 "plain": point("plain", 4, 4, latency),

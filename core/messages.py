@@ -289,6 +289,18 @@ class Outcome(Message):
     def examples(self) -> tuple[Example, ...]:
         return (*self.imitate, *self.prefer, *self.reinforce)
 
+    @property
+    def version(self) -> int:
+        """The oldest that sampled for it."""
+        versions = [scored.group.policy.version for scored in self.scored if scored.group.candidates]
+        return min((*versions, *(example.policy.version for example in self.examples)), default=0)
+
+    @property
+    def named_ids(self) -> tuple[str, ...]:
+        """Every group that it holds, or learns from."""
+        held, learned = (scored.group.id for scored in self.scored), (example.group_id for example in self.examples)
+        return tuple(dict.fromkeys((*held, *learned)))
+
 
 class Window(Message):
     """What the trainer draws for one version: the groups new in this window, and the examples to train on, which

@@ -26,13 +26,14 @@ of their buffers.
 import json
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from core.codec import decode, encode
+from core.codec import decode, encode, sample_vote_id
 from core.errors import ArtifactError, StorageFull, StoreError
 from core.messages import Event, Message, Outcome, Scored, Vote
 from core.shards import WHOLE, Shard, shards_of
@@ -56,6 +57,7 @@ __all__ = [
     "WINDOW",
     "Forgotten",
     "Record",
+    "Row",
     "RunReader",
     "RunStore",
     "event",
@@ -67,10 +69,12 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=Message)
+Row = tuple[str, str, str, bytes]
+"""Table, id, parent, payload."""
 
 
 class Record(NamedTuple):
-    """One row to write. In `facts` the newest value of an id stands; elsewhere the first."""
+    """A `Row` to write, as which it travels. In `facts` the newest value of an id stands; elsewhere the first."""
 
     table: str
     id: str
@@ -140,7 +144,7 @@ class RunStore:
                 RunStore(run_dir, other).close()
         self._db: sqlite3.Connection | None = self._connect()
 
-    def write(self, records: Iterable[Record]) -> int:
+    def write(self, records: Iterable[Row]) -> int:
         """Write all or none; returns how many were new. On disk when it returns.
 
         Raises: StoreError, and then nothing was acknowledged; StorageFull, and then nothing was written."""
@@ -149,8 +153,7 @@ class RunStore:
             before = db.total_changes
             try:
                 with db:
-                    for record in records:
-                        _insert(db, record)
+                    _insert(db, records)
             except sqlite3.Error as error:
                 raise self._refusal(error) from None
             return db.total_changes - before
@@ -247,25 +250,30 @@ class RunStore:
             self._db = None
 
 
-def _insert(db: sqlite3.Connection, record: Record) -> None:
-    if record.table == "events":
-        body = json.loads(record.payload)
-        db.execute(
-            "INSERT INTO events (at, actor, kind, detail) VALUES (?, ?, ?, ?)",
-            (body["at"], body["actor"], body["kind"], json.dumps(body["detail"])),
-        )
-    elif record.table == "facts":
-        db.execute(
-            "INSERT INTO facts (id, value) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value",
-            (record.id, record.payload.decode()),
-        )
-    elif record.table in TABLES:
-        db.execute(
-            f"INSERT OR IGNORE INTO {record.table} (id, parent, payload) VALUES (?, ?, ?)",
-            (record.id, record.parent, record.payload),
-        )
-    else:
-        raise StoreError(f"no table {record.table!r}; expected one of {', '.join((*TABLES, 'facts', 'events'))}")
+def _insert(db: sqlite3.Connection, records: Iterable[Row]) -> None:
+    """Those of each table together, in their order."""
+    rows: defaultdict[str, list[Row]] = defaultdict(list)
+    for record in records:
+        rows[record[0]].append(record)
+    for table, some in rows.items():
+        if table == "events":
+            db.executemany("INSERT INTO events (at, actor, kind, detail) VALUES (?, ?, ?, ?)", map(_line, some))
+        elif table == "facts":
+            db.executemany(
+                "INSERT INTO facts (id, value) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value",
+                [(id, payload.decode()) for _, id, _, payload in some],
+            )
+        elif table in TABLES:
+            db.executemany(
+                f"INSERT OR IGNORE INTO {table} (id, parent, payload) VALUES (?, ?, ?)", [row[1:] for row in some]
+            )
+        else:
+            raise StoreError(f"no table {table!r}; expected one of {', '.join((*TABLES, 'facts', 'events'))}")
+
+
+def _line(event: Row) -> tuple[float, str, str, str]:
+    body = json.loads(event[3])
+    return body["at"], body["actor"], body["kind"], json.dumps(body["detail"])
 
 
 def _forget_place(db: sqlite3.Connection, place: int, gone: Forgotten) -> None:
@@ -283,11 +291,17 @@ def _forget_votes(db: sqlite3.Connection, payload: bytes) -> int:
     if scored is None:  # nobody can tell any more whose votes they are
         return 0
     candidates = {candidate.id for candidate in scored.group.candidates}
-    cast = db.execute("SELECT id, payload FROM votes WHERE parent = ?", (scored.group.prompt.id,)).fetchall()
-    votes = [(id, _readable(Vote, body)) for id, body in cast]
-    mine = [(id,) for id, vote in votes if vote and vote.by == "sample" and vote.candidate_id in candidates]
-    db.executemany("DELETE FROM votes WHERE id = ?", mine)
+    named = {sample_vote_id(candidate) for candidate in candidates}
+    cast = {id for (id,) in db.execute("SELECT id FROM votes WHERE parent = ?", (scored.group.prompt.id,))}
+    mine = (cast & named) | {id for id in cast - named if _is_of_sample(db, id, candidates)}
+    db.executemany("DELETE FROM votes WHERE id = ?", [(id,) for id in mine])
     return len(mine)
+
+
+def _is_of_sample(db: sqlite3.Connection, id: str, candidates: set[str]) -> bool:
+    """Those of older runs are not named after their candidates."""
+    vote = _readable(Vote, db.execute("SELECT payload FROM votes WHERE id = ?", (id,)).fetchone()[0])
+    return vote is not None and vote.by == "sample" and vote.candidate_id in candidates
 
 
 def _mark_failed(db: sqlite3.Connection, place: int, failure: str) -> None:

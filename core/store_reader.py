@@ -87,6 +87,11 @@ class RunReader:
         rows = self._rows(f"SELECT seq, id FROM {known(table)} {where} ORDER BY seq", *values)
         return [str(id) for _, id in rows]
 
+    def has(self, row: tuple[str, str, str, bytes]) -> bool:
+        """Whether just this stands in the table: not another of its id."""
+        table, id, _, payload = row
+        return any(self._rows(f"SELECT 1 FROM {known(table)} WHERE id = ? AND payload = ?", id, payload))
+
     def which(self, table: str, ids: Sequence[str]) -> set[str]:
         """Those of these ids that the table holds."""
         query = f"SELECT id FROM {known(table)} WHERE id IN (SELECT value FROM json_each(?))"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.clock import Clock
-from core.codec import stable_id
+from core.codec import sample_vote_id
 from core.errors import PromptError, RatchetError
 from core.messages import Example, Group, Imitate, Outcome, Prefer, Prompt, Reinforce, Resettle, Scored, Vote
 from core.protocols import DropReason, History, Method, Policy, Votes
@@ -124,7 +124,7 @@ def sample_votes(groups: Iterable[Group], scored: Iterable[Scored], cast_at: flo
     sampled = {group.id for group in groups}
     return [
         Vote(
-            id=stable_id("sample vote", candidate.id),
+            id=sample_vote_id(candidate.id),
             prompt_id=one.group.prompt.id,
             candidate_id=candidate.id,
             answer=answer,

@@ -166,7 +166,10 @@ class Engine:
             output = await self._run(ids, self._params(sampling, len(ids)), lora, priority, ended)
             end = made_by()
         packed = pack_ids(ids)
-        return [self._candidate(choice, packed, start, end, sampling) for choice in output.outputs]
+        name = uuid.uuid4().hex
+        return [
+            self._candidate(f"{name}-{choice.index}", choice, packed, start, end, sampling) for choice in output.outputs
+        ]
 
     async def score(
         self, sequences: Sequence[Sequence[int]], ref: PolicyRef, *, priority: int = 0
@@ -298,11 +301,11 @@ class Engine:
             self._ends[request_id]()
 
     def _candidate(
-        self, choice: Any, context: bytes, start: PolicyRef, end: PolicyRef, sampling: Sampling
+        self, id: str, choice: Any, context: bytes, start: PolicyRef, end: PolicyRef, sampling: Sampling
     ) -> Candidate:
         ids = list(choice.token_ids)
         return Candidate(
-            id=uuid.uuid4().hex,
+            id=id,
             start=start,
             end=end,
             context_ids=context,

@@ -17,8 +17,8 @@ GAPS = 64
 
 def stat_logger(ended: Callable[[str], None]) -> type[RayPrometheusStatLogger]:
     """vLLM's logger for Ray Serve, which also calls `ended` with the id of a request as each of its n ends. Steps are
-    told added up, so in `iteration_tokens_total` an iteration is what TELL_S holds, and `inter_token_latency_seconds` is a
-    sample of the gaps."""
+    told added up, so in `iteration_tokens_total` an iteration is what TELL_S holds; `inter_token_latency_seconds` is a
+    sample."""
 
     class ReplicaStats(RayPrometheusStatLogger):
         _told_at = 0.0

@@ -33,7 +33,7 @@ class ToTheDesk:
     def __init__(self, ask: Callable[[Sequence[Said], float], Awaitable[Sequence[Results | Exception]]]) -> None:
         """`ask`: of each what became of it, all on disk; none waits longer than so many seconds for an answer."""
         self._ask = ask
-        self._gathered = Gather(lambda said: ask(said, 0.0))
+        self._gathered = Gather[Said, Results](lambda said: ask(said, 0.0))
 
     async def __call__(self, said: Said) -> Results:
         """Raises: why it was refused."""

@@ -50,7 +50,7 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # Ray makes all workers 15 nice, of at most 19; those that may wait make themselves so (serve/engine_process.py,
-        # actors/giving_way.py)
+        # actors/hosted.py)
         "RAY_worker_niceness": "0",
         # our code waits for nothing but its loop: a thread of its own would cost each message of a request two of them
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

@@ -65,6 +65,7 @@ class Replay:
     written_share: float = 1.0
     """Part of a window's examples that people may have written, at most; the newest are kept."""
     _waiting: dict[int, Explored] = field(default_factory=dict[int, Explored])
+    _examples_waiting: int = 0
     _drawn: dict[int, tuple[Explored, ...]] = field(default_factory=dict[int, tuple[Explored, ...]])
     _windows_drawn: int = 0
     _oldest: dict[int, int] = field(default_factory=dict[int, int])
@@ -84,10 +85,11 @@ class Replay:
         accepted, filtered: it counts towards the next window, with or without examples. failed: the place goes back.
         duplicate: nothing changed. stale: a quarantined version made it, so its place goes back; tell the Throttle
         `accept` and `quarantine(1)`."""
-        if outcome.failure is not None:
-            return "failed"
-        explored = _explored(outcome)
-        if outcome.place in self._places or not self._group_ids.isdisjoint(explored.group_ids):
+        return "failed" if outcome.failure is not None else self.take(_explored(outcome))
+
+    def take(self, explored: Explored) -> Added:
+        """As `add`, what was delivered without failure."""
+        if explored.place in self._places or not self._group_ids.isdisjoint(explored.group_ids):
             self._duplicates += 1
             return "duplicate"
         if explored.version in self._bad_versions:
@@ -95,6 +97,7 @@ class Replay:
             return "stale"
         self._hold(explored)
         self._waiting[explored.place] = explored
+        self._examples_waiting += len(explored.examples)
         return "accepted" if explored.examples else "filtered"
 
     def publish(self, version: int) -> None:
@@ -123,7 +126,9 @@ class Replay:
             return None
         places = list(self._waiting)[: self.groups_per_window]
         oldest = self.oldest_fresh(newest)
-        new = tuple(self._fresh(self._waiting.pop(place), oldest) for place in places)
+        taken = [self._waiting.pop(place) for place in places]
+        self._examples_waiting -= _examples_of(taken)
+        new = tuple(self._fresh(explored, oldest) for explored in taken)
         self._windows_drawn += 1
         self._drawn[self._windows_drawn] = new
         self._oldest[self._windows_drawn] = oldest
@@ -149,7 +154,8 @@ class Replay:
         nothing to do then."""
         for place, old in self._waiting.items():
             if place == outcome.place and old.revision < outcome.revision:
-                self._waiting[place] = self._resettled(old, outcome)
+                self._waiting[place] = new = self._resettled(old, outcome)
+                self._examples_waiting += len(new.examples) - len(old.examples)
                 return True
         for number, window in self._drawn.items():
             for index, old in enumerate(window):
@@ -185,6 +191,7 @@ class Replay:
             raise ValueError("version 0 is the base model and cannot be quarantined")
         self._bad_versions.add(version)
         bad = [explored for explored in self._waiting.values() if explored.version == version]
+        self._examples_waiting -= _examples_of(bad)
         for explored in bad:
             del self._waiting[explored.place]
             self._places.discard(explored.place)
@@ -199,7 +206,7 @@ class Replay:
     def counts(self) -> ReplayCounts:
         return ReplayCounts(
             prompts_waiting=len(self._waiting),
-            examples_waiting=sum(len(explored.examples) for explored in self._waiting.values()),
+            examples_waiting=self._examples_waiting,
             windows_drawn=self._windows_drawn,
             duplicates=self._duplicates,
             stale_examples=self._stale,
@@ -243,6 +250,7 @@ class Replay:
             self._drawn[number] = tuple(self._fresh(explored, self._oldest[number]) for explored in new)
         self._windows_drawn = max(drawn, default=0)
         self._waiting = {place: e for place, e in held.items() if e.version not in self._bad_versions}
+        self._examples_waiting = _examples_of(self._waiting.values())
         for explored in self._waiting.values():
             self._hold(explored)
         self._forget()
@@ -307,17 +315,17 @@ class Replay:
             del self._oldest[number]
 
 
+def _examples_of(explored: Iterable[Explored]) -> int:
+    return sum(len(each.examples) for each in explored)
+
+
 def _explored(outcome: Outcome) -> Explored:
     """An example that stands twice in the delivery, by its id, is kept once."""
-    examples = {example.id: example for example in outcome.examples}.values()
-    versions = [scored.group.policy.version for scored in outcome.scored if scored.group.candidates]
-    versions += [example.policy.version for example in examples]
-    groups = [scored.group.id for scored in outcome.scored] + [example.group_id for example in examples]
     return Explored(
         place=outcome.place,
-        version=min(versions, default=0),
-        group_ids=tuple(dict.fromkeys(groups)),
-        examples=tuple(examples),
+        version=outcome.version,
+        group_ids=outcome.named_ids,
+        examples=tuple({example.id: example for example in outcome.examples}.values()),
         prompt_id=outcome.prompt_id,
         revision=outcome.revision,
     )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.codec import stable_id
+from core.codec import example_id
 from core.errors import ObjectiveError
 from core.messages import Candidate, Example, Group, Reinforce, Scored
 from core.protocols import DropReason, History
@@ -43,7 +43,7 @@ class Advantages:
                 f"{len(candidate.logprobs) // 4} log-probabilities; sample with Sampling.logprobs=True"
             )
         return Reinforce(
-            id=stable_id("reinforce", self.method, group.id, candidate.id),
+            id=example_id("reinforce", self.method, group.id, candidate.id),
             group_id=group.id,
             policy=candidate.start,
             method=self.method,

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from core.codec import stable_id
+from core.codec import example_id
 from core.messages import Candidate, Example, Group, Imitate, Scored
 from core.protocols import History
 
@@ -30,7 +30,7 @@ class Winners:
 
     def _example(self, group: Group, candidate: Candidate, weight: float) -> Imitate:
         return Imitate(
-            id=stable_id("imitate", self.method, group.id, candidate.id),
+            id=example_id("imitate", self.method, group.id, candidate.id),
             group_id=group.id,
             policy=candidate.start,
             method=self.method,

@@ -288,7 +288,7 @@ def only_artifact_errors(data: bytes) -> None:
 
 
 @settings(max_examples=300)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"p", b"z"]))
+@given(st.binary(max_size=300), st.sampled_from([b"", b"p", b"c", b"z"]))
 def test_decoding_any_bytes_ends_in_an_artifact_error_or_a_message(body: bytes, mark: bytes) -> None:
     only_artifact_errors(mark + body)
 

@@ -45,6 +45,7 @@ from core.messages import (
     Window,
 )
 from core.metrics import MemorySink, Metrics
+from core.parcel import parcels
 from core.shards import WHOLE
 from core.store import Record, RunReader, RunStore, message
 from methods import recipes
@@ -208,7 +209,7 @@ class Restarts(RuleBasedStateMachine):
     @rule(share=st.integers(1, 3), kind=st.sampled_from(["accepted", "accepted", "filtered", "failed"]), fates=FATES)
     def deliver(self, share: int, kind: str, fates: list[str]) -> None:
         picked = self.held[::share]
-        batch = encode_batch([explored(place, lease, self.newest, kind) for lease, place in picked])
+        batch = parcels([explored(place, lease, self.newest, kind) for lease, place in picked])
         self.store.fates = list(fates)
         results = self.tried(self.buffer.deliver(batch))
         self.store.fates = []
@@ -344,7 +345,7 @@ class Restarts(RuleBasedStateMachine):
             self.leases_expire([])
             self.held = []
             self.lease(6, "")
-            batch = encode_batch([explored(place, lease, self.newest) for lease, place in self.held])
+            batch = parcels([explored(place, lease, self.newest) for lease, place in self.held])
             self.do(self.buffer.deliver(batch))
             self.held = []
             self.draw([])
@@ -384,7 +385,7 @@ async def filled(buffer: Buffer, windows: int, version: int = 0) -> None:
     """Explore, draw and settle so many windows."""
     for _ in range(windows):
         lease = leased(await buffer.lease(3, 0.0))
-        await buffer.deliver(encode_batch([explored(place, lease.id, version) for place in lease.places]))
+        await buffer.deliver(parcels([explored(place, lease.id, version) for place in lease.places]))
         number = (await buffer.status())["windows_drawn"] + 1
         assert await buffer.draw(number - 1, version, 0.0) is not None
         await buffer.settle(number, 1000 + number, rejected=False, discarded=False)
@@ -396,12 +397,12 @@ async def test_an_outcome_that_was_thought_lost_stands_and_its_place_is_explored
     lease = leased(await first.lease(1, 0.0))
     store.fates = ["late"]
     with pytest.raises(Overdue):
-        await first.deliver(encode_batch([explored(0, lease.id)]))
+        await first.deliver(parcels([explored(0, lease.id)]))
     second = await started(tmp_path, store, clock)
     again = leased(await second.lease(1, 0.0))
     store.land()
     assert again.places == lease.places == (0,)
-    assert await second.deliver(encode_batch([explored(0, again.id)])) == ["duplicate"]
+    assert await second.deliver(parcels([explored(0, again.id)])) == ["duplicate"]
     for buffer in (second, await started(tmp_path, store, clock)):
         (held,) = buffer._replay.held()
         assert held.group_ids == (f"g0-{lease.id}",) and [e.id for e in held.examples] == [f"e0-{lease.id}"]
@@ -412,13 +413,13 @@ async def test_an_outcome_delivered_again_after_an_unsure_write_is_taken_once(tm
     store, clock = FlakyStore(tmp_path), ManualClock(1.0)
     buffer = await started(tmp_path, store, clock)
     lease = leased(await buffer.lease(2, 0.0))
-    batch = encode_batch([explored(place, lease.id) for place in lease.places])
+    batch = parcels([explored(place, lease.id) for place in lease.places])
     store.fates = ["overdue"]
     with pytest.raises(Overdue):
         await buffer.deliver(batch)
     assert await buffer.deliver(batch) == ["accepted", "accepted"]
     assert await buffer.deliver(batch) == ["expired", "expired"]
-    twice = encode_batch([explored(2, (held := leased(await buffer.lease(1, 0.0))).id)] * 2)
+    twice = parcels([explored(2, (held := leased(await buffer.lease(1, 0.0))).id)] * 2)
     assert held.places == (2,) and await buffer.deliver(twice) == ["accepted", "expired"]
 
 
@@ -448,7 +449,7 @@ async def test_a_pause_outlives_restarts_and_a_run_of_failures_does_not(tmp_path
     await second.resume()
     third = await started(tmp_path, store, clock)
     lease = leased(await third.lease(3, 0.0))
-    await third.deliver(encode_batch([explored(place, lease.id, kind="failed") for place in lease.places]))
+    await third.deliver(parcels([explored(place, lease.id, kind="failed") for place in lease.places]))
     assert "3 prompts in a row failed" in (await third.status())["paused"]
     assert (await (await started(tmp_path, store, clock)).status())["paused"] is None
 
@@ -472,7 +473,7 @@ async def test_a_restart_reads_the_last_windows_and_not_the_whole_run(tmp_path: 
     late = [
         explored(place, lease.id, kind=kind) for place, kind in zip(lease.places, ("accepted", "failed"), strict=False)
     ]
-    await buffer.deliver(encode_batch(late))
+    await buffer.deliver(parcels(late))
     store.disk.forget(range(20))  # what no window can need: its payloads may be gone
     found = recollect(tmp_path, LEARNING)
     assert sorted(outcome.place for outcome in found.outcomes) == list(range(48, 61)) and sorted(found.windows) == [
@@ -491,7 +492,7 @@ async def test_a_run_of_an_older_program_is_counted_from_its_beginning(tmp_path:
     buffer = await started(tmp_path, store, clock)
     await filled(buffer, 4)
     lease = leased(await buffer.lease(3, 0.0))
-    await buffer.deliver(encode_batch([explored(lease.places[1], lease.id)]))
+    await buffer.deliver(parcels([explored(lease.places[1], lease.id)]))
     assert store.disk._db is not None
     store.disk._db.execute("DELETE FROM facts WHERE id = ?", (COUNTS,))
     store.disk._db.commit()
@@ -506,7 +507,7 @@ async def test_a_window_that_the_store_did_not_acknowledge_is_given_to_nobody(tm
     store, clock = FlakyStore(tmp_path), ManualClock(1.0)
     buffer = await started(tmp_path, store, clock)
     lease = leased(await buffer.lease(6, 0.0))
-    await buffer.deliver(encode_batch([explored(place, lease.id) for place in lease.places]))
+    await buffer.deliver(parcels([explored(place, lease.id) for place in lease.places]))
     store.fates = ["late", "lost"]
     assert await buffer.draw(0, 0, 0.0) is None and await buffer.draw(0, 0, 0.0) is None
     window = await buffer.draw(0, 0, 0.0)
@@ -519,7 +520,7 @@ async def test_a_settlement_that_never_reached_the_buffer_is_found_in_the_decisi
     buffer = await started(tmp_path, store, clock)
     for number in (1, 2):
         lease = leased(await buffer.lease(3, 0.0))
-        await buffer.deliver(encode_batch([explored(place, lease.id) for place in lease.places]))
+        await buffer.deliver(parcels([explored(place, lease.id) for place in lease.places]))
         await buffer.draw(number - 1, 0, 0.0)
         store.disk.write([message("versions", f"policy@v{number}", "", published(number, 0, number))])
     fell = decision(2, "reject", PARENT_REJECTED)
@@ -540,7 +541,7 @@ async def test_a_version_rolled_back_after_its_promotion_stays_quarantined_over_
     await buffer.published(1)
     await buffer.settle(1, 1, rejected=False, discarded=False)
     lease = leased(await buffer.lease(3, 0.0))
-    await buffer.deliver(encode_batch([explored(place, lease.id, version=1) for place in lease.places]))
+    await buffer.deliver(parcels([explored(place, lease.id, version=1) for place in lease.places]))
     await buffer.settle(1, 1, rejected=True, discarded=False)
     again = await started(tmp_path, store, clock)
     for each in (buffer, again):
@@ -578,7 +579,7 @@ async def explored_by_lmsi(buffer: Buffer, n: int) -> Lease:
     asked = [as_prompt(f"prompt {place}") for place in lease.places]
     ends = [{"lease_id": lease.id, "place": place, "clock": ManualClock()} for place in lease.places]
     outcomes = [await explore(METHOD, p, policy, **end) for p, end in zip(asked, ends, strict=True)]
-    await buffer.deliver(encode_batch(outcomes))
+    await buffer.deliver(parcels(outcomes))
     return lease
 
 
@@ -622,7 +623,7 @@ async def test_votes_wait_for_a_prompt_that_was_not_explored(tmp_path: Path) -> 
     revision, votes = await again.votes_on(as_prompt("prompt 0").id)
     assert revision == 1 and [v.id for v in decode_batch(Vote, votes)] == ["v"]
     informed = explored(0, lease.id).model_copy(update={"revision": revision})
-    await again.deliver(encode_batch([informed, explored(1, lease.id)]))
+    await again.deliver(parcels([informed, explored(1, lease.id)]))
     assert (await again.status())["to_resettle"] == 1, "one was explored without its vote"
     work = decode(Resettle, await again.resettle(0.0) or b"")
     assert (work.place, work.revision, [v.id for v in work.votes]) == (1, 1, ["w"])
@@ -701,7 +702,7 @@ async def test_what_cannot_be_settled_again_or_is_too_old_asks_for_nothing_more(
     assert await buffer.resettled(encode_batch([about(work, "the judge is away")])) == ["failed"]
     assert await buffer.resettle(0.0) is None
     lease = leased(await buffer.lease(2, 0.0))
-    await buffer.deliver(encode_batch([explored(place, lease.id) for place in lease.places]))
+    await buffer.deliver(parcels([explored(place, lease.id) for place in lease.places]))
     await buffer.draw(0, 0, 0.0)
     await buffer.settle(1, 1, rejected=False, discarded=False)
     await filled(buffer, 4)

@@ -415,7 +415,7 @@ def test_a_newer_schema_is_refused_with_the_remedy_and_left_as_it_is(tmp_path: P
     db.close()
     before = (tmp_path / FILE).read_bytes()
     for opened in (RunStore, RunReader):
-        with pytest.raises(Exception, match=r"has schema 99, this program knows 3; use the Ratchet that wrote it"):
+        with pytest.raises(Exception, match=r"has schema 99, this program knows 4; use the Ratchet that wrote it"):
             opened(tmp_path)
     assert (tmp_path / FILE).read_bytes() == before
 

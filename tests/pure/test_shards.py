@@ -41,6 +41,7 @@ from core.config import Config, LearningConfig, RetentionConfig, RunConfig, Vote
 from core.errors import ArtifactError, ConfigError, Overdue, StoreError, Unavailable
 from core.messages import Lease, Response, Vote, Window
 from core.metrics import MemorySink, Metrics
+from core.parcel import parcels
 from core.shards import WHOLE, Shard, shard_of, shards_of
 from core.store import FILE, Record, RunReader, RunStore, event, fact, message, outcome_records
 from core.store_file import check_shards
@@ -245,7 +246,7 @@ class ShardDisk:
 
     def write(self, records: list[Record]) -> None:
         for record in records:
-            of_the_run = record.table in ("versions", "decisions")
+            of_the_run = record[0] in ("versions", "decisions")
             self.stores[0 if of_the_run else self.shard.index].write([record])
 
     def close(self) -> None:
@@ -335,7 +336,7 @@ class ManyShards(RuleBasedStateMachine):
     )
     def deliver(self, share: int, kind: str, fates: list[str], at: int) -> None:
         picked = self.held[::share]
-        batch = encode_batch([explored(place, lease, 0, kind) for lease, place in picked])
+        batch = parcels([explored(place, lease, 0, kind) for lease, place in picked])
         results = self.tried("deliver", batch, fates=(at, fates))
         if results is not None:
             assert len(results) == len(picked)

@@ -245,6 +245,9 @@ def test_in_any_history_no_group_is_new_twice_and_a_restart_draws_the_same(seed,
     again = Replay(groups, windows, max_lag=1)
     again.restore(kept, drawn, bad, versions=published, oldest_at_draw=oldest_at_draw)
     assert again.counts().prompts_waiting == replay.counts().prompts_waiting
+    for each in (replay, again):
+        waiting = [explored for explored in each.held() if explored.place in each.waiting_places()]
+        assert each.counts().examples_waiting == sum(len(explored.examples) for explored in waiting)
     for extra in range(groups):
         assert replay.add(full(1000 + extra)) == again.add(full(1000 + extra)) == "accepted"
     one, two = replay.draw(version), again.draw(version)
