@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.life import life
-from core.codec import sample_vote_id, stable_id
+from core.codec import sample_vote_id
 from core.errors import Missing, VersionError
 from core.messages import Decision, Example, Feedback, Outcome, Prompt, Response, Scored, Vote
 from core.store import RunReader
@@ -98,12 +98,11 @@ def _sampled(reader: RunReader, id: str) -> Found | None:
         scored = reader.get("groups", Scored, example.group_id)
         return _in_group(reader, "example", scored) if scored is not None else None
     vote = reader.get("votes", Vote, sample_vote_id(id))
-    vote = vote or reader.get("votes", Vote, stable_id("sample vote", id))  # in older runs
     return None if vote is None else _candidate(reader, id, _groups_at(reader, _places(reader, vote.prompt_id)))
 
 
 def _unvoted(reader: RunReader, id: str) -> Found | None:
-    """A candidate that cast no vote, as what people wrote: it may be in any group."""
+    """A candidate without a vote of its name, as what people wrote and those of older runs: it may be in any group."""
     return _candidate(reader, id, reader.all("groups", Scored))
 
 

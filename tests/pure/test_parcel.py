@@ -4,7 +4,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_buffer import FlakyStore, explored, leased, started
 
 from core.clock import ManualClock
 from core.codec import decode_batch, encode_batch
@@ -12,6 +11,7 @@ from core.errors import ArtifactError
 from core.messages import Outcome, PolicyRef, Vote
 from core.parcel import Parcel, parcel_of, parcels
 from core.store import RunReader, outcome_records
+from tests.pure.test_buffer import FlakyStore, explored, leased, started
 
 
 def with_votes(outcome: Outcome) -> Outcome:
