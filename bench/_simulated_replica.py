@@ -90,7 +90,8 @@ class SimulatedReplica:
 
 
 class Plain:
-    """Replicas as plain actors, the least busy one first; what `serve.client.ServedPolicy` needs of a Serve handle."""
+    """Replicas as plain actors, the least busy first as far as this process knows, any of several: what
+    `serve.client.ServedPolicy` needs of a Serve handle."""
 
     def __init__(self, replicas: Sequence[Any]) -> None:
         self._replicas = list(replicas)
@@ -101,7 +102,7 @@ class Plain:
         return self
 
     async def remote(self, *arguments: object) -> Any:
-        place = min(range(len(self._busy)), key=self._busy.__getitem__)
+        place = min(range(len(self._busy)), key=lambda at: (self._busy[at], random.random()))
         self._busy[place] += 1
         try:
             return await self._replicas[place].generate.remote(*arguments)
