@@ -8,7 +8,8 @@ real: leases, explore and vote, delivery, SQLite with a sync before each acknowl
     by_collectors     1, 4, 16, 64 of them at 16 replicas      samples_per_s, CPU-seconds by part, memory_mb
     by_replicas       1, 4, 16 at 16 collectors                the same
     by_serve          4 replicas behind Ray Serve, 4 collectors, beside the same as plain actors
-    pipeline          engines that answer at once: what the pipeline itself carries on this machine
+    pipeline          engines that answer at once, 2 of them and 2 collectors with 64 prompts under way each, which suits
+                      two cores: what the pipeline itself carries on this machine
     version_live_on_64_s   from `published` until every one of 64 replicas has proven it, and it is served
 
 The floor: `pipeline` at least 5,000 samples/s on two cores.
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 "serve": point("serve", 4, 4, latency, by_serve=True),
             }
         },
-        "pipeline": lambda: {"pipeline": point("pipeline", 4, 4, 0.0)},
+        "pipeline": lambda: {"pipeline": point("pipeline", 2, 2, 0.0, in_flight=64)},
         "live": lambda: live(options.out / "live", many, 2 if options.quick else 6),
     }
     ray.init(
@@ -105,19 +106,21 @@ def live(folder: Path, replicas: int, versions: int) -> dict[str, Any]:
 
 
 def simulated(
-    folder: Path, collectors: int, replicas: int, latency_s: float, shards: int = 1, **more: Any
+    folder: Path, collectors: int, replicas: int, latency_s: float, shards: int = 1, in_flight: int = 24, **more: Any
 ) -> SimulatedSystem:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    parts = (f"collect.collectors={collectors}", f"serve.replicas={replicas}", f"run.shards={shards}")
-    config: Config = load("configs/tiny.yaml", [*SETTINGS, *parts, f"run.dir={folder}"])
+    collecting = (f"collect.collectors={collectors}", f"collect.in_flight={in_flight}")
+    parts = (*collecting, f"serve.replicas={replicas}", f"run.shards={shards}", f"run.dir={folder}")
+    config: Config = load("configs/tiny.yaml", [*SETTINGS, *parts])
     return SimulatedSystem(config, folder, latency_s, **more)
 
 
 async def measure(
-    folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, shards: int, by_serve: bool = False
+    folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, shards: int, **more: Any
 ) -> Point:
-    system = simulated(folder, collectors, replicas, latency_s, shards, by_serve=by_serve)
+    """More as `simulated` takes it."""
+    system = simulated(folder, collectors, replicas, latency_s, shards, **more)
     lifecycle = Lifecycle(system, 600, 60, 60)
     try:
         await lifecycle.start()

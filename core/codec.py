@@ -4,9 +4,11 @@ Nothing is ever unpickled. A message is stored as `{"kind": class name, "schema"
 refuses a kind that it does not know and a schema that is newer than its own.
 """
 
+import functools
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
@@ -18,9 +20,12 @@ from core.messages import KINDS, Message
 M = TypeVar("M", bound=Message)
 _msgpack: Any = msgpack
 
-_COMPRESSED = b"z"
+_COMPRESSED = b"s"
+"""CRC-32 and size of what follows, by zstd: a quarter of zlib's time, and no larger."""
+_DEFLATED = b"z"
+"""As older programs compressed."""
 _CHECKED = b"c"
-"""Short: with a CRC-32 before it, where zlib's own would be."""
+"""Short: a CRC-32 before it."""
 _PLAIN = b"p"
 _COMPRESS_FROM_BYTES = 1024
 _MOST_BYTES = 2**30
@@ -119,9 +124,10 @@ def _message(kind: type[M], tree: Any) -> M:
 
 def _framed(body: bytes) -> bytes:
     """As it rests: whatever flips a bit is noticed."""
+    check = zlib.crc32(body).to_bytes(4, "little")
     if len(body) < _COMPRESS_FROM_BYTES:
-        return _CHECKED + zlib.crc32(body).to_bytes(4, "little") + body
-    return _COMPRESSED + zlib.compress(body, level=1)
+        return _CHECKED + check + body
+    return _COMPRESSED + check + len(body).to_bytes(4, "little") + _zstd().compress(body, asbytes=True)
 
 
 def _unframe(data: bytes) -> Any:
@@ -130,7 +136,7 @@ def _unframe(data: bytes) -> Any:
         raise ArtifactError(f"not a Ratchet record: it begins with {mark!r}, expected one of {[*_FRAMES]}")
     try:
         return _msgpack.unpackb(_FRAMES[mark](body), raw=False)
-    except (zlib.error, ValueError, TypeError, RecursionError, _msgpack.exceptions.UnpackException) as error:
+    except (zlib.error, OSError, ValueError, TypeError, RecursionError, _msgpack.exceptions.UnpackException) as error:
         raise ArtifactError(f"a damaged record of {len(data)} bytes: {error}") from None
 
 
@@ -142,6 +148,21 @@ def _checked(body: bytes) -> bytes:
     return plain
 
 
+@functools.cache
+def _zstd() -> Any:
+    """Of pyarrow, which is slow to import where no long record is ever met."""
+    return import_module("pyarrow").Codec("zstd", compression_level=1)
+
+
+def _expanded(body: bytes) -> bytes:
+    """Raises: ValueError; OSError, pyarrow's, for what is no zstd."""
+    check, size = body[:4], int.from_bytes(body[4:8], "little")
+    if size > _MOST_BYTES:
+        raise ValueError(f"it says to hold {size} bytes, more than the {_MOST_BYTES} that any message can")
+    plain = _zstd().decompress(body[8:], decompressed_size=size, asbytes=True)
+    return _checked(check + plain)
+
+
 def _inflated(body: bytes) -> bytes:
     """Raises: zlib.error; ValueError when there is more than any message can hold, or something behind it."""
     stream = zlib.decompressobj()
@@ -151,4 +172,9 @@ def _inflated(body: bytes) -> bytes:
     return plain
 
 
-_FRAMES: dict[bytes, Callable[[bytes], bytes]] = {_PLAIN: bytes, _CHECKED: _checked, _COMPRESSED: _inflated}
+_FRAMES: dict[bytes, Callable[[bytes], bytes]] = {
+    _PLAIN: bytes,
+    _CHECKED: _checked,
+    _COMPRESSED: _expanded,
+    _DEFLATED: _inflated,
+}
