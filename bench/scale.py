@@ -8,7 +8,7 @@ real: leases, explore and vote, delivery, SQLite with a sync before each acknowl
     by_collectors     1, 4, 16, 64 of them at 16 replicas      samples_per_s, CPU-seconds by part, memory_mb
     by_replicas       1, 4, 16 at 16 collectors                the same
     by_serve          4 replicas behind Ray Serve, 4 collectors, beside the same as plain actors
-    pipeline          engines that answer at once, 2 of them and 2 collectors with 64 prompts under way each, which suits
+    pipeline          engines that answer at once, 2 of them and 2 collectors of 64 prompts under way, which suits
                       two cores: what the pipeline itself carries on this machine
     version_live_on_64_s   from `published` until every one of 64 replicas has proven it, and it is served
 
