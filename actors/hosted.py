@@ -9,6 +9,9 @@ from typing import Any
 STEPS, NICEST = 15, 19
 """Ray's workers are not nice (`serve.gateway`), engines a little (`serve.engine_process`)."""
 
+GARBAGE = 10_000
+"""New objects until the collector looks for cycles among them: messages have none, and Python's 700 are made in 1 ms."""
+
 
 def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
     """`kind`, nicer than others of Ray's if it `gives_way`, from the moment it is made, also when it is made again. The
@@ -25,6 +28,7 @@ def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
             await super().start()
             gc.collect()
             gc.freeze()
+            gc.set_threshold(GARBAGE)
 
     Hosted.__name__ = Hosted.__qualname__ = kind.__name__  # by which Ray calls the process
     return Hosted

@@ -22,13 +22,14 @@ class Part:
 
 async def test_a_hosted_part_is_the_part_and_what_it_started_with_is_frozen() -> None:
     kind = cloudpickle.loads(cloudpickle.dumps(hosted(Part, gives_way=False)))
-    part = kind("a")
+    part, threshold = kind("a"), gc.get_threshold()
     try:
         await part.start()
         assert part.started and part.name == "a" and kind.__name__ == "Part"
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
+        gc.set_threshold(*threshold)
 
 
 PROGRAM = """
