@@ -10,7 +10,7 @@ STEPS, NICEST = 15, 19
 """Ray's workers are not nice (`serve.gateway`), engines a little (`serve.engine_process`)."""
 
 GARBAGE = 10_000
-"""New objects until the collector looks for cycles among them: messages have none, and Python's 700 are made in 1 ms."""
+"""New objects until the collector looks for cycles among them: messages have none, and 700 are made in 1 ms."""
 
 
 def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
