@@ -5,7 +5,6 @@ import asyncio
 import json
 import random
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -39,10 +38,12 @@ def drill_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(out), help="a drill that was stopped goes on from here")
     parser.add_argument("--config", default="configs/tiny.yaml")
+    parser.add_argument("--run", type=Path, help="directory of a run that is up, and stays so, in place of an own one")
 
 
 class LiveRun:
-    """`ratchet up` as a child of its own session; started again on the same directory it resumes."""
+    """`ratchet up` as a child of its own session; started again on the same directory it resumes. With `--run` one that
+    somebody else started and will end."""
 
     def __init__(self, options: argparse.Namespace, settings: Sequence[str] = SETTINGS, *, anew: bool = False) -> None:
         """By `drill_arguments`; with `--quick` in a folder of its own. `anew`: nothing of an earlier run is gone on
@@ -51,29 +52,40 @@ class LiveRun:
         if anew:
             self.folder /= f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.dir = self.folder / "run"
+        self.dir = options.run or self.folder / "run"
+        self._others = options.run is not None
         self._first = ["--config", options.config, "--port", "0", "--seed", str(options.seed), *settings]
-        self.child: subprocess.Popen[bytes] | None = None
+        self._main: psutil.Process | None = None
 
     async def up(self) -> None:
+        if self._others and self._main is None:
+            self._main = psutil.Process(self._announced()["pid"])
+            return
         known = (self.dir / "config.yaml").is_file()
         command = [sys.executable, "-m", "actors.cli", "up", "--dir", str(self.dir), *([] if known else self._first)]
         with (self.folder / "up.log").open("a") as log:
-            self.child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self._main = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
         await self.until("the run to serve", lambda: self.url() is not None)
+
+    @property
+    def _ended(self) -> bool:
+        return self._main is None or not self._main.is_running() or self._main.status() == psutil.STATUS_ZOMBIE
+
+    def _announced(self) -> dict[str, Any]:
+        live = self.dir / "live.json"
+        return json.loads(live.read_text()) if live.is_file() else {}
 
     def url(self) -> str | None:
         """None while it is not up. Raises: SystemExit when it ended."""
-        if self.child is None or self.child.poll() is not None:
+        if self._main is None or self._ended:
             raise SystemExit(f"the run ended; see {self.folder}/up.log")
-        live = self.dir / "live.json"
-        body = json.loads(live.read_text()) if live.is_file() else {}
-        return body.get("url") if body.get("pid") == self.child.pid else None
+        body = self._announced()
+        return body.get("url") if body.get("pid") == self._main.pid else None
 
     async def stop(self) -> None:
-        if self.child is not None and self.child.poll() is None:
-            self.child.send_signal(signal.SIGINT)
-            await asyncio.to_thread(self.child.wait, 90)
+        if self._main is not None and not self._ended and not self._others:
+            self._main.send_signal(signal.SIGINT)
+            await asyncio.to_thread(self._main.wait, 90)
 
     async def kill(self) -> None:
         """Every process at once."""
@@ -82,13 +94,13 @@ class LiveRun:
                 process.kill()
             except psutil.Error:
                 continue
-        if self.child is not None:
-            await asyncio.to_thread(self.child.wait, 30)
+        if self._main is not None:
+            await asyncio.to_thread(self._main.wait, 30)
 
     def family(self) -> list[psutil.Process]:
-        if self.child is None or self.child.poll() is not None:
+        if self._main is None or self._ended:
             return []
-        return [psutil.Process(self.child.pid), *psutil.Process(self.child.pid).children(recursive=True)]
+        return [self._main, *self._main.children(recursive=True)]
 
     def those(self, title: str) -> list[psutil.Process]:
         """By what their command lines say now: Ray renames a worker once it hosts an actor."""

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -90,6 +91,14 @@ class Run:
 
     def status(self) -> dict[str, dict[str, object]]:
         return httpx.get(f"{self.url}/status", timeout=30, trust_env=False).json()
+
+
+def bench(name: str, *arguments: str) -> dict[str, Any]:
+    """What `./run bench NAME --quick` finds: its last line."""
+    command = [sys.executable, "-m", "bench", name, "--quick", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture

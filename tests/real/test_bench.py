@@ -1,24 +1,13 @@
 """Every benchmark runs, small, and its last line is one JSON object with the keys that docs/results.md is made of."""
 
-import json
 import os
-import subprocess
-import sys
-from typing import Any
 
 import pytest
 
-from tests.real.conftest import ROOT
+from tests.real.conftest import bench
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 long = pytest.mark.skipif("RATCHET_LONG" not in os.environ, reason="takes minutes of two cores; RATCHET_LONG=1 runs it")
-
-
-def bench(name: str, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench", name, "--quick", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def test_the_gate_keeps_its_chance_of_error_in_simulation() -> None:
@@ -66,12 +55,6 @@ def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) 
     assert found["decode_step_ms"] > 0
 
 
-def test_nothing_is_lost_when_processes_are_killed(tmp_path: object) -> None:
-    found = bench("crash", "--out", str(tmp_path))
-    assert found["kills"] == 4 and found["votes_acknowledged"] > 0 and found["samples_acknowledged"] > 0
-    assert (found["lost"], found["duplicated"], found["unpromoted_answers"]) == (0, 0, 0)
-
-
 @long
 def test_a_replica_killed_in_a_swap_leaves_nothing_mixed(tmp_path: object) -> None:
     found = bench("swap-kill")
@@ -84,12 +67,6 @@ def test_everything_at_once_makes_no_errors(tmp_path: object) -> None:
     found = bench("soak", "--out", str(tmp_path))
     assert found["requests"] > 0 and found["rss_mb"] > 0
     assert found["errors"] == 0, (found["failed_requests"], found["error_events"])
-
-
-def test_votes_by_the_thousand_are_all_on_disk_once(tmp_path: object) -> None:
-    found = bench("votes", "--out", str(tmp_path))
-    assert found["sent"] > 5000 and found["durable"] == found["sent"] and found["doubled"] == 0
-    assert found["single_votes_per_s"] > 0 and found["collector_tokens_meanwhile"] > 0
 
 
 @long
