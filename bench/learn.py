@@ -26,8 +26,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
-        options.seeds, options.versions, options.recipes = 1, 1, "lmsi"
-        options.overrides = ["report.final=240", "report.per_version=0", *options.overrides]
+        options.seeds, options.versions, options.recipes = 1, 2, "lmsi"
+        options.overrides = [
+            "learning.groups_per_window=96",
+            "report.per_version=0",
+            "report.final=240",
+            *options.overrides,
+        ]
         options.out = options.out / "quick"
     return {recipe: summary(recipe, options) for recipe in options.recipes.split(",")}
 

@@ -1,9 +1,12 @@
 """Every benchmark runs, small, and its last line is one JSON object with the keys that docs/results.md is made of."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
+from core.store import RunReader
 from tests.real.conftest import bench
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -30,11 +33,16 @@ def test_swaps_under_load_cost_no_request() -> None:
         assert found[kind]["max_gap_ms_p99"] > 0
 
 
-def test_one_version_is_learned_from_the_base(tmp_path: object) -> None:
-    found = bench("learn", "--out", str(tmp_path))["lmsi"]
+def test_whole_models_are_learned_from_the_base_and_swapped_in_place(tmp_path: Path) -> None:
+    few = ("gate.max_probes=400",)
+    found = bench("learn", "--config", "configs/tiny-full.yaml", "--out", str(tmp_path), *few)["lmsi"]
     assert found["accuracy_n"] == 240
-    assert found["accuracy_end_mean"] > found["accuracy_start"] + 0.02
+    assert found["accuracy_end_mean"] > found["accuracy_start"]
     assert found["tokens_generated"][0] > 0
+    (run_dir,) = (tmp_path / "quick").iterdir()
+    verdicts = [v["verdict"] for v in json.loads((run_dir / "report.json").read_text())["versions"]]
+    assert verdicts[0] == "base" and len(verdicts) == 3 and "promote" in verdicts
+    assert not RunReader(run_dir).events("proof_failed")
 
 
 @long

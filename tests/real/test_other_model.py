@@ -1,4 +1,4 @@
-"""The config for a real model, run dry: a small Qwen3 made on the spot, JSONL prompts, one bad line."""
+"""The config for a real model, run dry: a small Qwen3 made on the spot, JSONL prompts, one bad line, no answer keys."""
 
 import json
 from collections.abc import Callable
@@ -50,6 +50,7 @@ def test_the_gpu_config_runs_dry_on_a_small_random_qwen3(start_run: Callable[...
         "model.trainer_dtype=float32",
         f"prompts.path={tmp_path}/prompts.jsonl",
         f"gate.anchors={tmp_path}/anchors.parquet",
+        f"report.questions={tmp_path}/deleted.parquet",
         "gate.max_probes=64",
         "method.sampler.n=4",
         "method.sampler.max_tokens=24",
@@ -68,5 +69,6 @@ def test_the_gpu_config_runs_dry_on_a_small_random_qwen3(start_run: Callable[...
     text = run.wait(500)
     report = json.loads((run.dir / "report.json").read_text())
     assert len(report["versions"]) == 2, text
+    assert report["accuracy_start"] is None and report["accuracy_end"] is None
     assert report["versions"][1]["verdict"] in ("promote", "reject", "hold")
     assert "prompts.jsonl:2" in text, "the skipped line is named with file and line"

@@ -1,19 +1,24 @@
 """The whole system as a user starts it: Ray, vLLM, HTTP, the gate, two versions."""
 
-import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
+import psutil
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.messages import Event, Vote
+from core.config import GateConfig
+from core.messages import Event, Outcome, Response, Vote
 from core.store import RunReader
 from tests.real.conftest import ROOT, Run
 
@@ -22,7 +27,8 @@ Start = Callable[..., Run]
 QUESTION = "Tom has 5 apples. He buys 3 apples. How many apples does Tom have now?"
 LONGEST_WAIT_S = 5.0
 """Of a stage for another, beside users, two other stages and whatever else the machine does; most take under 1."""
-SMALL = ("learning.groups_per_window=96", "report.per_version=120", "report.final=120", "gate.max_probes=400")
+SMALL = ("learning.groups_per_window=96", "report.per_version=120", "report.final=240", "gate.max_probes=400")
+LIVE = ("prompts.live.ratio=1", "prompts.live.redact=tests.real.redaction:without_phone_numbers")
 
 
 def ratchet(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +41,12 @@ def one(run: Run, *arguments: str) -> str:
     done = ratchet(run, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def accuracy(run: Run, version: int) -> float:
+    told = re.search(rf"v{version}: ([\d.]+)% .* on 240 questions", one(run, "eval", f"v{version}"))
+    assert told is not None
+    return float(told[1]) / 100
 
 
 def spans_of(events: list[Event], opening: str, closing: str) -> list[tuple[float, float]]:
@@ -76,9 +88,70 @@ def waits(reader: RunReader) -> dict[str, list[float]]:
     return found
 
 
-def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None:
-    """One run, looked at from every side: it costs half a minute to start."""
-    run = start_run(*SMALL, "serve.replicas=1")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """One run of adapters, looked at from every side: it costs half a minute to start."""
+    run = Run(tmp_path_factory.mktemp("lora"), *SMALL, *LIVE)
+    try:
+        yield run
+    finally:
+        run.kill()
+
+
+def test_of_what_people_ask_only_what_may_be_learned_is_explored_and_redacted_before(run: Run) -> None:
+    probe = pq.read_table(ROOT / (GateConfig().anchors or "")).to_pylist()[0]["prompt"]
+    refused = "Rosa has 21 tickets and buys 4 more. How many tickets does Rosa have?"
+    private = "Omar, phone 555-0199, has 8 eggs and finds 9 more. How many eggs does Omar have?"
+    nearly = f"Please tell me: {probe}"
+    with httpx.Client(base_url=run.url, trust_env=False, timeout=60) as http:
+        answers = {}
+        for question, headers in ((refused, {"x-ratchet-learn": "no"}), (probe, {}), (nearly, {}), (private, {})):
+            body = {"model": "policy", "messages": [{"role": "user", "content": question}], "max_tokens": 60}
+            reply = http.post("/v1/chat/completions", json=body, headers=headers).raise_for_status().json()
+            assert reply["choices"][0]["message"]["content"]
+            answers[question] = reply["id"]
+    asked = {question: kept(run, id) for question, id in answers.items()}
+    assert [asked[question].prompt.messages[0].content for question in (refused, probe, nearly)] == [
+        refused,
+        probe,
+        nearly,
+    ]
+    assert asked[private].prompt.messages[0].content == private.replace("555-0199", "PHONE")
+
+    explored = {question: explored_of(run, asked[question].prompt.id) for question in (probe, nearly, private)}
+    (scored,) = explored[private].scored
+    assert scored.group.prompt.messages == asked[private].prompt.messages and scored.group.prompt.origin == "live"
+    for question in (probe, nearly):
+        assert "a probe asks this" in (explored[question].failure or "") and not explored[question].scored
+    with closing(RunReader(run.dir)) as reader:
+        assert not asked[refused].learn and not reader.ids("outcomes", asked[refused].prompt.id)
+        assert "555-0199" not in "".join(outcome.model_dump_json() for outcome in reader.outcomes())
+
+
+def kept(run: Run, id: str) -> Response:
+    """What is written down of an answer, once it is."""
+    return soon(f"answer {id}", run, lambda reader: reader.get("responses", Response, id))
+
+
+def explored_of(run: Run, prompt_id: str) -> Outcome:
+    return soon(
+        f"outcome of {prompt_id}",
+        run,
+        lambda reader: next((o for o in reader.outcomes() if o.prompt_id == prompt_id), None),
+    )
+
+
+def soon(what: str, run: Run, look: Callable[[RunReader], Any]) -> Any:
+    """The first that is there."""
+    deadline = time.monotonic() + 120
+    with closing(RunReader(run.dir)) as reader:
+        while (found := look(reader)) is None:
+            assert time.monotonic() < deadline, f"no {what} within 120 s:\n{run.log.read_text()[-2000:]}"
+            time.sleep(0.5)
+    return found
+
+
+def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> None:
     client = openai.OpenAI(base_url=f"{run.url}/v1", api_key="none", max_retries=0)
 
     # the official client, whole and streamed
@@ -130,9 +203,9 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
     reader = RunReader(run.dir)
     events = reader.events()
     cast = [vote.cast_at for vote in reader.all("votes", Vote)]
-    for opening, closing in (("training", "published"), ("weighing", "decided")):
-        spans = spans_of(events, opening, closing)
-        assert any(began < at < ended for at in cast for began, ended in spans), f"no vote was cast while {opening}"
+    for begin, end in (("training", "published"), ("weighing", "decided")):
+        spans = spans_of(events, begin, end)
+        assert any(began < at < ended for at in cast for began, ended in spans), f"no vote was cast while {begin}"
 
     # and none of them stood still for long while its input lay there
     for stage, seconds in waits(reader).items():
@@ -148,6 +221,7 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
     assert promoted, decided
     newest = max(promoted)
     assert f"v{newest}" in one(run, "versions")
+    assert accuracy(run, newest) > accuracy(run, 0) + 0.02
     assert "policy version" in one(run, "ask", QUESTION)
     assert "serving on" in one(run, "status")
     assert "paused" in one(run, "pause")
@@ -157,8 +231,7 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
     # Ctrl-C leaves nothing behind, and a stopped run still exports
     family = run.family()
     assert run.interrupt() == 130
-    time.sleep(3)
-    assert not [p for p in family if p.is_running() and p.status() != "zombie"]
+    gone(family)
     folder = Path(one(run, "export", f"v{newest}", "--merged").strip().splitlines()[-1])
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -175,25 +248,6 @@ def test_lora_versions_are_learned_served_and_reported(start_run: Start) -> None
     assert "probes)" in done.stdout
 
 
-def test_whole_models_are_learned_and_swapped_in_place(start_run: Start) -> None:
-    run = start_run("--versions", "2", *SMALL, config="configs/tiny-full.yaml")
-    text = run.wait(700)
-    report = json.loads((run.dir / "report.json").read_text())
-    assert report["versions"][0]["verdict"] == "base"
-    assert any(v["verdict"] == "promote" for v in report["versions"]), text
-    assert report["accuracy_end"] > report["accuracy_start"]
-    assert not RunReader(run.dir).events("proof_failed")
-
-
-def test_with_every_answer_key_deleted_the_run_is_the_same_but_for_accuracy(start_run: Start, tmp_path: Path) -> None:
-    run = start_run("--versions", "2", *SMALL, f"report.questions={tmp_path}/deleted.parquet")
-    run.wait(600)
-    report = json.loads((run.dir / "report.json").read_text())
-    assert report["accuracy_start"] is None
-    assert len(report["versions"]) == 3
-    assert any(v["verdict"] == "promote" for v in report["versions"])
-
-
 def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Start) -> None:
     run = start_run()
     deadline = time.monotonic() + 120
@@ -202,5 +256,10 @@ def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Star
         time.sleep(0.2)
     family = run.family()
     assert run.interrupt(90) == 130
-    time.sleep(3)
-    assert not [p for p in family if p.is_running() and p.status() != "zombie"]
+    gone(family)
+
+
+def gone(family: list[psutil.Process]) -> None:
+    """Within seconds nothing is left."""
+    left = psutil.wait_procs(family, timeout=5)[1]
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
