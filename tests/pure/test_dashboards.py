@@ -27,7 +27,7 @@ OTHERS = {
     "ray_node_mem_total",
     "ray_component_rss_bytes",
 }
-"""What Prometheus, Serve, vLLM and Ray export; tests/real/test_prometheus.py finds each in a running system."""
+"""What Prometheus, Serve, vLLM and Ray export; tests/real/people/test_prometheus.py finds each in a running system."""
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 
 

@@ -1,12 +1,18 @@
 """The status page in a browser: what a person sees, asks and votes."""
 
 import re
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from core.messages import Feedback, Response, Vote
+from core.store import RunReader
 from tests.page_server import EVIL, PageServer, event
+from tests.real.conftest import Run
+from tests.real.people.conftest import SHOP
 
 api = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
 
@@ -187,3 +193,31 @@ def test_nothing_sticks_out_at_the_side(page: "api.Page", server: PageServer, wi
     page.goto(server.url)
     api.expect(page.locator("#curve svg")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_on_a_real_run_the_version_that_answers_is_named_and_the_vote_is_counted(page: "api.Page", run: Run) -> None:
+    page.goto(run.url)
+    page.get_by_label("This server asks for an API key").fill(SHOP)
+    page.get_by_role("button", name="Use it").click()
+    api.expect(page.locator("#connection")).to_have_text("live")
+    api.expect(page.get_by_role("heading", level=1)).to_have_text(
+        re.compile(r"^(The base model|Version \d+) answers users$")
+    )
+    ask(page, "Ida has 9 pens and finds 4 more. How many pens does Ida have?")
+    named = re.fullmatch(r"v(\d+) answered in [\d.]+ s", page.locator(".by").inner_text())
+    assert named is not None
+    page.get_by_role("button", name="Good answer").click()
+    api.expect(page.locator(".said")).to_contain_text("Thank you. Your vote")
+    with closing(RunReader(run.dir)) as reader:
+        said = reader.children("feedback", Feedback, "shop")[-1]
+        answered = reader.get("responses", Response, said.response_id)
+        assert answered is not None and answered.prompt is not None
+        assert answered.start.version == int(named[1])
+        assert [text.split() for text in answered.texts] == [page.locator(".answer").inner_text().split()]
+        (vote,) = (v for v in reader.children("votes", Vote, answered.prompt.id) if v.by == "person")
+        assert vote.response_id == said.response_id and vote.weight > 0 and vote.counted
+        deadline = time.monotonic() + 120
+        while not (explored := [o for o in reader.outcomes() if o.prompt_id == answered.prompt.id]):
+            assert time.monotonic() < deadline, "a voted prompt was never explored"
+            time.sleep(1)
+    assert explored[0].revision == 1, "the ballot has the vote"

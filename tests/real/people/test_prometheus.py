@@ -14,33 +14,16 @@ import openai
 import pytest
 import yaml
 
-from serve.keys_file import ENVIRONMENT
 from tests.panels import FOLDER, alerts, everything, selectors
 from tests.real.conftest import Run
+from tests.real.people.conftest import QUESTION, ROOT, SCRAPER
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"),
 ]
-ROOT, SCRAPER = (f"rk-{name}-{'x' * 32}" for name in ("root", "prometheus"))
-QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have?"
-REINFORCED = ("method.recipe=ttrl", "method.sampler.temperature=1")
-"""Only what keeps log-probabilities can compare engine and trainer."""
-SMALL = ("learning.groups_per_window=64", "report.per_version=60", "report.final=60", "gate.max_probes=200")
 ONLY_WHILE_FIRING = "ALERTS"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(ENVIRONMENT, f"root admin {ROOT}\nprometheus user {SCRAPER}")
-        run = Run(tmp_path_factory.mktemp("prometheus"), *REINFORCED, *SMALL)
-    try:
-        assert run.url
-        yield run
-    finally:
-        run.kill()
 
 
 def used(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The service as people use it, with keys: by the official client, by plain HTTP, and from the vote to the version."""
+"""By the official client, by plain HTTP, and from the vote to the version."""
 
 import asyncio
 import json
@@ -17,34 +17,13 @@ import pytest
 
 from core.messages import Response, Vote
 from core.store import RunReader
-from serve.keys_file import ENVIRONMENT
 from serve.routes import ENGINE_FIELDS
 from tests.real.conftest import ROOT as ROOT_DIR
 from tests.real.conftest import Run
+from tests.real.people.conftest import BANK, QUESTION, QUEUE, ROOT, SHOP
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
-SHOP, BANK, ROOT = (f"rk-{name}-{'x' * 32}" for name in ("shop", "bank", "root"))
-QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have?"
-QUEUE = 24
 CHAT = [{"role": "user", "content": QUESTION}]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(ENVIRONMENT, f"shop user {SHOP}\nbank user {BANK}\nroot admin {ROOT}")
-        run = Run(
-            tmp_path_factory.mktemp("http"),
-            "report.questions=null",
-            "learning.groups_per_window=96",
-            f"serve.access.max_queue={QUEUE}",
-            "serve.engine.tool_parser=hermes",
-        )
-    try:
-        assert run.url
-        yield run
-    finally:
-        run.kill()
 
 
 @pytest.fixture
