@@ -1,4 +1,4 @@
-"""Votes change training: what people write instead of an answer becomes likelier, and without them it does not."""
+"""Votes change training: what people write instead of an answer becomes likelier, and before them it does not."""
 
 import time
 from collections.abc import Callable
@@ -23,35 +23,51 @@ CORRECTIONS = [
 ]
 
 
+VERSIONS = 3
+"""Those under way when people vote were begun without them."""
+
+
 def test_a_correction_becomes_likelier_and_does_not_without_people(start_run: Callable[..., Run]) -> None:
-    voted = risen(start_run(*SETTINGS), vote=True)
-    control = risen(start_run(*SETTINGS, folder="control"), vote=False)
+    """A few versions are learned without votes, which is the control, and as many after them."""
+    run = start_run(*SETTINGS)
+    with httpx.Client(base_url=run.url, timeout=60, trust_env=False) as http:
+        answers = [ask(http, question) for question in QUESTIONS]
+        likely = [likelihood(http, 0)]
+        for said in ([], zip(answers, CORRECTIONS, strict=True)):
+            for answer, correction in said:
+                body = {"response_id": answer, "correction": correction, "user": "ann"}
+                http.post("/v1/feedback", json=body).raise_for_status()
+            learn(http)
+            likely.append(likelihood(http))
+    control, voted = likely[1] - likely[0], likely[2] - likely[1]
     assert voted > 5, f"log-probability of the corrections rose by {voted:.2f} nats"
     assert voted > control + 5, f"it rose by {voted:.2f} nats with votes and by {control:.2f} without"
 
 
-def risen(run: Run, vote: bool) -> float:
-    """By how many nats a correction is likelier after two versions than to the base, on average."""
-    with httpx.Client(base_url=run.url, timeout=60, trust_env=False) as http:
-        for question, correction in zip(QUESTIONS, CORRECTIONS, strict=True):
-            body = {"model": "policy@v0", "messages": chat(question), "max_tokens": 60}
-            answer = http.post("/v1/chat/completions", json=body).raise_for_status().json()
-            if vote:
-                said = {"response_id": answer["id"], "correction": correction, "user": "ann"}
-                http.post("/v1/feedback", json=said).raise_for_status()
-        last = newest(http)
-        deadline = time.monotonic() + 300
-        while newest(http) < last + 2 or (vote and http.get("/status").json()["buffer"]["asked"]):
-            assert time.monotonic() < deadline, "no two versions were learned"
-            time.sleep(1)
-        http.post("/admin/pause", json={})
-        served = http.get("/status").json()["versions"]["slots"]["serve"]
-        pairs = list(zip(QUESTIONS, CORRECTIONS, strict=True))
-        after, before = (
-            sum(logprob(http, f"policy@v{version}", *pair) for pair in pairs) / len(pairs) for version in (served, 0)
-        )
-    run.kill()
-    return after - before
+def ask(http: httpx.Client, question: str) -> str:
+    """The id of the base's answer."""
+    body = {"model": "policy@v0", "messages": chat(question), "max_tokens": 60}
+    return http.post("/v1/chat/completions", json=body).raise_for_status().json()["id"]
+
+
+def learn(http: httpx.Client) -> None:
+    """Returns when users get a version that is some later, and all that people asked was explored."""
+    last = newest(http)
+    deadline = time.monotonic() + 300
+    while newest(http) < last + VERSIONS or http.get("/status").json()["buffer"]["asked"]:
+        assert time.monotonic() < deadline, f"no {VERSIONS} versions were learned"
+        time.sleep(1)
+
+
+def likelihood(http: httpx.Client, version: int | None = None) -> float:
+    """Mean log-probability of a correction (nats), by default to the version that users get. Learning rests
+    meanwhile."""
+    http.post("/admin/pause", json={}).raise_for_status()
+    model = f"policy@v{newest(http) if version is None else version}"
+    pairs = list(zip(QUESTIONS, CORRECTIONS, strict=True))
+    mean = sum(logprob(http, model, *pair) for pair in pairs) / len(pairs)
+    http.post("/admin/resume", json={}).raise_for_status()
+    return mean
 
 
 def newest(http: httpx.Client) -> int:
