@@ -10,6 +10,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ WORKERS = ("one", "two")
 URL = "http://10.77.0.1:8000"
 ANOTHER_URL = "http://10.77.0.2:8000"
 """There is a gateway on each node with a replica too."""
+IN_A_ROW = 40
+"""So many answers without a failure between them, and users are served again."""
 QUESTION = {"model": "policy", "messages": [{"role": "user", "content": "Tom has 5 apples and eats 2. How many?"}]}
 CALL = """
 import http.client, json, sys, urllib.request, urllib.error
@@ -189,9 +192,15 @@ def test_a_user_asks_and_votes_and_strangers_reach_nothing(cluster: Cluster) -> 
     for port in (number for number in numbers if number == 8000 or 30_000 <= number < 31_000):
         status, _ = cluster.call("POST", f"http://10.77.0.2:{port}/v1/chat/completions", QUESTION, key="")
         assert status in (0, 401), f"port {port} of a worker answers a stranger with {status}"  # 0: it speaks no HTTP
-    for address in ("10.77.0.1:6379", "ray://10.77.0.1:10001"):
-        told = cluster.hosts["laptop"].run(f"cd / && python -c {shlex.quote(STRANGER)} {address} 2>/dev/null", 180)
-        assert told.startswith("refused"), f"{address}: {told}"
+
+    def tried(address: str) -> str:
+        command = f"cd / && python -c {shlex.quote(STRANGER)} {address} 2>/dev/null"
+        return f"{address}: {cluster.hosts['laptop'].run(command, 180)}"
+
+    addresses = ("10.77.0.1:6379", "ray://10.77.0.1:10001")
+    with ThreadPoolExecutor() as strangers:  # each waits long before it gives up
+        for told in strangers.map(tried, addresses):
+            assert ": refused" in told, told
     assert cluster.call("GET", "http://10.77.0.2:52365/logs", key="")[0] == 401
     # Redis: not from another host, and not without the password
     assert cluster.hosts["one"].run("redis-cli -h 10.77.0.1 -p 6380 ping 2>&1 || true").startswith("Could not connect")
@@ -224,18 +233,21 @@ def test_a_head_whose_ray_dies_comes_back_with_the_same_run(cluster: Cluster) ->
 def test_a_worker_that_dies_costs_no_answer_that_is_asked_again_and_comes_back(cluster: Cluster) -> None:
     published = len(RunReader(cluster.run_dir).events("published"))
     cluster.hosts["two"].kill()
-    failed, answered = 0, 0
-    stop_at = time.monotonic() + 90
-    while time.monotonic() < stop_at:
+    failed, answered, in_a_row = 0, 0, 0
+    began = time.monotonic()
+    while in_a_row < IN_A_ROW:
+        assert time.monotonic() < began + 180, f"{failed} of {failed + answered} asks failed since a worker died"
         status, answer = cluster.ask()
         failed, answered = failed + (status != 200), answered + (status == 200)
-    print(f"{failed} of {failed + answered} asks failed in the 90 s after a worker died")
+        in_a_row = in_a_row + 1 if status == 200 else 0
+    print(f"{failed} of {failed + answered} asks failed in the {time.monotonic() - began:.0f} s after a worker died")
     assert answered > failed
     status, answer = cluster.ask()
     assert status == 200
     assert cluster.call("POST", "/v1/feedback", {"response_id": answer["id"], "choice": 0, "binary": False})[0] == 200
     assert RunReader(cluster.run_dir).count("feedback") == 2, "acknowledged feedback is gone"
     cluster.wait("another version", lambda: len(RunReader(cluster.run_dir).events("published")) > published, 600)
+    cluster.wait("two nodes", lambda: len(cluster.nodes()) == 2, 120)
     cluster.hosts["two"].start()
     cluster.hosts.connect(cluster.hosts["two"])
     took_s = cluster.wait("three nodes", lambda: len(cluster.nodes()) == 3, 600)
