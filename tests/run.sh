@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# ./run test [pytest arguments]: style, types, pure tests, then the real ones.
+# ./run test [pytest arguments]: style; types beside the pure tests, which leave a core to them; then the real ones.
 set -euo pipefail
 [ $# -gt 0 ] && exec python -m pytest "$@"
 ruff check .
 ruff format --check .
-pyright
-exec python -m pytest tests -q --durations=10
+pyright &
+types=$!
+trap 'kill $types 2>/dev/null || true' EXIT
+python -m pytest tests/pure -q --durations=10
+wait $types
+exec python -m pytest tests/real -q --durations=10

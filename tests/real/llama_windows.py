@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ def llama_room(run_dir: Path, kind: str, objective: str, team: Team | None = Non
     return Room(run_dir, ModelConfig(weights=WEIGHTS[kind]), learning, 0, objective, asked, team)
 
 
+@cache
 def llama_windows(*questions: int) -> dict[str, list[Window]]:
     """By objective, a window for every number of questions. The same ones whenever it is asked."""
     tokenizer = AutoTokenizer.from_pretrained(ModelConfig().path, padding_side="left")

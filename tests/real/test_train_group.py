@@ -26,7 +26,7 @@ ONE, TWO = PolicyRef(version=1), PolicyRef(version=2)
 
 @pytest.fixture(scope="module")
 def windows() -> dict[str, Window]:
-    return {objective: made[0] for objective, made in llama_windows(QUESTIONS).items()}
+    return {objective: made[0] for objective, made in llama_windows(QUESTIONS, 8).items()}
 
 
 @pytest.fixture
