@@ -21,7 +21,7 @@ M = TypeVar("M", bound=Message)
 _msgpack: Any = msgpack
 
 _COMPRESSED = b"s"
-"""CRC-32 and size of what follows, by zstd: a quarter of zlib's time, and no larger."""
+"""A CRC-32 of the rest; size; the message by zstd: a quarter of zlib's time, and no larger."""
 _DEFLATED = b"z"
 """As older programs compressed."""
 _CHECKED = b"c"
@@ -124,10 +124,10 @@ def _message(kind: type[M], tree: Any) -> M:
 
 def _framed(body: bytes) -> bytes:
     """As it rests: whatever flips a bit is noticed."""
-    check = zlib.crc32(body).to_bytes(4, "little")
     if len(body) < _COMPRESS_FROM_BYTES:
-        return _CHECKED + check + body
-    return _COMPRESSED + check + len(body).to_bytes(4, "little") + _zstd().compress(body, asbytes=True)
+        return _CHECKED + _check(body) + body
+    sized = len(body).to_bytes(4, "little") + _zstd().compress(body, asbytes=True)
+    return _COMPRESSED + _check(sized) + sized
 
 
 def _unframe(data: bytes) -> Any:
@@ -140,12 +140,15 @@ def _unframe(data: bytes) -> Any:
         raise ArtifactError(f"a damaged record of {len(data)} bytes: {error}") from None
 
 
+def _check(body: bytes) -> bytes:
+    return zlib.crc32(body).to_bytes(4, "little")
+
+
 def _checked(body: bytes) -> bytes:
     """Raises: ValueError."""
-    check, plain = body[:4], body[4:]
-    if zlib.crc32(plain).to_bytes(4, "little") != check:
+    if _check(body[4:]) != body[:4]:
         raise ValueError("its check does not fit")
-    return plain
+    return body[4:]
 
 
 @functools.cache
@@ -156,11 +159,11 @@ def _zstd() -> Any:
 
 def _expanded(body: bytes) -> bytes:
     """Raises: ValueError; OSError, pyarrow's, for what is no zstd."""
-    check, size = body[:4], int.from_bytes(body[4:8], "little")
+    sized = _checked(body)
+    size = int.from_bytes(sized[:4], "little")
     if size > _MOST_BYTES:
         raise ValueError(f"it says to hold {size} bytes, more than the {_MOST_BYTES} that any message can")
-    plain = _zstd().decompress(body[8:], decompressed_size=size, asbytes=True)
-    return _checked(check + plain)
+    return _zstd().decompress(sized[4:], decompressed_size=size, asbytes=True)
 
 
 def _inflated(body: bytes) -> bytes:
