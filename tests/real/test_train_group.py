@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def windows() -> dict[str, Window]:
 def cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
+    # a thread that still waits for its group when Ray goes takes this process along (SIGSEGV, now and then)
+    for process in psutil.Process().children(recursive=True):
+        if "TrainController" in " ".join(process.cmdline()):
+            process.kill()
+    for thread in threading.enumerate():
+        if thread.name == "train-group":
+            thread.join(60)
+            assert not thread.is_alive(), "its group is gone"
     ray.shutdown()
 
 
