@@ -34,8 +34,7 @@ class EngineProcess(ForkServerProcess):
     def run(self) -> None:
         """In the child, whose parent by number is the server."""
         _end_with_the_replica()
-        # the server runs at the driver's priority: an engine at that would starve Ray's workers, which are all nice.
-        # It takes what it gets: at its replica's, whoever takes in a vote waited out its steps
+        # an engine takes what it gets: at its replica's own priority, whoever takes in a vote waited out its steps
         os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, _replica().pid or 0) + NICER))
         import torch
 

@@ -54,7 +54,7 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # our code waits for nothing but its loop: a thread of its own would cost each message of a request two of them
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        # ten looks a second at what changes once an hour take 4% of a processor
+        # how often Serve's controller looks at what changes once an hour; ten times a second it is seen in its CPU time
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
