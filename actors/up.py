@@ -46,6 +46,22 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
+    engines = environment(config.model, config.serve.engine)
+    with share(engines) if address is None else nullcontext() as print_to:
+        run = _opened(config, console, address)
+        if print_to is not None:
+            print_to(run.path / "logs" / "engines.log")
+        try:
+            asyncio.run(_run(config, run, console, address))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            run.close()
+    return run.path
+
+
+def _opened(config: Config, console: Console, address: str | None) -> RunDir:
+    """Once everything that can be checked before is checked. Raises: ConfigError."""
     for note in preflight.check(config, joining=address is not None):
         console.print(f"[yellow]note[/] {escape(note)}")
     if config.run.dir is not None:
@@ -53,15 +69,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
         check_shards(Path(config.run.dir), config.run.shards)
     run = RunDir.open(config)
     _log_to(run.path / "logs" / "driver.log")
-    engines = environment(config.model, config.serve.engine)
-    try:
-        with share(engines, run.path / "logs" / "engines.log") if address is None else nullcontext():
-            asyncio.run(_run(config, run, console, address))
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    finally:
-        run.close()
-    return run.path
+    return run
 
 
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:

@@ -123,7 +123,7 @@ class LiveRun:
     async def rest(self, client: httpx.AsyncClient) -> None:
         """Learning is paused, and what collectors and trainer had under way is done, when this returns."""
         (await client.post("/admin/pause", json={"argument": "bench"})).raise_for_status()
-        await self.reach(client, "learning to rest", _rests)
+        await self.reach(client, "learning to rest", rests)
 
     async def learn(self, client: httpx.AsyncClient) -> None:
         """Learning goes on, and the trainer has had a window, when this returns."""
@@ -144,7 +144,7 @@ class LiveRun:
             await asyncio.sleep(0.2)
 
 
-def _rests(status: dict[str, Any]) -> bool:
+def rests(status: dict[str, Any]) -> bool:
     parts = status.get("buffer", {}), status.get("trainer", {})
     return parts[0].get("outstanding") == 0 and parts[1].get("phase") == "waiting for a window"
 
@@ -284,5 +284,14 @@ async def recovered(load: Load) -> None:
 def whole(status: dict[str, Any] | None) -> bool:
     if status is None or any("away" in part for part in status.values()):
         return False
-    reporting = [replica for replica in status["versions"]["replicas"].values() if replica["age_s"] < 6]
+    replicas = status["versions"]["replicas"].items()
+    reporting = [replica for name, replica in replicas if replica["age_s"] < 6 and lives(name)]
     return len(reporting) == REPLICAS and {r["serving"] for r in reporting} == {status["versions"]["slots"]["serve"]}
+
+
+def lives(replica: str) -> bool:
+    """Whether the process of the replica of this name, `TAG.PID`, is there: for seconds its last report outlives it."""
+    try:
+        return psutil.Process(int(replica.rpartition(".")[2])).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -62,13 +62,14 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
                 (await client.post("/admin/resume", json={})).raise_for_status()
     finally:
         await live.stop()
-    sent = [*arrays, *busy.ids, *calm.ids]
+    told = {**arrays, **busy.told, **calm.told}
+    sent, cast = list(told), {id for id, result in told.items() if result != "kept"}
     with closing(RunReader(live.dir)) as reader:
         kept, said = reader.which("votes", sent), reader.which("feedback", sent)
         votes = [id for id in reader.ids("votes") if id.startswith("bench-")]
     return {
         "sent": len(sent),
-        "durable": len(kept & said),
+        "durable": len([id for id in sent if id in said and (id in kept or id not in cast)]),
         "doubled": len(votes) - len(set(sent) & set(votes)),
         "array_votes_per_s": round(len(arrays) / array_s, 1),
         "array_s": round(array_s, 1),
@@ -99,28 +100,29 @@ def vote(number: int, answers: Sequence[str]) -> dict[str, Any]:
     return {**about, "response_id": answers[number % len(answers)], "binary": number % 3 > 0}
 
 
-async def by_arrays(client: httpx.AsyncClient, answers: Sequence[str], wanted: int) -> tuple[list[str], float]:
-    """Ids acknowledged, and seconds."""
+async def by_arrays(client: httpx.AsyncClient, answers: Sequence[str], wanted: int) -> tuple[dict[str, str], float]:
+    """Ids acknowledged with what became of them, and seconds."""
     arrays = [[vote(n, answers) for n in range(at, min(at + ARRAY, wanted))] for at in range(0, wanted, ARRAY)]
     queue = [array for number, array in enumerate(arrays) for array in [array] * (1 + (number % RESEND == 0))]
-    acknowledged: dict[str, None] = {}
+    acknowledged: dict[str, str] = {}
 
     async def post_all() -> None:
         while queue:
             array = queue.pop(0)
             reply = await client.post("/v1/feedback", json=array)
             reply.raise_for_status()
-            acknowledged.update(dict.fromkeys(result["id"] for result in reply.json()["results"]))
+            for result in reply.json()["results"]:
+                acknowledged.setdefault(result["id"], result["result"])
 
     started = time.monotonic()
     await asyncio.gather(*(post_all() for _ in range(POSTERS)))
-    return list(acknowledged), time.monotonic() - started
+    return acknowledged, time.monotonic() - started
 
 
 @dataclass(frozen=True)
 class Singles:
-    ids: list[str]
-    """Acknowledged."""
+    told: dict[str, str]
+    """Acknowledged: id -> what became of it. Only `kept` casts no vote: to dislike a text that no answer is read in."""
     per_s: float
     cpu_ms: dict[str, float]
     """Of one vote, by part; `client` is this process."""
@@ -128,14 +130,15 @@ class Singles:
 
 async def one_by_one(live: LiveRun, answers: Sequence[str], clients: int, seconds: float, first: int) -> Singles:
     """By aiohttp: 64 connections of httpx take more of the machine than the service."""
-    acknowledged: list[str] = []
+    acknowledged: dict[str, str] = {}
     before, started = spent(live), time.monotonic()
 
     async def post_on(session: aiohttp.ClientSession, number: int) -> None:
         while time.monotonic() - started < seconds:
             async with session.post("/v1/feedback", json=vote(number, answers)) as reply:
                 reply.raise_for_status()
-                acknowledged.append((await reply.json())["results"][0]["id"])
+                (result,) = (await reply.json())["results"]
+                acknowledged[result["id"]] = result["result"]
             number += clients
 
     async with aiohttp.ClientSession(live.url() or "") as session:

@@ -96,8 +96,14 @@ def _device_arguments(engine: EngineConfig) -> dict[str, Any]:
         }
     if engine.tensor_parallel > 1:
         raise ConfigError(f"serve.engine.tensor_parallel={engine.tensor_parallel} needs GPUs; set it to 1")
-    # vLLM's 128 tokens would hold most short prompts whole, and share none between the samples of one
-    return {"enforce_eager": True, "distributed_executor_backend": "uni", "block_size": CPU_BLOCK}
+    return {
+        "enforce_eager": True,
+        "distributed_executor_backend": "uni",
+        # vLLM's 128 tokens would hold most short prompts whole, and share none between the samples of one
+        "block_size": CPU_BLOCK,
+        # a CPU has nothing to overlap: vLLM computes the next step before it tells of this one's tokens
+        "async_scheduling": False,
+    }
 
 
 def _has_gpu() -> bool:

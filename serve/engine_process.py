@@ -6,6 +6,7 @@ that finds none starts its own while it imports vLLM itself (`begin`). An engine
 however that ends. With a GPU vLLM's own way is kept.
 """
 
+import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import wait
@@ -22,6 +23,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from serve import keys_file
 
 PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine_worker"]
 NICER = 5
@@ -61,24 +64,25 @@ def _end_with_the_replica() -> None:
 
 
 @contextmanager
-def share(environment: Mapping[str, str], log: Path) -> Iterator[None]:
-    """This machine's server, for the engines of all replicas that this process starts from now on. What they print
-    goes to `log`."""
+def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
+    """This machine's server, for the engines of all replicas that this process starts from now on. It imports vLLM at
+    once, and forks nothing before it has been told, by what this yields, to which file all of them print."""
     if not cpu_build():
-        yield
+        yield lambda log: None
         return
     with tempfile.TemporaryDirectory(prefix="ratchet-") as folder, socket.socket(socket.AF_UNIX) as listener:
         address = f"{folder}/engines.sock"  # unix sockets want a short path
         listener.bind(address)
         listener.listen()
         ends, lives = os.pipe()  # the server ends when nobody can write there any more
-        main = f"from multiprocessing.forkserver import main; main({listener.fileno()}, {ends}, {PRELOADED})"
-        with log.open("ab") as out:
+        main = f"from serve.engine_process import serve_forks; serve_forks({listener.fileno()}, {ends})"
+        printed = Path(folder, "printed")
+        with printed.open("ab") as out:
             server = subprocess.Popen(
                 [sys.executable, "-c", main],
-                env={**os.environ, **environment},
+                env={name: value for name, value in os.environ.items() if name != keys_file.ENVIRONMENT} | environment,
                 pass_fds=[listener.fileno(), ends],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
                 # Ctrl-C is not for it; in a session of its own it would have half of the machine for itself, however
@@ -87,13 +91,32 @@ def share(environment: Mapping[str, str], log: Path) -> Iterator[None]:
             )
         os.close(ends)
         os.environ[SERVER] = address
+
+        def print_to(log: Path) -> None:
+            with log.open("ab") as file:
+                file.write(printed.read_bytes())
+            assert server.stdin is not None
+            server.stdin.write(os.fsencode(log.resolve()))
+            server.stdin.close()
+
         try:
-            yield
+            yield print_to
         finally:
             del os.environ[SERVER]
             os.close(lives)
             server.kill()
             server.wait()
+
+
+def serve_forks(listener: int, ends: int) -> None:
+    """What that server does."""
+    for module in PRELOADED:
+        importlib.import_module(module)
+    log = os.open(os.fsdecode(sys.stdin.buffer.read()), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    multiprocessing.forkserver.main(listener, ends, [])
 
 
 class SharedServer(multiprocessing.forkserver.ForkServer):

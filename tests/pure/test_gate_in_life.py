@@ -62,7 +62,7 @@ async def until(run: LocalSystem, holds: Callable[[dict], bool], timeout_s: floa
             with suppress(Unavailable):
                 await run.versions.newest()  # refused until it has started
                 status = await run.versions.status()
-                if holds(status):
+                if holds(status) and not status["owed"]:  # what it tells is on disk
                     return status
             await asyncio.sleep(0.02)
 

@@ -36,7 +36,8 @@ DRIVER = """
     if sys.argv[-1] == "replica":
         os.nice(7)
         sys.exit(asyncio.run(replica()))
-    with share(environment(config.model, config.serve.engine), Path(sys.argv[2])):
+    with share(environment(config.model, config.serve.engine)) as print_to:
+        print_to(Path(sys.argv[2]))
         if sys.argv[-1] == "gone":
             os.environ[SERVER] += ".gone"
         engine_in_a_child()
@@ -67,7 +68,8 @@ def test_an_engine_of_the_shared_server_or_without_one_ends_with_its_replica(tmp
         family = psutil.Process(process.pid).children(recursive=True)
         (engine,) = named(family, "VLLM::EngineCore")
         (replica,) = [each for each in family if each.cmdline()[-1:] == ["replica"]]
-        forked = named(family, "forkserver import main")  # its children look like it
+        servers = ("import serve_forks", "forkserver import main")  # the machine's, and a replica's own
+        forked = [each for name in servers for each in named(family, name)]  # their children look like them
         shared = [each for each in forked if each.ppid() != engine.pid]
         assert len(shared) == (2 if gone else 1), "one server of the machine, and one of the replica that lost it"
         assert engine.ppid() in {server.pid for server in shared}

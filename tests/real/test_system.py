@@ -17,6 +17,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bench._live import rests
 from core.config import GateConfig
 from core.messages import Event, Outcome, Response, Vote
 from core.store import RunReader
@@ -216,6 +217,10 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     assert "ratchet_tokens_total" in page
     assert "vllm" in page
 
+    assert "paused" in one(run, "pause")  # else a version may be unloaded while it is asked
+    while not rests(status := run.status()) or status["versions"]["slots"]["candidate"] is not None:
+        assert time.monotonic() < deadline, run.log.read_text()[-3000:]
+        time.sleep(0.5)
     decided = [e.detail for e in RunReader(run.dir).events("decided")]
     promoted = [d["version"] for d in decided if d["verdict"] == "promote"]
     assert promoted, decided
@@ -224,7 +229,6 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     assert accuracy(run, newest) > accuracy(run, 0) + 0.02
     assert "policy version" in one(run, "ask", QUESTION)
     assert "serving on" in one(run, "status")
-    assert "paused" in one(run, "pause")
     assert run.status()["buffer"]["paused"]
     assert "goes on" in one(run, "resume")
 
