@@ -33,7 +33,7 @@ from serve.engine_arguments import environment
 from serve.engine_process import share
 from serve.gateway import free_ports
 
-LOOK_S = 1.0
+LOOK_S = 2.0
 SIGN_OF_LIFE_S = 60.0
 RESTLESS = frozenset({"store.free_bytes", "store.room_for_s"})
 """What changes without the run's doing."""

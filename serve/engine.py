@@ -336,7 +336,6 @@ class Engine:
 
         settings = Namespace(**(vars(FrontendArgs()) | vars(self._vllm_arguments)))
         settings.chat_template = self._template
-        settings.allowed_origins = []  # serve/origins.py says which pages may ask
         settings.enable_prompt_tokens_details = True  # `cached_tokens`, which the salt keeps to one's own
         settings.tool_call_parser = self._config.tool_parser
         settings.enable_auto_tool_choice = self._config.tool_parser is not None
@@ -344,6 +343,8 @@ class Engine:
         state = State()
         await init_app_state(self._llm, state, settings, tasks)
         app = build_app(settings, supported_tasks=tasks, model_config=self._llm.model_config)
+        # who may ask is our gateway's to say, and nobody reads what they count; each event would pass through them
+        app.user_middleware.clear()
         app.state._state.update(state._state)
         app.state.server = SimpleNamespace()  # its error handler would end this server when the engine died
         self._routes = sorted({getattr(route, "path", "") for route in app.routes})

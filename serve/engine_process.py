@@ -80,7 +80,7 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
         with printed.open("ab") as out:
             server = subprocess.Popen(
                 [sys.executable, "-c", main],
-                env={name: value for name, value in os.environ.items() if name != keys_file.ENVIRONMENT} | environment,
+                env={k: v for k, v in os.environ.items() if k != keys_file.ENVIRONMENT} | dict(environment),
                 pass_fds=[listener.fileno(), ends],
                 stdin=subprocess.PIPE,
                 stdout=out,

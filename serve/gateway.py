@@ -44,6 +44,7 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line of log for each request, which its manager reads
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BODY_BYTES),
@@ -56,6 +57,9 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         # how often Serve's controller looks at what changes once an hour; ten times a second it is seen in its CPU time
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+        # metrics leave each process every ten seconds: to add them up ten times a second is for nobody
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
+        "REPORTER_UPDATE_INTERVAL_MS": "15000",
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }

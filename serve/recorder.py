@@ -11,7 +11,7 @@ from typing import Any
 from core.errors import RatchetError
 
 log = logging.getLogger("ratchet.recorder")
-GATHER_S = 0.2
+GATHER_S = 0.5
 """Each batch is a call and a sync, on the processors that answer. A vote on an answer waits for it no longer."""
 BATCH = 256
 ROOM = 16_384
@@ -26,31 +26,28 @@ class Heard:
         self.id = ""
         self.texts: dict[int, str] = {}
         self.whole = False
-        """Heard to its end: its client did not leave."""
-        self._rest = b""
+        """Heard to its end: its client did not leave. Before that it has neither id nor texts."""
+        self._parts: list[bytes] = []
 
     def feed(self, body: bytes, streaming: bool, last: bool) -> None:
         """A part of the body; `last`: there are no more."""
-        self._rest += body
-        self.whole = self.whole or last
-        if streaming:
-            *lines, self._rest = self._rest.split(b"\n")
-            for line in lines:
-                if line.startswith(b"data: {"):
-                    self._choices(line[6:])
-        elif last:
-            self._choices(self._rest)
+        self._parts.append(body)
+        if last:
+            self.whole = True
+            body = b"".join(self._parts)
+            events = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] if streaming else [body]
+            try:  # all at once: one by one they cost their replica a twentieth of its time
+                for said in json.loads(b"[" + b",".join(events) + b"]"):
+                    self._hear(said)
+            except (ValueError, KeyError, TypeError, AttributeError):  # an error, or no answer that has texts
+                return
 
-    def _choices(self, body: bytes) -> None:
-        try:
-            said = json.loads(body)
-            self.id = self.id or str(said["id"])
-            for choice in said["choices"]:
-                part = choice.get("message") or choice.get("delta") or choice
-                index = int(choice["index"])
-                self.texts[index] = self.texts.get(index, "") + (part.get("content") or part.get("text") or "")
-        except (ValueError, KeyError, TypeError, AttributeError):  # an error, or no answer that has texts
-            return
+    def _hear(self, said: Any) -> None:
+        self.id = self.id or str(said["id"])
+        for choice in said["choices"]:
+            part = choice.get("message") or choice.get("delta") or choice
+            index = int(choice["index"])
+            self.texts[index] = self.texts.get(index, "") + (part.get("content") or part.get("text") or "")
 
 
 class Recorder:

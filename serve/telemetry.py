@@ -12,7 +12,7 @@ from ray.util import metrics as raymetrics
 from core.metrics import Row, series
 
 SCRAPE_TIMEOUT_S = 5.0
-RETELL_S = 1.0
+RETELL_S = 4.0
 
 
 class RaySink:
