@@ -89,7 +89,7 @@ def _version_arguments(model: ModelConfig, max_versions: int) -> dict[str, Any]:
 
 
 def _device_arguments(engine: EngineConfig) -> dict[str, Any]:
-    if _has_gpu():  # untested: no GPU was at hand
+    if _has_gpu():  # run once on an H100, and by no test
         return {
             "gpu_memory_utilization": engine.gpu_memory_ratio,
             **tensor_parallel.vllm(engine),
