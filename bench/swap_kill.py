@@ -116,6 +116,7 @@ class Drill:
                 self.seen[type(error).__name__] += 1
                 if not began:
                     self.seen["failed"] += 1
+                    self.seen[f"{'headers and no token' if replica else 'no headers'}: {error}"] += 1
                     continue
             self.seen["whole" if ended else "cut"] += 1
             if not ended:
