@@ -74,7 +74,7 @@ class RaySystem:
                 object_store_memory=200 * 2**20,
                 _metrics_export_port=free_ports(1)[0],
                 # nobody asks this cluster for its tasks, and to remember 100,000 of them takes Ray 300 MB
-                _system_config={"metrics_report_interval_ms": 10_000, "task_events_report_interval_ms": 0},
+                _system_config={"task_events_report_interval_ms": 0},
             )
         self._link_logs()
 

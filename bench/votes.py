@@ -51,6 +51,8 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
         limits = httpx.Limits(max_connections=64)
         async with httpx.AsyncClient(base_url=live.url() or "", timeout=120, trust_env=False, limits=limits) as client:
             answers = await asyncio.gather(*(ask(client, number) for number in range(ANSWERS)))
+            # while a slow verdict is waited for nothing is leased, and so nothing sampled
+            await live.reach(client, "prompts under way", lambda status: status["buffer"].get("outstanding", 0) > 0)
             before = await tokens(client)
             arrays, array_s = await by_arrays(client, answers, options.votes)
             busy = await one_by_one(live, answers, options.clients, options.seconds, 10**9)
@@ -63,13 +65,13 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
     finally:
         await live.stop()
     told = {**arrays, **busy.told, **calm.told}
-    sent, cast = list(told), {id for id, result in told.items() if result != "kept"}
+    sent = list(told)
     with closing(RunReader(live.dir)) as reader:
         kept, said = reader.which("votes", sent), reader.which("feedback", sent)
         votes = [id for id in reader.ids("votes") if id.startswith("bench-")]
     return {
         "sent": len(sent),
-        "durable": len([id for id in sent if id in said and (id in kept or id not in cast)]),
+        "durable": sum(id in said and (id in kept or result == "kept") for id, result in told.items()),
         "doubled": len(votes) - len(set(sent) & set(votes)),
         "array_votes_per_s": round(len(arrays) / array_s, 1),
         "array_s": round(array_s, 1),

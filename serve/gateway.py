@@ -59,7 +59,7 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         # metrics leave each process every ten seconds: to add them up ten times a second is for nobody
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
-        "REPORTER_UPDATE_INTERVAL_MS": "15000",
+        "REPORTER_UPDATE_INTERVAL_MS": "15000",  # Ray's agent reads what each process takes
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }

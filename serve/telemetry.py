@@ -13,6 +13,7 @@ from core.metrics import Row, series
 
 SCRAPE_TIMEOUT_S = 5.0
 RETELL_S = 4.0
+"""Well within the ten seconds after which Ray's workers tell, and forget, their gauges."""
 
 
 class RaySink:
