@@ -1,22 +1,18 @@
 """A part in a process of its own. Who learns gives way there: on a machine that learning fills, who answers users and
 takes in what they say comes first."""
 
-import gc
 import os
 from contextlib import suppress
 from typing import Any
 
+from core import garbage
+
 STEPS, NICEST = 15, 19
 """Ray's workers are not nice (`serve.gateway`), engines a little (`serve.engine_process`)."""
 
-GARBAGE = 10_000
-"""New objects until the collector looks for cycles among them: messages have none, and 700 are made in 1 ms."""
-
 
 def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
-    """`kind`, nicer than others of Ray's if it `gives_way`, from the moment it is made, also when it is made again. The
-    garbage collector is told once it has started: what stands then, modules above all, stays as long as the process,
-    and walking through its 250,000 objects again and again took a fifth of a collector's time."""
+    """`kind`, nicer than others of Ray's if it `gives_way`, from the moment it is made, also when it is made again."""
 
     class Hosted(kind):
         def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -26,9 +22,7 @@ def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
 
         async def start(self) -> None:
             await super().start()
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(GARBAGE)
+            garbage.settle()
 
     Hosted.__name__ = Hosted.__qualname__ = kind.__name__  # by which Ray calls the process
     return Hosted

@@ -78,8 +78,9 @@ async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Seque
     victim = EVERYTHING if rng.random() < EVERYTHING_RATIO else rng.choice(victims)
     load.killed = victim
     if victim == EVERYTHING:
-        load.down, load.answered_at, killed_at = True, None, time.monotonic()
+        load.down, killed_at = True, time.monotonic()
         await live.kill()
+        load.answered_at = None
         await live.up()
         load.down = False
     else:

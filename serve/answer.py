@@ -10,6 +10,9 @@ from starlette.types import Message, Send
 from core.messages import PolicyRef
 from serve.recorder import Heard
 
+SILENT = (b'"delta":{"role":"assistant","content":""}', b'"choices":[]', b"data: [DONE]")
+"""Events in which nothing is said. vLLM sends each right before another one: together they are one way through the
+gateway, not two."""
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
@@ -23,6 +26,7 @@ class Answer:
         self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
         self._streaming = False
         self._start: Message | None = None
+        self._silent: list[bytes] = []
         self._asked_at = time.monotonic()
         self.status = 0
         self.tokens = 0
@@ -38,14 +42,21 @@ class Answer:
             self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
             self._start = {**message, "headers": [*headers, *self._headers]}
             return  # until there is something to say: the gateway may ask another replica as long as it got nothing
+        body, last = message.get("body", b""), not message.get("more_body", False)
+        if self._streaming and not last and any(mark in body for mark in SILENT):
+            self._silent.append(body)
+            return
+        if self._silent:
+            body = b"".join((*self._silent, body))
+            self._silent.clear()
+            message = {**message, "body": body}
         if self._start is not None:
             start, self._start = self._start, None
             await self._send(start)
-        body = message.get("body", b"")
         if self._streaming and body and self.first_token_s is None:
             self.first_token_s = time.monotonic() - self._asked_at
         self._count(body)
-        self.heard.feed(body, self._streaming, last=not message.get("more_body", False))
+        self.heard.feed(body, self._streaming, last)
         await self._send(message)
 
     def _count(self, body: bytes) -> None:

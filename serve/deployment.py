@@ -17,6 +17,7 @@ from ray import serve as rayserve
 from ray.exceptions import RayError
 from starlette.types import ASGIApp
 
+from core import garbage
 from core.clock import SystemClock
 from core.codec import decode, decode_batch, encode, encode_batch
 from core.config import Config
@@ -88,6 +89,7 @@ class PolicyReplica:
         self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
         self._outliving = asyncio.create_task(self._end_with_the_engine())
+        garbage.settle()
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         slots, access = self._reconciler, self._config.serve.access

@@ -25,7 +25,7 @@ from core.config import EngineConfig, Lora, ModelConfig
 from core.errors import ConfigError, PromptError, Unavailable, VersionError
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
 from core.render import PLAIN_TEMPLATE, render_id
-from serve import engine_process
+from serve import engine_events, engine_process
 from serve.engine_adapters import Adapters
 from serve.engine_arguments import environment, vllm_arguments
 from serve.engine_models import WholeModels
@@ -342,6 +342,7 @@ class Engine:
         tasks = await self._llm.get_supported_tasks()
         state = State()
         await init_app_state(self._llm, state, settings, tasks)
+        engine_events.install()
         app = build_app(settings, supported_tasks=tasks, model_config=self._llm.model_config)
         # who may ask is our gateway's to say, and nobody reads what they count; each event would pass through them
         app.user_middleware.clear()

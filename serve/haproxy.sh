@@ -1,7 +1,8 @@
 #!/bin/sh
 # HAProxy as Ray starts it, with what Ray has no setting for: its statistics answer on this machine only; a request is
 # read whole before it is passed on, else it cannot be passed on again, and has an id by which that is known; commands
-# are never repeated; feedback is taken in though its client leaves, and Serve need not watch for that.
+# are never repeated; Serve need not watch for clients that leave: who answers them does, and feedback is taken in though
+# they left.
 set -eu
 config='' before=''
 for argument; do
@@ -12,7 +13,7 @@ if [ -n "$config" ] && ! grep -q http-buffer-request "$config"; then
     sed -i "s/bind \*:$RAY_SERVE_HAPROXY_STATS_PORT\$/bind 127.0.0.1:$RAY_SERVE_HAPROXY_STATS_PORT/
             s/bind :$RAY_SERVE_HAPROXY_METRICS_PORT\$/bind 127.0.0.1:$RAY_SERVE_HAPROXY_METRICS_PORT/
             s/^    option redispatch 1\$/&\n    option http-buffer-request/
-            s/^frontend http_frontend\$/&\n    http-request set-header x-ratchet-id %[uuid]\n    http-request disable-l7-retry if { path_beg \/admin\/ }\n    http-request set-header x-request-disconnect-disabled ?1 if { path \/v1\/feedback }/" "$config"
+            s/^frontend http_frontend\$/&\n    http-request set-header x-ratchet-id %[uuid]\n    http-request disable-l7-retry if { path_beg \/admin\/ }\n    http-request set-header x-request-disconnect-disabled ?1 if { path_beg \/v1\/ }/" "$config"
     for wanted in "bind 127.0.0.1:$RAY_SERVE_HAPROXY_STATS_PORT" http-buffer-request x-ratchet-id disable-l7-retry disconnect-disabled; do
         grep -q -- "$wanted" "$config" ||
             { echo "haproxy.sh: no place for '$wanted' in $config; Ray's template has changed" >&2; exit 1; }

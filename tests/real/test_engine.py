@@ -568,6 +568,32 @@ def test_the_openai_app_answers_for_each_version_as_generate_does(
     run(scene())
 
 
+def test_a_streamed_answer_is_the_whole_one_in_vllms_own_events(lora: Engine, run: Run[Any]) -> None:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionStreamResponse
+
+    async def scene() -> None:
+        app = await lora.openai_app()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
+            body = {"model": "policy@v0", "messages": [m.model_dump() for m in QUESTIONS[6]], "temperature": 0}
+            body |= {"max_tokens": 30, "logprobs": True, "top_logprobs": 2}
+            whole = (await client.post("/v1/chat/completions", json=body)).json()
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            lines = (await client.post("/v1/chat/completions", json=body)).text.split("\n\n")
+            assert lines[-2:] == ["data: [DONE]", ""]
+            events = [line.removeprefix("data: ") for line in lines[:-2]]
+            for event in events[:-1]:  # the last leaves out what is null
+                assert ChatCompletionStreamResponse.model_validate_json(event).model_dump_json(exclude_unset=True) == event
+            first, *said, usage = map(json.loads, events)
+            assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+            assert usage["usage"] == whole["usage"]
+            deltas, (choice,) = [event["choices"][0] for event in said], whole["choices"]
+            assert "".join(delta["delta"]["content"] for delta in deltas) == choice["message"]["content"]
+            assert [token for delta in deltas for token in delta["logprobs"]["content"]] == choice["logprobs"]["content"]
+            assert [delta["finish_reason"] for delta in deltas] == [None] * (len(deltas) - 1) + [choice["finish_reason"]]
+
+    run(scene())
+
+
 def test_routes_that_are_not_on_the_list_answer_404_in_openais_shape(lora: Engine, run: Run[Any]) -> None:
     async def scene() -> None:
         app = await lora.openai_app()

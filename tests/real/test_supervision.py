@@ -204,9 +204,17 @@ def ask_until(url: str, stop_at: float) -> list[int | str]:
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_answer_frees_its_seat(run: Run, http: httpx.Client) -> None:
-    with http.stream("POST", "/v1/completions", json=LONG) as reply:
-        next(reply.iter_lines())
-    until("free seat", run, lambda: all(r["users"] == 0 for r in replicas(run).values()), 20)
+    def busy() -> bool:
+        return any(r["users"] for r in replicas(run).values())
+
+    for path, answer in (("/v1/completions", LONG), ("/v1/chat/completions", LONG_CHAT)):
+        with http.stream("POST", path, json=answer) as reply:
+            next(reply.iter_lines())
+            until("taken seat", run, busy, 20)
+        until("free seat", run, lambda: not busy(), 20)
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(path, json=answer | {"stream": False}, timeout=1)
+        until("free seat", run, lambda: not busy(), 20)
 
 
 def test_what_hangs_is_named_and_started_again_and_learning_goes_on(run: Run, http: httpx.Client) -> None:
