@@ -582,14 +582,15 @@ def test_a_streamed_answer_is_the_whole_one_in_vllms_own_events(lora: Engine, ru
             assert lines[-2:] == ["data: [DONE]", ""]
             events = [line.removeprefix("data: ") for line in lines[:-2]]
             for event in events[:-1]:  # the last leaves out what is null
-                assert ChatCompletionStreamResponse.model_validate_json(event).model_dump_json(exclude_unset=True) == event
+                read = ChatCompletionStreamResponse.model_validate_json(event)
+                assert read.model_dump_json(exclude_unset=True) == event
             first, *said, usage = map(json.loads, events)
             assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
             assert usage["usage"] == whole["usage"]
-            deltas, (choice,) = [event["choices"][0] for event in said], whole["choices"]
-            assert "".join(delta["delta"]["content"] for delta in deltas) == choice["message"]["content"]
-            assert [token for delta in deltas for token in delta["logprobs"]["content"]] == choice["logprobs"]["content"]
-            assert [delta["finish_reason"] for delta in deltas] == [None] * (len(deltas) - 1) + [choice["finish_reason"]]
+            (choice,), parts = whole["choices"], [event["choices"][0] for event in said]
+            assert "".join(part["delta"]["content"] for part in parts) == choice["message"]["content"]
+            assert [token for part in parts for token in part["logprobs"]["content"]] == choice["logprobs"]["content"]
+            assert [part["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + [choice["finish_reason"]]
 
     run(scene())
 
