@@ -16,6 +16,7 @@ def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
 
     class Hosted(kind):
         def __init__(self, *arguments: Any, **settings: Any) -> None:
+            garbage.wait()
             if gives_way:
                 give_way()
             super().__init__(*arguments, **settings)

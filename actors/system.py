@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from actors import devices
+from actors import devices, own_cluster
 from actors.abroad import Abroad
 from actors.buffer import Buffer
 from actors.calls import Peer, RayPeer
@@ -33,7 +33,6 @@ from methods import prompts, recipes
 from methods.modes import modes
 from serve.app import Service, deploy, open_gateway, undeploy
 from serve.client import ServedPolicy
-from serve.gateway import free_ports
 from serve.keys import Keys
 from serve.telemetry import RaySink
 from serve.travel import Travel
@@ -68,14 +67,7 @@ class RaySystem:
         if self._address is not None:
             ray.init(address=self._address, **common)
         else:
-            ray.init(
-                **common,
-                include_dashboard=False,
-                object_store_memory=200 * 2**20,
-                _metrics_export_port=free_ports(1)[0],
-                # nobody asks this cluster for its tasks, and to remember 100,000 of them takes Ray 300 MB
-                _system_config={"task_events_report_interval_ms": 0},
-            )
+            own_cluster.start(**common)
         self._link_logs()
 
     def peer(self, name: str, deadline_s: float | None = None) -> RayPeer:
@@ -147,7 +139,16 @@ class RaySystem:
         self._host("desk", Desk, run_dir, store, buffer, config, _metrics())
         abroad = Abroad(Travel(self.namespace), versions, keep=config.learning.max_lag + 2)
         self._host(
-            "trainer", Trainer, self._room(), store, buffer, versions, config.run.cpu_share, _metrics(), abroad=abroad
+            "trainer",
+            Trainer,
+            self._room(),
+            store,
+            buffer,
+            versions,
+            config.run.cpu_share,
+            _metrics(),
+            abroad=abroad,
+            load_timeout_s=config.run.start_timeout_s,
         )
         for index in range(config.collect.collectors):
             self.make_collector(index)

@@ -11,7 +11,7 @@ from actors.abroad import Abroad, AtHome
 from actors.calls import Peer
 from core.clock import Clock, Pulse, SystemClock
 from core.codec import decode, encode
-from core.errors import MismatchError, StorageFull
+from core.errors import MismatchError, Overdue, StorageFull
 from core.messages import PolicyRef, Published, Window
 from core.metrics import Metrics
 from core.store import event
@@ -60,9 +60,12 @@ class Trainer:
         metrics: Metrics,
         clock: Clock | None = None,
         abroad: Abroad | AtHome | None = None,
+        load_timeout_s: float = 300.0,
     ) -> None:
-        """`abroad`: for a trainer that may be on another node than the run directory."""
+        """`abroad`: for a trainer that may be on another node than the run directory. `load_timeout_s`: until the
+        model is there."""
         self._abroad = abroad or AtHome()
+        self._load_timeout_s = load_timeout_s
         self._room = room
         self._store = store
         self._buffer = buffer
@@ -76,13 +79,10 @@ class Trainer:
         self._pulse = Pulse(self._clock)
 
     async def start(self) -> None:
-        """Load the model, which takes seconds, and say what the base is, for which the replicas wait."""
         self._metrics.begin("train_seconds_total", "train_examples_total")
-        await self._abroad.settle(self._room)
-        base = await asyncio.to_thread(self._room.open)
-        await self._versions.call("found", encode(base), self._abroad.node)
 
     async def run(self) -> None:
+        await self._load()
         while True:
             window = await self._draw()
             parent = decode(Published, await self._versions.call("parent"))
@@ -104,6 +104,16 @@ class Trainer:
             await self._abroad.tidy()
             await self._buffer.call("published", published.ref.version)
             self._at = published.ref
+
+    async def _load(self) -> None:
+        """Load the model, for which nobody waits, and say what the base is. Raises: Overdue."""
+        await self._abroad.settle(self._room)
+        try:
+            async with asyncio.timeout(self._load_timeout_s):
+                base = await asyncio.to_thread(self._room.open)
+        except TimeoutError:
+            raise Overdue(f"the trainer's model was not loaded within {self._load_timeout_s:.0f} s") from None
+        await self._versions.call("found", encode(base), self._abroad.node)
 
     async def stop(self) -> None: ...
 

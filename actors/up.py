@@ -22,6 +22,7 @@ from actors.progress import Progress, tokens_by_purpose, versions_table
 from actors.rundir import RunDir
 from actors.scaling import Scaling
 from actors.system import MEASURE_S, RaySystem
+from core import garbage
 from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import ConfigError, RatchetError
@@ -46,6 +47,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
+    garbage.wait()
     engines = environment(config.model, config.serve.engine)
     with share(engines) if address is None else nullcontext() as print_to:
         run = _opened(config, console, address)
@@ -84,8 +86,8 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
             await lifecycle.connect()
             _stop_on_signals()
             await lifecycle.start()
-        first_answer_s = await _first_answer(url, config, console, own)
-        await lifecycle.learn()
+        first_answer_s, _ = await asyncio.gather(_first_answer(url, config, console, own), lifecycle.learn())
+        garbage.settle()
         run.announce(url=url, namespace=system.namespace)
         status = await _until_done(config, run, lifecycle, system, url, console)
         if config.run.versions is not None:

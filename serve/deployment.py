@@ -57,6 +57,7 @@ class PolicyReplica:
         keys: Keys,
     ) -> None:
         """Bring the engine up, prove what is wanted, and only then take requests."""
+        garbage.wait()
         serve = config.serve
         self._config = config
         self._namespace = namespace

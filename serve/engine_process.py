@@ -24,6 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from core import garbage
 from serve import keys_file
 
 PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine_worker"]
@@ -110,8 +111,10 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
 
 def serve_forks(listener: int, ends: int) -> None:
     """What that server does."""
+    garbage.wait()
     for module in PRELOADED:
         importlib.import_module(module)
+    garbage.settle()
     log = os.open(os.fsdecode(sys.stdin.buffer.read()), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -40,7 +40,7 @@ def test_a_request_is_read_whole_and_statistics_stay_on_this_machine(tmp_path: P
         "frontend http_frontend",
         "    http-request set-header x-ratchet-id %[uuid]",
         "    http-request disable-l7-retry if { path_beg /admin/ }",
-        "    http-request set-header x-request-disconnect-disabled ?1 if { path /v1/feedback }",
+        "    http-request set-header x-request-disconnect-disabled ?1 if { path_beg /v1/ }",
         "    bind 127.0.0.1:8000",
         "listen stats",
         "  bind 127.0.0.1:9001",
