@@ -10,6 +10,8 @@ from typing import Any, Literal
 from msgspec import UNSET, Raw, Struct
 from msgspec.json import Encoder
 
+MADE = ("ChatCompletionResponseStreamChoice", "ChatCompletionStreamResponse")
+"""By vLLM's chat route, for each event."""
 Unset = Any
 
 
@@ -49,10 +51,9 @@ def install() -> None:
     """In vLLM's chat route, of this process, for good."""
     from vllm.entrypoints.openai.chat_completion import serving
 
-    vllm_choice, vllm_chunk = serving.ChatCompletionResponseStreamChoice, serving.ChatCompletionStreamResponse
-    if isinstance(vllm_choice, type):
-        names = ("DeltaMessage", "ChatCompletionResponseStreamChoice", "ChatCompletionStreamResponse")
-        for name, value in zip(names, (Delta, *makers(vllm_choice, vllm_chunk)), strict=True):
+    choice, chunk = (getattr(serving, name) for name in MADE)
+    if isinstance(choice, type):
+        for name, value in zip(("DeltaMessage", *MADE), (Delta, *makers(choice, chunk)), strict=True):
             setattr(serving, name, value)
 
 
