@@ -10,7 +10,7 @@ from starlette.types import Message, Send
 from core.messages import PolicyRef
 from serve.recorder import Heard
 
-SILENT = (b'"delta":{"role":"assistant","content":""}', b'"choices":[]', b"data: [DONE]")
+ROLE, USAGE, DONE = b'"delta":{"role":"assistant","content":""}', b'"choices":[]', b"data: [DONE]"
 """Events in which nothing is said. vLLM sends each right before another one: together they are one way through the
 gateway, not two."""
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
@@ -43,7 +43,7 @@ class Answer:
             self._start = {**message, "headers": [*headers, *self._headers]}
             return  # until there is something to say: the gateway may ask another replica as long as it got nothing
         body, last = message.get("body", b""), not message.get("more_body", False)
-        if self._streaming and not last and any(mark in body for mark in SILENT):
+        if self._streaming and not last and (ROLE in body or USAGE in body or DONE in body):
             self._silent.append(body)
             return
         if self._silent:

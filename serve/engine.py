@@ -346,6 +346,7 @@ class Engine:
         app = build_app(settings, supported_tasks=tasks, model_config=self._llm.model_config)
         # who may ask is our gateway's to say, and nobody reads what they count; each event would pass through them
         app.user_middleware.clear()
+        app.middleware_stack = None  # vLLM has built it
         app.state._state.update(state._state)
         app.state.server = SimpleNamespace()  # its error handler would end this server when the engine died
         self._routes = sorted({getattr(route, "path", "") for route in app.routes})
