@@ -10,7 +10,7 @@ from serve.gateway import free_ports
 NEEDLESS = ("start_monitor", "start_api_server", "start_log_monitor")
 """Processes that Ray starts for every cluster, whatever it is told: its autoscaler, its dashboard (switched off, it
 waits for usage reports, which are off too) and who reads workers' logs to the driver. Without them a run is up a second
-earlier on two cores, and holds 280 MB less. tests/real/test_system.py looks for them."""
+earlier on two cores, and holds 280 MB less."""
 
 
 def start(**settings: Any) -> None:

@@ -22,6 +22,7 @@ from core.codec import unpack_floats, unpack_ids
 from core.config import EngineConfig, Full, Lora, ModelConfig
 from core.errors import ArtifactError, ConfigError, PromptError, Unavailable, VersionError
 from core.messages import BASE, ChatMessage, PolicyRef, Published, Sampling
+from serve.answer import DONE, ROLE, USAGE
 from serve.engine import Engine
 from serve.front import ALLOWED
 
@@ -580,6 +581,7 @@ def test_a_streamed_answer_is_the_whole_one_in_vllms_own_events(lora: Engine, ru
             body |= {"stream": True, "stream_options": {"include_usage": True}}
             lines = (await client.post("/v1/chat/completions", json=body)).text.split("\n\n")
             assert lines[-2:] == ["data: [DONE]", ""]
+            assert ["".join(lines).count(mark.decode()) for mark in (ROLE, USAGE, DONE)] == [1, 1, 1]
             events = [line.removeprefix("data: ") for line in lines[:-2]]
             for event in events[:-1]:  # the last leaves out what is null
                 read = ChatCompletionStreamResponse.model_validate_json(event)

@@ -155,6 +155,11 @@ def soon(what: str, run: Run, look: Callable[[RunReader], Any]) -> Any:
 def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> None:
     client = openai.OpenAI(base_url=f"{run.url}/v1", api_key="none", max_retries=0)
 
+    # what Ray has no use for here is not there
+    commands = [" ".join(process.cmdline()) for process in run.those("")]
+    assert any("gcs_server" in command for command in commands)
+    assert not [c for c in commands if any(f"/{name}.py" in c for name in ("monitor", "log_monitor", "dashboard"))]
+
     # the official client, whole and streamed
     whole = client.chat.completions.with_raw_response.create(
         model="policy", messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=100
