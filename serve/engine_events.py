@@ -2,7 +2,7 @@
 
 vLLM builds each as three pydantic models, checks them, and writes them as JSON: 14 us a token, an eighth of what its
 replica spends on a small model's. Events that only say a text, nearly all, are plain structs here, with the same JSON
-(tests/real/test_engine.py); all others, with tool calls or usage, are vLLM's as before.
+(tests/real/test_engine_events.py); all others, with tool calls or usage, are vLLM's as before.
 """
 
 from typing import Any, Literal
@@ -48,7 +48,7 @@ _encode = Encoder(enc_hook=lambda model: Raw(model.model_dump_json(exclude_unset
 
 
 def install() -> None:
-    """In vLLM's chat route, of this process, for good."""
+    """In vLLM's chat route, of this process, for good; again does nothing."""
     from vllm.entrypoints.openai.chat_completion import serving
 
     choice, chunk = (getattr(serving, name) for name in MADE)
