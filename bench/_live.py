@@ -220,17 +220,18 @@ class Load:
                 await self._ask({**BODY, "stream": number % 2 == 0})
 
     async def _ask(self, body: dict[str, Any]) -> None:
-        began = False
+        reached, began = "no headers", False
         try:
             async with self._client.stream("POST", f"{self._run.url()}/v1/completions", json=body) as reply:
                 if not reply.is_success:
                     return await self._fail(f"status {reply.status_code}")
                 version, ended = reply.headers["x-policy-version"], not body["stream"]
+                reached = "headers and no token"
                 async for line in reply.aiter_lines():
                     began = began or bool(line)
                     ended = ended or line.startswith("data: [DONE]")
         except httpx.HTTPError as error:
-            return await self._fail("cut off while streaming" if began else type(error).__name__)
+            return await self._fail("cut off while streaming" if began else f"{reached}: {error!r}")
         if not ended:
             return await self._fail("cut off while streaming")
         self.told.requests += 1

@@ -101,4 +101,16 @@ def _run(
         **tensor_parallel.placement(config.serve.engine),
     )
     app = deployment.bind(config, pool, namespace, max_versions(config), modes, keys)
-    return rayserve.run(app, name=name, route_prefix=prefix)
+    try:
+        return rayserve.run(app, name=name, route_prefix=prefix)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}\n{_why(name)}") from None
+
+
+def _why(name: str) -> str:
+    """What Serve knows of a deployment that failed to start, which its own error leaves out: the end of it is the
+    error of the replica that tried last."""
+    for application in rayserve.status().applications.values():
+        if name in application.deployments:
+            return application.deployments[name].message
+    return ""

@@ -159,6 +159,8 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     commands = [" ".join(process.cmdline()) for process in run.those("")]
     assert any("gcs_server" in command for command in commands)
     assert not [c for c in commands if any(f"/{name}.py" in c for name in ("monitor", "log_monitor", "dashboard"))]
+    agent = (run.dir / "logs/ray/dashboard_agent.log").read_text()
+    assert agent.count("Get dashboard http address failed") < 10, "who misses them complains every second"
 
     # the official client, whole and streamed
     whole = client.chat.completions.with_raw_response.create(
@@ -265,6 +267,14 @@ def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Star
         time.sleep(0.2)
     family = run.family()
     assert run.interrupt(90) == 130
+    gone(family)
+
+
+def test_a_replica_that_cannot_start_says_why(start_run: Start) -> None:
+    run = start_run("serve.engine.max_tokens=2048")
+    family = run.family()
+    assert run.process.wait(180) == 1
+    assert "serve.engine.max_tokens=2048 is over the 1024 positions of the model" in run.log.read_text()
     gone(family)
 
 
