@@ -107,8 +107,9 @@ def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
     weights = parameters * BYTES_OF[config.model.engine_dtype]
     trained = parameters if full else _lora_parameters(config, shape)
     gradient_and_adam = 3 * 4
-    activations = 16 * config.learning.batch_tokens * shape["hidden_size"] * shape["num_hidden_layers"] * 4
-    logits = 3 * config.learning.batch_tokens * shape["vocab_size"] * 4
+    tokens = min(config.learning.batch_tokens, config.learning.micro_batch_tokens or config.learning.batch_tokens)
+    activations = 16 * tokens * shape["hidden_size"] * shape["num_hidden_layers"] * 4
+    logits = 3 * tokens * shape["vocab_size"] * 4
     objective = objectives.objective(recipes.build(config.method).objective)
     copies = 2 if full and "reference" in objective.terms(config.learning).columns else 1
     read = copies * parameters * BYTES_OF[config.model.trainer_dtype]
@@ -223,11 +224,12 @@ def _check_memory(config: Config) -> None:
     have = psutil.virtual_memory().available
     if need.total > have and not _has_gpu():
         parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in vars(need).items())
+        learning = config.learning
         raise ConfigError(
             f"this run needs about {need.total / GIB:.1f} GiB ({parts}), {have / GIB:.1f} GiB are free; lower "
             f"serve.engine.kv_cache_bytes (now {config.serve.engine.kv_cache_bytes}), serve.replicas (now "
-            f"{config.serve.replicas}) or learning.batch_tokens (now {config.learning.batch_tokens}), or "
-            "take a smaller model"
+            f"{config.serve.replicas}) or learning.micro_batch_tokens (now {learning.micro_batch_tokens}, in steps of "
+            f"{learning.batch_tokens}), or take a smaller model"
         )
 
 

@@ -80,6 +80,10 @@ def test_the_memory_estimate_adds_up_for_the_embedded_model() -> None:
     grpo = load("configs/tiny-full.yaml", ["method.recipe=ttrl", "method.sampler.temperature=1"])
     assert preflight.memory(grpo, parameters, shape).trainer == full.trainer + 4 * parameters
     assert full.engines == 2 * need.engines
+    a_fifth = preflight.memory(tiny("learning.micro_batch_tokens=500"), parameters, shape)
+    assert need.trainer - a_fifth.trainer == 2000 * 4 * (
+        16 * shape["hidden_size"] * shape["num_hidden_layers"] + 3 * shape["vocab_size"]
+    )
     two = preflight.memory(tiny("learning.devices=2"), parameters, shape)
     assert two.trainer == need.trainer + preflight.TRAINER_FIXED_BYTES + 4 * parameters
     assert two.ray == need.ray + preflight.RAY_TRAIN_BYTES
