@@ -22,6 +22,7 @@ def start(**settings: Any) -> None:
         getattr(Node, name)  # Raises: AttributeError when Ray has renamed it
         setattr(Node, name, lambda self, **_: None)
     ray.init(
+        "local",  # else a cluster that somebody else started on this machine is joined
         **settings,
         include_dashboard=False,
         object_store_memory=200 * 2**20,

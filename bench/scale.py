@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "live": lambda: live(options.out / "live", many, 2 if options.quick else 6),
     }
     ray.init(
+        "local",
         include_dashboard=False,
         log_to_driver=False,
         num_cpus=256,  # actors here ask for hundredths of one

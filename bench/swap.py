@@ -151,7 +151,9 @@ async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, li
         path = "configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml"
         config = load(path, [f"serve.port={free_ports(1)[0]}", *settings])
         base, versions = await asyncio.to_thread(make_versions, config, Path(folder))
-        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        ray.init(
+            "local", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
+        )
         try:
             actor = ray.remote(Versions).options(name="versions", num_cpus=0.02).remote(base)
             await asyncio.to_thread(open_gateway, config)

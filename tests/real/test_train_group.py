@@ -32,7 +32,7 @@ def windows() -> dict[str, Window]:
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     # a thread that still waits for its group when Ray goes takes this process along (SIGSEGV, now and then)
     for process in psutil.Process().children(recursive=True):
