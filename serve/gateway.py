@@ -30,14 +30,13 @@ def set_up() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="ratchet-"))  # unix sockets want a short path
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name, value in environment(folder).items():
+    for name, value in (environment(folder) | own_ports()).items():
         os.environ.setdefault(name, value)
 
 
 def environment(folder: Path) -> dict[str, str]:
     """`folder` is HAProxy's own, for its settings and sockets. A cluster's nodes need the same (see cluster.yaml)."""
-    stats, metrics, fallback = free_ports(3)
-    first = free_block()
+    stats, metrics = free_ports(2)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(WRAPPER),
@@ -49,10 +48,6 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        # of this run alone: else who asks while no replica of ours is there is answered by another run on this machine
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + BLOCK - 1),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line of log for each request, which its manager reads
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
@@ -72,6 +67,18 @@ def environment(folder: Path) -> dict[str, str]:
         "REPORTER_UPDATE_INTERVAL_MS": "15000",  # Ray's agent reads what each process takes
         # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    }
+
+
+def own_ports() -> dict[str, str]:
+    """For runs with a cluster of their own, of which a machine may have several: on Ray's ports, who asks one while
+    none of its replicas is there is answered by another. A cluster of nodes has one run, and keeps Ray's ports for its
+    firewalls."""
+    first = free_block()
+    return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + BLOCK - 1),
     }
 
 

@@ -5,7 +5,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from serve.gateway import BLOCK, WRAPPER, environment, free_block
+from serve.gateway import BLOCK, WRAPPER, environment, free_block, own_ports
 
 WRITTEN = """defaults
     option redispatch 1
@@ -69,10 +69,12 @@ def test_settings_that_ray_writes_otherwise_are_refused(tmp_path: Path) -> None:
 
 
 def test_ports_of_a_run_are_its_own(tmp_path: Path) -> None:
-    ours, theirs = environment(tmp_path), environment(tmp_path)
-    ports = [name for name in ours if name.endswith("_PORT") and "DIRECT" not in name]
-    assert len(ports) == 3 and not {ours[name] for name in ports} & {theirs[name] for name in ports}
+    ours = environment(tmp_path) | own_ports()
     first = int(ours["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"])
     assert int(ours["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"]) == first + BLOCK - 1
     with socket.create_server(("127.0.0.1", first + 7)):  # a replica of ours
         assert first not in {free_block() for _ in range(1000)}
+    proxy = int(ours["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"])
+    with socket.create_server(("127.0.0.1", proxy)):
+        assert own_ports()["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] != str(proxy)
+    assert not own_ports().keys() & environment(tmp_path).keys()
