@@ -73,7 +73,7 @@ class Drill:
         return {
             "swaps": self.swaps,
             "kills": len(self.killed),
-            "requests": sum(self.seen.values()),
+            "requests": sum(self.seen[outcome] for outcome in ("whole", "cut", "failed")),
             "failed": self.seen["failed"],
             "truncated": sum(n for replica, n in self.cut.items() if _pid(replica) not in self.killed),
             "cut_on_the_killed": sum(n for replica, n in self.cut.items() if _pid(replica) in self.killed),
