@@ -74,7 +74,8 @@ def measure(config: Config, options: argparse.Namespace, run_dir: Path) -> dict[
     on_gpu = learner.device.type == "cuda"
     vocabulary = AutoConfig.from_pretrained(config.model.path).vocab_size
     completion = config.method.sampler.max_tokens
-    base = publish_base(learner, run_dir, [random_ids(Random(0), 64, vocabulary)])
+    publish_base(learner, run_dir, [random_ids(Random(0), 64, vocabulary)])
+    before = norm(learner)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     learner.train(window(1, config, options, completion, vocabulary, steps=1))  # compiles kernels, fills caches
@@ -100,7 +101,7 @@ def measure(config: Config, options: argparse.Namespace, run_dir: Path) -> dict[
         "publish_s": round(publish_s, 2),
         "published_mib": round(sum(f.stat().st_size for f in Path(published.path).iterdir()) / 2**20, 1),
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {config.learning.threads} threads",
-        "fingerprints_differ": published.fingerprint != base.fingerprint,
+        "weights_norm": [before, norm(learner)],
     }
 
 
@@ -133,6 +134,11 @@ def window(
         for i, (prompt, ids) in enumerate(pairs)
     ]
     return Window(number=number, group_ids=("g",), reinforce=tuple(reinforce))
+
+
+def norm(learner: Learner) -> float:
+    """Of all that is trained; read before and after, it shows that something was."""
+    return float(torch.stack([tensor.float().norm() for tensor in learner.weights().values()]).norm())
 
 
 def random_ids(rng: Random, count: int, vocabulary: int) -> list[int]:

@@ -21,11 +21,9 @@ from core.config import LearningConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ObjectiveError, RatchetError
 from core.messages import Reinforce, Window
 from training.collate import Continued, collate, length, pack_batches
+from training.logits import logits_at
 from training.objectives import Column, objective
 from training.team import Alone, Team
-
-SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""Config fields of models that do something to the logits after the head: those take the slow, whole forward."""
 
 
 class Diverged(RatchetError, ArithmeticError):
@@ -373,14 +371,6 @@ class Learner:
         """The base model's folder, absolute, or its hub name where it is none."""
         folder = Path(self.model_config.path)
         return folder.resolve() if folder.is_dir() else self.model_config.path
-
-
-def logits_at(model: Any, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
-    """Logits [N, V] at the kept positions, row by row. Right-padded and causal: no attention mask is needed."""
-    if any(getattr(model.config, name, None) not in (None, 1.0) for name in SCALED_HEADS):
-        return model.forward(input_ids=ids_BT, use_cache=False).logits[keep_BT]
-    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-    return model.get_output_embeddings()(hidden_BTD[keep_BT])
 
 
 def _core(model: Any) -> Any:
