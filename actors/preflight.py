@@ -158,6 +158,9 @@ def _check_model(config: Config) -> None:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"model.path={config.model.path!r} has no {name}; save model and tokenizer there")
+    positions, asked = _shape(folder / "config.json")["max_position_embeddings"], config.serve.engine.max_tokens
+    if positions and asked > positions:
+        raise ConfigError(f"serve.engine.max_tokens={asked} is over the {positions} positions of the model; lower it")
 
 
 def _check_anchors(config: Config) -> None:
@@ -234,9 +237,10 @@ def _check_memory(config: Config) -> None:
 
 
 def _shape(file: Path) -> dict[str, Any]:
-    """What the memory estimate needs of a model's config.json. Raises: ConfigError naming what is missing."""
+    """What is asked of a model's config.json; no positions are 0. Raises: ConfigError naming what is missing."""
     try:
         shape: dict[str, Any] = json.loads(file.read_bytes())
+        shape["max_position_embeddings"] = int(shape.get("max_position_embeddings") or 0)
         missing = [name for name in ("hidden_size", "num_hidden_layers", "vocab_size") if int(shape[name]) < 1]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{file} is no model's config ({error!r}); restore it") from None

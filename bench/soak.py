@@ -46,8 +46,6 @@ async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
         finally:
             await load.stop()
             await live.stop()
-    with (live.folder / "looks.jsonl").open("a") as log:
-        log.writelines(json.dumps(row) + "\n" for row in rows)
     later = rows[len(rows) // 2 :]
     reader = RunReader(live.dir)
     events = [event.kind for event in reader.events(*ERRORS)]
@@ -72,9 +70,11 @@ async def looks(live: LiveRun, load: Load, seconds: float) -> AsyncIterator[dict
     started = time.monotonic()
     while (at_s := time.monotonic() - started) < seconds:
         await load.status()
-        row = look(live)
+        row = {"at_s": at_s, **look(live)}
         print(f"{at_s:.0f} s: {row['rss_mb']:.0f} MB, {row['fds']} descriptors", file=sys.stderr, flush=True)
-        yield {"at_s": at_s, **row}
+        with (live.folder / "looks.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        yield row
         await asyncio.sleep(LOOK_S)
 
 

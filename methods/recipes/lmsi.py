@@ -8,8 +8,8 @@ Precondition: the model is right more often than it is wrong in any one way. Whe
 amplifies an error. Supervision: none; people's votes, where they come, count in the same ballot.
 
 Deviation: the paper keeps every majority and draws 32 paths; here ballots under `min_share` are dropped (measured on
-the embedded model: 60 -> 46% without) and `sampler.n` is 8. One prompt format, where the paper mixes four. Streaming
-versions instead of one round; the paper's temperature of 0.7 stays.
+the embedded model's forerunner: 60 -> 46% without) and `sampler.n` is 8. One prompt format, where the paper mixes
+four. Streaming versions instead of one round; the paper's temperature of 0.7 stays.
 """
 
 from core.answers import extractor

@@ -40,6 +40,12 @@ def test_a_missing_model_folder_is_refused() -> None:
         preflight.check(tiny("model.path=models/nothing"))
 
 
+def test_a_context_longer_than_the_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"serve\.engine\.max_tokens=1025 is over the 1024 positions"):
+        preflight.check(tiny("serve.engine.max_tokens=1025"))
+    preflight.check(tiny("serve.engine.max_tokens=1024"))
+
+
 def test_a_port_in_use_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

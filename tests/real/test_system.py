@@ -274,7 +274,7 @@ def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Star
 
 def test_a_replica_that_cannot_start_says_why_and_until_then_users_are_told_to_try_again(start_run: Start) -> None:
     port = free_ports(1)[0]
-    run = start_run("--port", str(port), "serve.engine.max_tokens=2048")
+    run = start_run("--port", str(port), "serve.engine.kv_cache_bytes=1048576")  # 512 tokens: one too few
     family, replies = list[psutil.Process](), list[httpx.Response]()
     deadline = time.monotonic() + 180
     while run.process.poll() is None:
