@@ -152,6 +152,8 @@ class Evaluator:
         except (RatchetError, OSError) as error:
             await self._note("weighing_failed", version=work["candidate"].version, why=str(error))
             await asyncio.sleep(RETRY_S)
+        finally:
+            self._weighing = None
 
     async def _weigh(self, candidate: PolicyRef, champion: PolicyRef, ledger: dict[str, Any] | None) -> None:
         gate = Gate(self._config.gate, GateLedger.model_validate(ledger) if ledger else GateLedger())
@@ -167,18 +169,21 @@ class Evaluator:
             "champion_rate": decision.champion_rate,
             "saturated": decision.saturated,
         }
-        taken = await self._versions.call("decide", encode(decision), gate.ledger.model_dump(mode="json"))
-        if taken and decision.verdict == "promote" and self._config.gate.enabled:
-            crowned = decision.new_champion
-            if not crowned:
-                await self._store.call("append", [fact(WATCHED, {"version": candidate.version, "order": order})])
-                await self._follow(weighing, await weighing.crown())
+        to_watch = decision.verdict == "promote" and self._config.gate.enabled and not decision.new_champion
+        before = self._watched
+        if to_watch:  # already when the answer to this is lost, or what comes next fails
+            self._watched = weighing
+        watched = {WATCHED: {"version": candidate.version, "order": order}} if to_watch else {}
+        ledger = gate.ledger.model_dump(mode="json")
+        if not await self._versions.call("decide", encode(decision), ledger, watched):
+            self._watched = before
+        elif to_watch:
+            await self._follow(weighing, await weighing.crown())
         await self._versions.call("weighed")
         await self._note("weighed", version=candidate.version)
         self._metrics.count("probes_total", len(weighing.evidence.candidate_hits))
-        watched = (self._watched.candidate,) if self._watched is not None else ()
-        await self._store.call("append", self._known.keep_only({gate.ledger.champion, champion, BASE, *watched}))
-        self._weighing = None
+        watching = (self._watched.candidate,) if self._watched is not None else ()
+        await self._store.call("append", self._known.keep_only({gate.ledger.champion, champion, BASE, *watching}))
 
     def _between(self, candidate: PolicyRef, champion: PolicyRef, gate: Gate, order: int) -> Weighing:
         """The weighing of the `order`-th candidate: its probes come in an order of its own, which nothing that training

@@ -112,7 +112,9 @@ class Trainer:
             async with asyncio.timeout(self._load_timeout_s):
                 base = await asyncio.to_thread(self._room.open)
         except TimeoutError:
-            raise Overdue(f"the trainer's model was not loaded within {self._load_timeout_s:.0f} s") from None
+            raise Overdue(
+                f"the trainer's model was not loaded within run.start_timeout_s={self._load_timeout_s:.0f}; raise it"
+            ) from None
         await self._versions.call("found", encode(base), self._abroad.node)
 
     async def stop(self) -> None: ...

@@ -233,11 +233,15 @@ class Versions:
         assert candidate is not None
         return {"candidate": candidate, "champion": self._lineage.champion, "ledger": self._ledger}
 
-    async def decide(self, body: bytes, ledger: dict[str, Any]) -> bool:
-        """The gate's word; False when it was dropped, because the version was decided meanwhile (its parent fell)."""
+    async def decide(self, body: bytes, ledger: dict[str, Any], kept: dict[str, Any] | None = None) -> bool:
+        """The gate's word, and facts by their names that stand on disk with it or not at all; False when it was
+        dropped, because the version was decided meanwhile (its parent fell). The same word again changes nothing."""
         self._check_started()
         decision = decode(Decision, body)
         version = decision.candidate.version
+        if self._lineage.decisions.get(version) == decision:
+            await self._settle([], [])  # what an earlier try owes
+            return True
         if self._lineage.states.get(version) != "proven" or decision.champion != self._lineage.champion:
             # the count of candidates stands; a champion that this decision would have made does not
             await self._keep([self._account(ledger)])
@@ -254,6 +258,7 @@ class Versions:
                 message("decisions", str(decision.candidate), str(decision.champion), decision),
                 self._account(ledger),
                 decided,
+                *(fact(name, value) for name, value in (kept or {}).items()),
             ],
         )
         if decision.verdict == "reject":

@@ -4,15 +4,17 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import signal
 import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -30,6 +32,9 @@ SETTINGS = (
 )
 """Learning that never rests, and leaves users some of two cores."""
 CLIENTS = 6
+LIKED = 5
+"""Every so-manieth answer that a user gets."""
+ID = re.compile(r'"id": ?("[^"]+")')
 LIMIT_S = 180.0
 BODY = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": 60, "ignore_eos": True}
 
@@ -149,35 +154,52 @@ def rests(status: dict[str, Any]) -> bool:
     return parts[0].get("outstanding") == 0 and parts[1].get("phase") == "waiting for a window"
 
 
+class Answered(NamedTuple):
+    """Unix times."""
+
+    asked_at: float
+    at: float
+    version: int
+
+
 @dataclass
 class Told:
     """What clients were told, kept over restarts of a drill."""
 
     folder: Path
     votes: set[str] = field(default_factory=set[str])
-    versions: Counter[str] = field(default_factory=Counter[str])
+    feedback: set[str] = field(default_factory=set[str])
+    outcomes: set[str] = field(default_factory=set[str])
+    """Of prompts that were explored, seen on the run's disk by another process."""
+    answers: list[Answered] = field(default_factory=list[Answered])
     failed: Counter[str] = field(default_factory=Counter[str])
-    requests: int = 0
-    delivered: int = 0
-    """The most outcomes that the buffer ever said to hold."""
+
+    @property
+    def requests(self) -> int:
+        return len(self.answers) + sum(self.failed.values())
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "told.json"
 
     def load(self) -> None:
-        if (self.folder / "votes.txt").is_file():
-            self.votes = set((self.folder / "votes.txt").read_text().split())
-        if (self.folder / "told.json").is_file():
-            body = json.loads((self.folder / "told.json").read_text())
-            self.versions, self.failed = Counter(body["versions"]), Counter(body["failed"])
-            self.requests, self.delivered = body["requests"], body["delivered"]
+        if self._file.is_file():
+            body = json.loads(self._file.read_text())
+            self.votes, self.feedback, self.outcomes = (set(body[name]) for name in ("votes", "feedback", "outcomes"))
+            self.answers = [Answered(*answer) for answer in body["answers"]]
+            self.failed = Counter(body["failed"])
 
     def save(self) -> None:
-        counts = {"versions": self.versions, "failed": self.failed}
-        body = json.dumps({**counts, "requests": self.requests, "delivered": self.delivered})
-        (self.folder / "told.json").write_text(body)
-        (self.folder / "votes.txt").write_text("\n".join(sorted(self.votes)))
+        sets = {"votes": self.votes, "feedback": self.feedback, "outcomes": self.outcomes}
+        body = {name: sorted(ids) for name, ids in sets.items()} | {"answers": self.answers, "failed": self.failed}
+        aside = self._file.with_suffix(".new")
+        aside.write_text(json.dumps(body))
+        aside.replace(self._file)
 
 
 class Load:
-    """Users who ask without end, half of them streaming, and people who vote on what was explored. No retries."""
+    """Users who ask without end, half of them streaming, and like every so-manieth answer; people who vote on what was
+    explored. No retries."""
 
     def __init__(self, run: LiveRun, client: httpx.AsyncClient) -> None:
         self._run = run
@@ -207,44 +229,50 @@ class Load:
     async def status(self) -> dict[str, Any] | None:
         try:
             reply = await self._client.get(f"{self._run.url()}/status", timeout=10)
-            status = reply.json() if reply.is_success else None
+            return reply.json() if reply.is_success else None
         except (httpx.HTTPError, ValueError):
             return None
-        if status is not None and "accepted" in status.get("buffer", {}):
-            held = status["buffer"]["accepted"] + status["buffer"]["filtered"]
-            self.told.delivered = max(self.told.delivered, held)
-        return status
 
     async def _ask_for_ever(self) -> None:
         for number in range(10**9):
             await asyncio.sleep(0.2 if self.down else 0.05)
             if not self.down:
-                await self._ask({**BODY, "stream": number % 2 == 0})
+                id = await self._ask({**BODY, "stream": number % 2 == 0})
+                if id is not None and number % LIKED == 0:
+                    await self._like(id)
 
-    async def _ask(self, body: dict[str, Any]) -> None:
-        reached, began = "no headers", False
+    async def _ask(self, body: dict[str, Any]) -> str | None:
+        """The answer's id, if there was one."""
+        reached, began, asked_at, id = "no headers", False, time.time(), None
         try:
             async with self._client.stream("POST", f"{self._run.url()}/v1/completions", json=body) as reply:
                 if not reply.is_success:
                     return await self._fail(f"status {reply.status_code}")
-                version, replica = reply.headers["x-policy-version"], reply.headers["x-policy-replica"]
-                ended = not body["stream"]
+                version, replica = int(reply.headers["x-policy-version"]), reply.headers["x-policy-replica"]
+                at, ended = time.time(), not body["stream"]
                 reached = "headers and no token"
                 async for line in reply.aiter_lines():
                     began = began or bool(line)
                     ended = ended or line.startswith("data: [DONE]")
+                    id = id or (json.loads(found[1]) if (found := ID.search(line)) else None)
         except httpx.HTTPError as error:
             return await self._fail("cut off while streaming" if began else f"{reached}: {error!r}")
         if not ended:
             return await self._fail("cut off while streaming")
-        self.told.requests += 1
-        self.told.versions[version] += 1
+        self.told.answers.append(Answered(asked_at, at, version))
         self.answered_at = self.answered_at or time.monotonic()
         self.answered_by.add(replica)
+        return id
+
+    async def _like(self, response: str) -> None:
+        body = {"id": uuid.uuid4().hex, "response_id": response, "binary": True}
+        with suppress(httpx.HTTPError):
+            reply = await self._client.post(f"{self._run.url()}/v1/feedback", json=body)
+            if reply.is_success:
+                self.told.feedback.add(body["id"])
 
     async def _fail(self, kind: str) -> None:
         if not self.down:
-            self.told.requests += 1
             self.told.failed[f"{kind}, {self.killed} killed" if self.killed else kind] += 1
         await asyncio.sleep(0.1)
 
@@ -266,13 +294,15 @@ class Load:
                 self.told.votes.update(vote["id"] for vote in votes)
 
     def _explored(self) -> list[str]:
-        """Prompts that were explored lately."""
+        """Prompts that were explored lately; their outcomes are noted."""
         try:
             reader = RunReader(self._run.dir)
         except RatchetError:  # a run that is just being made
             return []
         try:
-            return [o.prompt_id for o in reader.briefs(after_place=reader.count("outcomes") - 50) if o.prompt_id]
+            lately = list(reader.briefs(after_place=reader.count("outcomes") - 50))
+            self.told.outcomes.update(str(outcome.place) for outcome in lately)
+            return [outcome.prompt_id for outcome in lately if outcome.prompt_id]
         finally:
             reader.close()
 

@@ -1,8 +1,13 @@
 """Is anything acknowledged lost when any process is killed at any moment, and what do users notice?
 
 A run with two policy replicas learns, is asked and is voted on while a random process of it gets SIGKILL: store,
-buffer, collector, trainer, evaluator, versions, a policy replica, an engine, now and then all of them at once. Before
-the next kill the run must have recovered. At the end the store is held against what clients were told.
+buffer, collector, trainer, evaluator, versions, desk, console, a policy replica, an engine, now and then all of them at
+once. Before the next kill the run must have recovered. At the end the store is held against what clients were told.
+
+`lost`: votes and feedback that were acknowledged, and outcomes of prompts that this process had read from the run's
+disk (`samples_acknowledged`, each a prompt with all its samples), of which the disk has none at the end.
+`unpromoted_answers`: given by a version before it was promoted. `stale_answers`: by one that was not the served one any
+more STALE_S before its request came.
 
 `recovery_s`: until every part answers, every replica serves what is to be served, and users are answered; `service_s`:
 until a user is answered. Every kill is written to --out, so this can be stopped and started.
@@ -11,17 +16,19 @@ until a user is answered. Every kill is written to --out, so this can be stopped
 import argparse
 import asyncio
 import json
+import math
 import random
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from bench._live import CLIENTS, LiveRun, Load, drill_arguments, recovered
-from core.messages import Decision
+from bench._live import CLIENTS, Answered, LiveRun, Load, Told, drill_arguments, recovered
+from core.messages import BASE
 from core.store import RunReader
 
 PARTS = {
@@ -31,11 +38,15 @@ PARTS = {
     "trainer": "ray::Trainer",
     "evaluator": "ray::Evaluator",
     "versions": "ray::Versions",
+    "desk": "ray::Desk",
+    "console": "ray::Console",
     "replica": "ray::ServeReplica",
     "engine": "VLLM::EngineCore",
 }
 EVERYTHING = "everything"
 EVERYTHING_RATIO = 0.03
+STALE_S = 10.0
+"""A swap is not at one moment on all replicas."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +82,7 @@ async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
         finally:
             await load.stop()
             await live.stop()
-    return account(live, load, kills)
+    return account(live.dir, load.told, kills)
 
 
 async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Sequence[str]) -> dict[str, Any]:
@@ -97,30 +108,63 @@ async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Seque
     return {"victim": victim, **{name: round(seconds, 2) for name, seconds in found.items()}}
 
 
-def account(live: LiveRun, load: Load, kills: list[dict[str, Any]]) -> dict[str, Any]:
+def account(run_dir: Path, told: Told, kills: list[dict[str, Any]]) -> dict[str, Any]:
     """What the store has against what clients were told."""
-    reader, told = RunReader(live.dir), load.told
-    kept, outcomes = set(reader.ids("votes")), reader.count("outcomes")
+    reader = RunReader(run_dir)
+    lost = {name: len(ids - set(reader.ids(name))) for name, ids in acknowledged(told).items()}
     places = [place for window in reader.windows().values() for place in window]
-    promoted = {str(d.candidate.version) for d in reader.all("decisions", Decision) if d.verdict == "promote"}
+    since = served_since(reader)
     versions = len(reader.versions())
     reader.close()
     recovery, service = ([kill[name] for kill in kills] for name in ("recovery_s", "service_s"))
     return {
         "kills": len(kills),
-        "lost": len(told.votes - kept) + max(0, told.delivered - outcomes),
+        "lost": sum(lost.values()),
+        "lost_by": lost,
         "duplicated": len(places) - len(set(places)),
-        "unpromoted_answers": sum(n for version, n in told.versions.items() if version not in promoted | {"0"}),
+        "unpromoted_answers": sum(not promoted(answer, since) for answer in told.answers),
+        "stale_answers": sum(stale(answer, since) for answer in told.answers),
         "recovery_s_p50": float(np.percentile(recovery, 50)),
         "recovery_s_p99": float(np.percentile(recovery, 99)),
         "service_s_p99": float(np.percentile(service, 99)),
         "requests": told.requests,
         "failed_requests": dict(told.failed),
         "votes_acknowledged": len(told.votes),
-        "samples_acknowledged": told.delivered,
+        "feedback_acknowledged": len(told.feedback),
+        "samples_acknowledged": len(told.outcomes),
         "versions_learned": versions,
         "by_victim": {victim: figures for victim in (*PARTS, EVERYTHING) if (figures := of(victim, kills))},
     }
+
+
+def acknowledged(told: Told) -> dict[str, set[str]]:
+    """By table."""
+    return {"votes": told.votes, "feedback": told.feedback, "outcomes": told.outcomes}
+
+
+def served_since(reader: RunReader) -> list[tuple[float, int]]:
+    """The run's own log: from when on which version was to be served, oldest first."""
+    since = [(0.0, BASE.version)]
+    for event in reader.events("decided", "rolled_back"):
+        if event.kind == "rolled_back":
+            since.append((event.at, event.detail["serve"]))
+        elif event.detail["verdict"] == "promote":
+            since.append((event.at, event.detail["version"]))
+    return since
+
+
+def promoted(answer: Answered, since: Sequence[tuple[float, int]]) -> bool:
+    """Whether it came from a version that had been promoted by then."""
+    return any(at <= answer.at and version == answer.version for at, version in since)
+
+
+def stale(answer: Answered, since: Sequence[tuple[float, int]]) -> bool:
+    """Whether its version was to be served at no time from STALE_S before the question on."""
+    until = [at for at, _ in since[1:]] + [math.inf]
+    spans = [(begin, end) for (begin, version), end in zip(since, until, strict=True) if version == answer.version]
+    return promoted(answer, since) and not any(
+        begin <= answer.at and answer.asked_at - STALE_S <= end for begin, end in spans
+    )
 
 
 def of(victim: str, kills: list[dict[str, Any]]) -> dict[str, float]:

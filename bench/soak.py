@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from bench._live import CLIENTS, LiveRun, Load, drill_arguments, recovered
+from bench.votes import named
 from core.store import RunReader
 
 LOOK_S = 10.0
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
-    live = LiveRun(options)
+    live = LiveRun(options, anew=True)
     async with httpx.AsyncClient(
         timeout=60, trust_env=False, limits=httpx.Limits(max_connections=4 * CLIENTS)
     ) as client:
@@ -84,7 +85,7 @@ def look(live: LiveRun) -> dict[str, Any]:
     by_title: dict[str, float] = {}
     for process in live.family():
         try:
-            title = (process.cmdline() or [process.name()])[0].split(".")[0][:40]
+            title = named(" ".join(process.cmdline()) or process.name())
             mine = process.memory_info().rss / 2**20
             fds += process.num_fds()
         except psutil.Error:

@@ -90,6 +90,7 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
                 # nice (Linux, `sched_autogroup_enabled`)
                 process_group=0,
             )
+        listener.close()  # nobody else's: else who asks a dead server would wait for ever
         os.close(ends)
         os.environ[SERVER] = address
 
@@ -97,8 +98,9 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
             with log.open("ab") as file:
                 file.write(printed.read_bytes())
             assert server.stdin is not None
-            server.stdin.write(os.fsencode(log.resolve()))
-            server.stdin.close()
+            with suppress(BrokenPipeError):  # it is dead: each replica has its own then
+                server.stdin.write(os.fsencode(log.resolve()))
+                server.stdin.close()
 
         try:
             yield print_to
@@ -159,7 +161,7 @@ def adopt() -> None:
 def _connect(fds: Sequence[int]) -> tuple[int, int]:
     try:
         return SharedServer(os.environ[SERVER]).connect_to_new_process(fds)
-    except OSError:  # it is gone
+    except OSError:  # it is dead
         return multiprocessing.forkserver._forkserver.connect_to_new_process(fds)
 
 

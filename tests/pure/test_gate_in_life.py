@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +17,14 @@ from actors.local import LocalSystem, ScriptedRoom
 from actors.progress import told, versions_table
 from actors.report import version_rows
 from core import config as configuration
+from core.codec import encode
 from core.config import Config
-from core.errors import Unavailable, VersionError
+from core.errors import Overdue, Unavailable, VersionError
 from core.messages import Candidate, Decision, PolicyRef, Prompt, Sampling
 from core.store import RunReader
 from methods.prompts import as_prompt
 from methods.scripted import ScriptedPolicy, right_answer
+from training.evaluate import Weighing
 
 WINDOW = 32
 
@@ -149,6 +152,66 @@ async def test_a_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
         await until(again, lambda s: s["states"]["1"] == "rolled_back")
     assert kept and not kept & set(second.probed), "what was kept is not asked again"
     assert RunReader(tmp_path).fact("watched") is None
+
+
+class Fails(LocalPeer):
+    """A part of which one call of one method answers with an error, done or not."""
+
+    def __init__(self, part: object, method: str, *, done: bool) -> None:
+        super().__init__(part)
+        self.method: str | None = method
+        self._done = done
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        if method != self.method:
+            return await super().call(method, *arguments)
+        self.method = None
+        if self._done:
+            await super().call(method, *arguments)
+        raise Overdue("no answer")
+
+
+@pytest.mark.parametrize("done", [False, True])
+async def test_a_promotion_whose_answer_is_lost_is_watched_all_the_same(tmp_path: Path, done: bool) -> None:
+    policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
+    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
+    run.evaluator._versions = Fails(run.versions, "decide", done=done)
+    async with running(run):
+        await until(run, lambda s: s["slots"]["serve"] == 1)
+        policy.accuracy[1] = 0.4
+        await until(run, lambda s: s["states"]["1"] == "rolled_back")
+    assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "no answer"}]
+
+
+async def test_a_promotion_told_again_to_a_versions_actor_that_died_after_it_is_taken(tmp_path: Path) -> None:
+    run = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.95, 1: 0.96})
+    async with running(run):
+        await until(run, lambda s: s["slots"]["serve"] == 1)
+        ledger = RunReader(tmp_path).fact("ledger")
+    (decision,) = RunReader(tmp_path).all("decisions", Decision)
+    again = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.95, 1: 0.96})
+    async with running(again):
+        await until(again, lambda s: s["slots"]["serve"] == 1)
+        assert await again.versions.decide(encode(decision), ledger)
+        other = decision.model_copy(update={"verdict": "reject"})
+        assert not await again.versions.decide(encode(other), ledger)
+    assert len(events(tmp_path, "decided")) == 1
+
+
+async def test_a_watch_goes_on_when_the_policy_was_away_just_after_the_promotion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: Weighing) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(Weighing, "crown", away)
+    policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
+    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
+    async with running(run):
+        await until(run, lambda s: s["slots"]["serve"] == 1)
+        policy.accuracy[1] = 0.4
+        await until(run, lambda s: s["states"]["1"] == "rolled_back")
+    assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "away"}]
 
 
 def known(folder: Path) -> set[tuple[str, str]]:

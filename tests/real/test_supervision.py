@@ -232,6 +232,15 @@ def test_without_any_replica_users_wait_or_are_told_to_try_again(run: Run, http:
     assert {(reply.status_code, reply.headers.get("retry-after")) for reply in refused} <= {(503, "1")}
 
 
+def test_the_server_of_all_engines_dies_and_its_replicas_come_back_without_it(run: Run, http: httpx.Client) -> None:
+    (server,) = [p for p in psutil.Process(run.process.pid).children() if "import serve_forks" in " ".join(p.cmdline())]
+    before = {process.pid for process in run.those("ray::ServeReplica")}
+    server.kill()
+    until("replicas that died with it", run, lambda: not before & {p.pid for p in run.those("ray::ServeReplica")})
+    until("all replicas", run, lambda: whole(run.status()))
+    assert answered(http)
+
+
 def test_a_client_that_leaves_in_the_middle_of_its_answer_ends_it_and_frees_its_seat(
     run: Run, http: httpx.Client
 ) -> None:
