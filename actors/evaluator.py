@@ -84,6 +84,8 @@ class Evaluator:
         self._known = KnownAnswers()
         self._watched: Weighing | None = None
         """The version promoted last, as long as it is to be asked on."""
+        self._before: Weighing | None = None
+        """What was watched until then, as long as nobody has said whether it was promoted."""
         self._weighing: dict[str, Any] | None = None
         self._idle_s = 0.0
         self._last: dict[str, float] = {}
@@ -170,14 +172,15 @@ class Evaluator:
             "saturated": decision.saturated,
         }
         to_watch = decision.verdict == "promote" and self._config.gate.enabled and not decision.new_champion
-        before = self._watched
         if to_watch:  # already when the answer to this is lost, or what comes next fails
-            self._watched = weighing
+            self._before, self._watched = self._before or self._watched, weighing
         watched = {WATCHED: {"version": candidate.version, "order": order}} if to_watch else {}
         ledger = gate.ledger.model_dump(mode="json")
-        if not await self._versions.call("decide", encode(decision), ledger, watched):
-            self._watched = before
-        elif to_watch:
+        taken = await self._versions.call("decide", encode(decision), ledger, watched)
+        if to_watch and not taken:
+            self._watched = self._before
+        self._before = None
+        if to_watch and taken:
             await self._follow(weighing, await weighing.crown())
         await self._versions.call("weighed")
         await self._note("weighed", version=candidate.version)
@@ -222,25 +225,26 @@ class Evaluator:
         if weighing is None:
             return
         status = await self._versions.call("status")
-        if status["waiting"] == weighing.candidate.version:
-            return await asyncio.sleep(RETRY_S)  # for a hold to end
-        slots = status["slots"]
-        if (slots["serve"], slots["champion"]) != (weighing.candidate.version, weighing.champion.version):
-            self._watched = None
+        version, slots = weighing.candidate.version, status["slots"]
+        if status["waiting"] == version or status["states"].get(str(version)) in ("published", "proven"):
+            return await asyncio.sleep(RETRY_S)  # for a hold to end, or to be weighed again
+        if (slots["serve"], slots["champion"]) != (version, weighing.champion.version):
+            self._watched, self._before = self._before, None
+            if self._watched is not None:
+                return
             return await self._store.call("append", [fact(WATCHED, None)])
         try:
             await self._follow(weighing, await weighing.watch())
         except (RatchetError, OSError) as error:
-            await self._note("watch_failed", version=weighing.candidate.version, why=str(error))
+            await self._note("watch_failed", version=version, why=str(error))
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self, weighing: Weighing, seen: Watched | None) -> None:
         """What the probes since a promotion have shown; None: nothing yet, so they go on."""
         version = weighing.candidate.version
-        self._watched = weighing if seen is None and self._config.gate.watch_probes > 0 else None
         if seen is None:
+            self._watched = weighing if self._config.gate.watch_probes > 0 else None
             return
-        await self._store.call("append", [fact(WATCHED, None)])
         match seen.result:
             case "crowned":
                 ledger = weighing.gate.ledger.model_dump(mode="json")
@@ -249,6 +253,8 @@ class Evaluator:
                 await self._versions.call("call_back", version, seen.reason)
             case "nothing":
                 await self._note("watched", version=version, probes=seen.probes, why=seen.reason)
+        self._watched = None  # not before that is said: who dies before says it again
+        await self._store.call("append", [fact(WATCHED, None)])
 
     async def _report_on(self, ref: PolicyRef) -> None:
         """Accuracy of one version, once; then it may be unloaded."""

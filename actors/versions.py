@@ -242,6 +242,8 @@ class Versions:
         if self._lineage.decisions.get(version) == decision:
             await self._settle([], [])  # what an earlier try owes
             return True
+        if self._lineage.states.get(version) == "published":  # since this actor died
+            raise Unavailable(f"v{version} is being proven anew; try again")
         if self._lineage.states.get(version) != "proven" or decision.champion != self._lineage.champion:
             # the count of candidates stands; a champion that this decision would have made does not
             await self._keep([self._account(ledger)])

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,11 @@ LIKED = 5
 """Every so-manieth answer that a user gets."""
 ID = re.compile(r'"id": ?("[^"]+")')
 LIMIT_S = 180.0
-BODY = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": 60, "ignore_eos": True}
+BODY = {"model": "policy", "max_tokens": 60, "ignore_eos": True}
+ROUTES = (
+    ("/v1/completions", {**BODY, "prompt": "Tom has 5 apples.\n"}),
+    ("/v1/chat/completions", {**BODY, "messages": [{"role": "user", "content": "Tom has 5 apples."}]}),
+)
 
 
 def drill_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -185,6 +189,8 @@ class Told:
     def load(self) -> None:
         if self._file.is_file():
             body = json.loads(self._file.read_text())
+            if "outcomes" not in body:
+                raise SystemExit(f"{self.folder} was begun by another version of this drill; choose another --out")
             self.votes, self.feedback, self.outcomes = (set(body[name]) for name in ("votes", "feedback", "outcomes"))
             self.answers = [Answered(*answer) for answer in body["answers"]]
             self.failed = Counter(body["failed"])
@@ -223,8 +229,11 @@ class Load:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         self.told.save()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
     async def status(self) -> dict[str, Any] | None:
         try:
@@ -237,15 +246,16 @@ class Load:
         for number in range(10**9):
             await asyncio.sleep(0.2 if self.down else 0.05)
             if not self.down:
-                id = await self._ask({**BODY, "stream": number % 2 == 0})
-                if id is not None and number % LIKED == 0:
+                route, body = ROUTES[number // 2 % 2]
+                id = await self._ask(route, {**body, "stream": number % 2 == 0})
+                if id is not None and number % LIKED == 0 and not self.down:
                     await self._like(id)
 
-    async def _ask(self, body: dict[str, Any]) -> str | None:
+    async def _ask(self, route: str, body: dict[str, Any]) -> str | None:
         """The answer's id, if there was one."""
         reached, began, asked_at, id = "no headers", False, time.time(), None
         try:
-            async with self._client.stream("POST", f"{self._run.url()}/v1/completions", json=body) as reply:
+            async with self._client.stream("POST", f"{self._run.url()}{route}", json=body) as reply:
                 if not reply.is_success:
                     return await self._fail(f"status {reply.status_code}")
                 version, replica = int(reply.headers["x-policy-version"]), reply.headers["x-policy-replica"]
@@ -270,6 +280,8 @@ class Load:
             reply = await self._client.post(f"{self._run.url()}/v1/feedback", json=body)
             if reply.is_success:
                 self.told.feedback.add(body["id"])
+                if reply.json()["results"][0]["result"] != "kept":
+                    self.told.votes.add(body["id"])
 
     async def _fail(self, kind: str) -> None:
         if not self.down:
@@ -297,14 +309,12 @@ class Load:
         """Prompts that were explored lately; their outcomes are noted."""
         try:
             reader = RunReader(self._run.dir)
-        except RatchetError:  # a run that is just being made
+            with closing(reader):
+                lately = list(reader.briefs(after_place=reader.count("outcomes") - 50))
+        except RatchetError:  # a run that is just being made, or that was just killed
             return []
-        try:
-            lately = list(reader.briefs(after_place=reader.count("outcomes") - 50))
-            self.told.outcomes.update(str(outcome.place) for outcome in lately)
-            return [outcome.prompt_id for outcome in lately if outcome.prompt_id]
-        finally:
-            reader.close()
+        self.told.outcomes.update(str(outcome.place) for outcome in lately)
+        return [outcome.prompt_id for outcome in lately if outcome.prompt_id]
 
 
 async def recovered(load: Load) -> None:

@@ -85,7 +85,7 @@ def look(live: LiveRun) -> dict[str, Any]:
     by_title: dict[str, float] = {}
     for process in live.family():
         try:
-            title = named(" ".join(process.cmdline()) or process.name())
+            title = named((process.cmdline() or [process.name()])[0])
             mine = process.memory_info().rss / 2**20
             fds += process.num_fds()
         except psutil.Error:

@@ -150,8 +150,8 @@ async def test_a_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
     again = LocalSystem(config, tmp_path, second, ScriptedRoom(tmp_path))
     async with running(again):
         await until(again, lambda s: s["states"]["1"] == "rolled_back")
+        await until(again, lambda _: RunReader(tmp_path).fact("watched") is None)
     assert kept and not kept & set(second.probed), "what was kept is not asked again"
-    assert RunReader(tmp_path).fact("watched") is None
 
 
 class Fails(LocalPeer):
@@ -181,6 +181,37 @@ async def test_a_promotion_whose_answer_is_lost_is_watched_all_the_same(tmp_path
         policy.accuracy[1] = 0.4
         await until(run, lambda s: s["states"]["1"] == "rolled_back")
     assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "no answer"}]
+
+
+async def test_a_rollback_that_the_watch_could_not_ask_for_is_asked_for_again(tmp_path: Path) -> None:
+    policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
+    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
+    run.evaluator._versions = Fails(run.versions, "call_back", done=False)
+    async with running(run):
+        await until(run, lambda s: s["slots"]["serve"] == 1)
+        policy.accuracy[1] = 0.4
+        await until(run, lambda s: s["states"]["1"] == "rolled_back")
+    assert [failed["why"] for failed in events(tmp_path, "watch_failed")] == ["no answer"]
+
+
+async def test_a_verdict_waits_for_a_versions_actor_that_died_before_it_to_prove_the_version_anew(
+    tmp_path: Path,
+) -> None:
+    run = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.95, 1: 0.96})
+    async with running(run):
+        await until(run, lambda s: s["slots"]["serve"] == 1)
+    (decision,) = RunReader(tmp_path).all("decisions", Decision)
+    (tmp_path / "anew").mkdir()
+    again = system(tmp_path / "anew", settings(tmp_path, "run.versions=1"), {0: 0.95, 1: 0.96})
+    await again.store.start()
+    serving = asyncio.create_task(again.store.run())
+    await again.buffer.start()
+    await again.versions.start()
+    await again.versions.found(encode(again.trainer._room.open()), "")
+    await again.versions.propose(encode(next(v for v in RunReader(tmp_path).versions() if v.ref.version == 1)), "")
+    with pytest.raises(Unavailable, match="v1 is being proven anew"):
+        await again.versions.decide(encode(decision), {"weighed": 1})
+    serving.cancel()
 
 
 async def test_a_promotion_told_again_to_a_versions_actor_that_died_after_it_is_taken(tmp_path: Path) -> None:
