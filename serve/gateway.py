@@ -54,6 +54,8 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BODY_BYTES),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # three failures in a row and HAProxy is started anew: every ten seconds, nobody is answered for half a minute
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # Ray makes all workers 15 nice, of at most 19; those that may wait make themselves so (serve/engine_process.py,
         # actors/hosted.py)
