@@ -91,9 +91,8 @@ async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Seque
     if victim == EVERYTHING:
         load.down, killed_at = True, time.monotonic()
         await live.kill()
-        load.answered_at = None
         await live.up()
-        load.down = False
+        load.answered_at, load.down = None, False  # what was under way at the kill is read until now
     else:
         title = PARTS[victim]
         await live.until(f"a {victim}", lambda: bool(live.those(title)))
