@@ -41,8 +41,7 @@ DRIVER = """
         if sys.argv[-1] == "gone":
             (server,) = psutil.Process().children()
             server.kill()
-            while server.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.01)
+            os.waitpid(server.pid, 0)
         engine_in_a_child()
         time.sleep(600)
 """
