@@ -274,7 +274,8 @@ def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Star
 
 def test_a_replica_that_cannot_start_says_why_and_until_then_users_are_told_to_try_again(start_run: Start) -> None:
     port = free_ports(1)[0]
-    run = start_run("--port", str(port), "serve.engine.kv_cache_bytes=1048576")  # 512 tokens: one too few
+    too_little = ("serve.engine.max_tokens=1024", "serve.engine.kv_cache_bytes=1048576")  # 1 kB for each of 1,025
+    run = start_run("--port", str(port), *too_little)
     family, replies = list[psutil.Process](), list[httpx.Response]()
     deadline = time.monotonic() + 180
     while run.process.poll() is None:
@@ -284,7 +285,9 @@ def test_a_replica_that_cannot_start_says_why_and_until_then_users_are_told_to_t
             replies.append(httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False))
         time.sleep(0.5)
     assert run.process.returncode == 1
-    assert "KV cache memory" in run.log.read_text()
+    assert "Engine core initialization failed" in run.log.read_text()
+    assert "more in the run's logs/" in run.log.read_text()
+    assert "available KV cache memory" in (run.dir / "logs" / "engines.log").read_text()
     gone(family)
     told = {(reply.status_code, reply.headers.get("retry-after")) for reply in replies}
     assert (503, "1") in told <= {(503, "1"), (404, None)}  # Serve's own proxy does not know of us at first
