@@ -235,7 +235,9 @@ class Versions:
 
     async def decide(self, body: bytes, ledger: dict[str, Any], kept: dict[str, Any] | None = None) -> bool:
         """The gate's word, and facts by their names that stand on disk with it or not at all; False when it was
-        dropped, because the version was decided meanwhile (its parent fell). The same word again changes nothing."""
+        dropped, because the version was decided meanwhile (its parent fell). The same word again changes nothing.
+
+        Raises: Unavailable while the version is proven anew, after this actor died."""
         self._check_started()
         decision = decode(Decision, body)
         version = decision.candidate.version

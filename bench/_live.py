@@ -34,7 +34,7 @@ SETTINGS = (
 CLIENTS = 6
 LIKED = 5
 """Every so-manieth answer that a user gets."""
-ID = re.compile(r'"id": ?("[^"]+")')
+ID = re.compile(r'"id": ?"([^"]+)"')
 LIMIT_S = 180.0
 BODY = {"model": "policy", "max_tokens": 60, "ignore_eos": True}
 ROUTES = (
@@ -264,7 +264,7 @@ class Load:
                 async for line in reply.aiter_lines():
                     began = began or bool(line)
                     ended = ended or line.startswith("data: [DONE]")
-                    id = id or (json.loads(found[1]) if (found := ID.search(line)) else None)
+                    id = id or (found[1] if (found := ID.search(line)) else None)
         except httpx.HTTPError as error:
             return await self._fail("cut off while streaming" if began else f"{reached}: {error!r}")
         if not ended:

@@ -154,6 +154,14 @@ async def test_a_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert kept and not kept & set(second.probed), "what was kept is not asked again"
 
 
+async def falls_off(run: LocalSystem, policy: ScriptedPolicy) -> None:
+    """v1 is promoted, answers badly from then on, and is rolled back."""
+    async with running(run):
+        await until(run, lambda s: s["slots"]["serve"] == 1)
+        policy.accuracy[1] = 0.4
+        await until(run, lambda s: s["states"]["1"] == "rolled_back")
+
+
 class Fails(LocalPeer):
     """A part of which one call of one method answers with an error, done or not."""
 
@@ -176,10 +184,7 @@ async def test_a_promotion_whose_answer_is_lost_is_watched_all_the_same(tmp_path
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
     run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
     run.evaluator._versions = Fails(run.versions, "decide", done=done)
-    async with running(run):
-        await until(run, lambda s: s["slots"]["serve"] == 1)
-        policy.accuracy[1] = 0.4
-        await until(run, lambda s: s["states"]["1"] == "rolled_back")
+    await falls_off(run, policy)
     assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "no answer"}]
 
 
@@ -187,10 +192,7 @@ async def test_a_rollback_that_the_watch_could_not_ask_for_is_asked_for_again(tm
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
     run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
     run.evaluator._versions = Fails(run.versions, "call_back", done=False)
-    async with running(run):
-        await until(run, lambda s: s["slots"]["serve"] == 1)
-        policy.accuracy[1] = 0.4
-        await until(run, lambda s: s["states"]["1"] == "rolled_back")
+    await falls_off(run, policy)
     assert [failed["why"] for failed in events(tmp_path, "watch_failed")] == ["no answer"]
 
 
@@ -238,10 +240,7 @@ async def test_a_watch_goes_on_when_the_policy_was_away_just_after_the_promotion
     monkeypatch.setattr(Weighing, "crown", away)
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
     run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
-    async with running(run):
-        await until(run, lambda s: s["slots"]["serve"] == 1)
-        policy.accuracy[1] = 0.4
-        await until(run, lambda s: s["states"]["1"] == "rolled_back")
+    await falls_off(run, policy)
     assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "away"}]
 
 
