@@ -9,34 +9,35 @@ from typing import Any
 
 import ray
 
-from actors import devices, own_cluster
-from actors.abroad import Abroad
-from actors.buffer import Buffer
-from actors.calls import Peer, RayPeer
-from actors.collector import Collector
-from actors.console import Console
-from actors.desk import Desk
-from actors.evaluator import Evaluator
-from actors.hosted import hosted
-from actors.placement import placement
-from actors.shards import Stores, buffer_of, store_of
-from actors.store import Store
-from actors.train_group import TrainGroup
-from actors.trainer import Trainer
-from actors.versions import Versions
+from actors.collect.collector import Collector
+from actors.evaluate.evaluator import Evaluator
+from actors.people.admin import Console
+from actors.people.feedback import Desk
+from actors.replay.buffer import Buffer
+from actors.replay.sharding import Stores, buffer_of, store_of
+from actors.runtime import gpu_shares, local_cluster
+from actors.runtime.niceness import hosted
+from actors.runtime.placement import placement
+from actors.runtime.rpc import Peer, RayPeer
+from actors.storage.store import Store
+from actors.train.group import TrainGroup
+from actors.train.remote_node import Abroad
+from actors.train.trainer import Trainer
+from actors.versions.versions import Versions
 from core.config import Config
 from core.errors import RatchetError
 from core.metrics import Metrics
-from core.shards import shards_of
-from core.store import event
-from methods import prompts, recipes
+from core.store.records import event
+from core.store.shards import shards_of
+from methods import recipes
+from methods.data import prompts
 from methods.modes import modes
-from serve.app import Service, deploy, open_gateway, undeploy
-from serve.client import ServedPolicy
-from serve.keys import Keys
-from serve.telemetry import RaySink
-from serve.travel import Travel
-from training.room import Room
+from serve.http.keys import Keys
+from serve.replica.app import Service, deploy, open_gateway, undeploy
+from serve.replica.client import ServedPolicy
+from serve.replica.telemetry import RaySink
+from serve.weights.transfer import Travel
+from training.session import Room
 
 PROOF_PROMPTS = 24
 EXCUSE_S = 5.0
@@ -67,7 +68,7 @@ class RaySystem:
         if self._address is not None:
             ray.init(address=self._address, **common)
         else:
-            own_cluster.start(**common)
+            local_cluster.start(**common)
         self._link_logs()
 
     def peer(self, name: str, deadline_s: float | None = None) -> RayPeer:
@@ -200,7 +201,7 @@ class RaySystem:
 
     def _gpus(self) -> tuple[float, float]:
         """Of each engine and of each worker of the trainer."""
-        return devices.shares(self.config, ray.cluster_resources().get("GPU", 0))
+        return gpu_shares.shares(self.config, ray.cluster_resources().get("GPU", 0))
 
     def _environment(self) -> dict[str, str]:
         """Of every process that learns."""

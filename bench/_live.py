@@ -20,7 +20,7 @@ import httpx
 import psutil
 
 from core.errors import RatchetError
-from core.store import RunReader
+from core.store.writer import RunReader
 
 REPLICAS = 2
 SETTINGS = (
@@ -71,7 +71,15 @@ class LiveRun:
             self._main = psutil.Process(self._announced()["pid"])
             return
         known = (self.dir / "config.yaml").is_file()
-        command = [sys.executable, "-m", "actors.cli", "up", "--dir", str(self.dir), *([] if known else self._first)]
+        command = [
+            sys.executable,
+            "-m",
+            "actors.cli",
+            "up",
+            "--dir",
+            str(self.dir),
+            *([] if known else self._first),
+        ]
         with (self.folder / "up.log").open("a") as log:
             self._main = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
         await self.until("the run to serve", lambda: self.url() is not None)

@@ -16,8 +16,8 @@ import httpx
 import psutil
 
 from core.config import Config
-from serve.engine_arguments import environment, vllm_arguments
-from serve.engine_process import cpu_build
+from serve.engine.arguments import environment, vllm_arguments
+from serve.engine.patches.fork_server import cpu_build
 
 START_S = 300.0
 STOP_S = 60.0
@@ -76,7 +76,7 @@ class PlainServer:
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         # Imported as late as this: it gives the environment a gateway's settings, of which a run makes its own.
-        from serve.app import max_versions
+        from serve.replica.app import max_versions
 
         config = self._config
         settings = vllm_arguments(config.model, config.serve.engine, max_versions(config), config.run.seed)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.evaluator import ACCURACY
-from actors.report import FINAL
+from actors.evaluate.evaluator import ACCURACY
+from actors.inspect.report import FINAL
 from core.messages import Decision
-from core.store import RunReader
-from training.evaluate import paired_difference
+from core.store.writer import RunReader
+from training.gate.statistics import paired_difference
 
 
 def finished(folder: Path, config: str, versions: int, seed: int, settings: Sequence[str]) -> dict[str, Any]:

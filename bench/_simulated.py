@@ -8,13 +8,13 @@ from typing import Any
 import ray
 from ray import serve as rayserve
 
-from actors.local import ScriptedRoom
+from actors.in_process import ScriptedRoom
 from actors.system import RaySystem
 from bench._simulated_replica import Plain, SimulatedReplica
 from core.artifacts import appearing
 from core.config import Config
 from core.messages import BASE, PolicyRef, Published, Window
-from serve.app import Service
+from serve.replica.app import Service
 
 WEIGHTS_BYTES = 2**20
 """Of a version's folder."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.calls import RayPeer
+from actors.runtime.rpc import RayPeer
 from core.artifacts import verify
 from core.codec import decode, decode_batch, encode_batch, pack_ids
 from core.messages import BASE, Candidate, PolicyRef, Prompt, ReplicaReport, Sampling, Slots
@@ -91,7 +91,7 @@ class SimulatedReplica:
 
 class Plain:
     """Replicas as plain actors, the least busy first as far as this process knows, any of several: what
-    `serve.client.ServedPolicy` needs of a Serve handle."""
+    `serve.replica.client.ServedPolicy` needs of a Serve handle."""
 
     def __init__(self, replicas: Sequence[Any]) -> None:
         self._replicas = list(replicas)

@@ -29,7 +29,7 @@ import numpy as np
 
 from bench._live import CLIENTS, Answered, LiveRun, Load, Told, drill_arguments, recovered
 from core.messages import BASE
-from core.store import RunReader
+from core.store.writer import RunReader
 
 PARTS = {
     "store": "ray::Store",

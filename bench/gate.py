@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.config import GateConfig
-from training.gate_simulation import (
+from bench._gate_simulation import (
     DISCORDANCE,
     EFFECTS,
     HELD,
@@ -28,6 +27,7 @@ from training.gate_simulation import (
     weigh_many,
     weigh_saturated,
 )
+from core.config import GateConfig
 
 NTH = 5
 PRECISION = 0.93

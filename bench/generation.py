@@ -21,14 +21,14 @@ from typing import Any
 import httpx
 import psutil
 
-from actors.rundir import live_url
+from actors.storage.run_dir import live_url
 from core.config import Config, load
 from core.messages import PolicyRef, Published
-from core.store import RunReader
-from methods import prompts
-from serve.engine import Engine
-from serve.engine_adapters import Adapters
-from serve.engine_arguments import environment
+from core.store.writer import RunReader
+from methods.data import prompts
+from serve.engine.adapters import Adapters
+from serve.engine.arguments import environment
+from serve.engine.engine import Engine
 
 REF = PolicyRef(version=1)
 WINDOW = 3200

@@ -37,7 +37,7 @@ from bench._live import LiveRun, drill_arguments
 from bench._plain import PlainServer
 from core.config import load
 from core.messages import BASE
-from methods import prompts
+from methods.data import prompts
 
 AT_ONCE = (1, 16, 64)
 TOKENS = 32

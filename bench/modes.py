@@ -22,7 +22,7 @@ from bench._live import LiveRun, drill_arguments
 from core.answers import extractor, same
 from core.config import MethodConfig, load
 from core.messages import Prompt
-from methods import prompts
+from methods.data import prompts
 
 SETTINGS = ("gate.enabled=false", "report.questions=null", "learning.groups_per_window=3200")
 """No version is made before learning is paused."""

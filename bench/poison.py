@@ -26,10 +26,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.calls import LocalPeer, Peer
-from actors.evaluator import kept_out
-from actors.local import LocalSystem
-from actors.offline import offline_policy
+from actors.cli.offline import offline_policy
+from actors.in_process import LocalSystem
+from actors.runtime.rpc import LocalPeer, Peer
 from bench._runs import Records
 from core import config as configuration
 from core.answers import extractor
@@ -37,11 +36,13 @@ from core.codec import decode, encode_batch
 from core.config import Config
 from core.errors import Overdue
 from core.messages import BASE, PolicyRef, Prompt, ReplicaReport, Sampling, Slots, Vote
-from core.store import RunReader
-from methods import prompts, recipes
-from serve.engine import Engine
-from serve.local import EnginePolicy
-from training.room import Room
+from core.store.writer import RunReader
+from methods import recipes
+from methods.data import prompts
+from methods.data.held_out import kept_out
+from serve.engine.engine import Engine
+from serve.engine.local_policy import EnginePolicy
+from training.session import Room
 
 TASK = Path("models/word-problems/task.py")
 TEST = Path("models/word-problems/test.parquet")

@@ -24,7 +24,7 @@ import numpy as np
 from bench._ask import Answered, ask, asking
 from bench._live import LiveRun, drill_arguments
 from core.config import load
-from methods import prompts
+from methods.data import prompts
 
 TOKENS = 60
 WARM = 3

@@ -29,10 +29,10 @@ from typing import Any
 import psutil
 import ray
 
-from actors.lifecycle import Lifecycle
+from actors.runtime.supervisor import Lifecycle
 from bench._simulated import SimulatedSystem
 from core.config import Config, load
-from core.store import RunReader
+from core.store.writer import RunReader
 
 SETTINGS = (
     "gate.enabled=false",

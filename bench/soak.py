@@ -18,7 +18,7 @@ import psutil
 
 from bench._live import CLIENTS, LiveRun, Load, drill_arguments, recovered
 from bench.votes import named
-from core.store import RunReader
+from core.store.writer import RunReader
 
 LOOK_S = 10.0
 ERRORS = ("hung", "restarted", "swap_hung", "proof_failed", "weighing_failed", "alert")

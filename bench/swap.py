@@ -143,9 +143,9 @@ async def measure(kind: str, swaps: int) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, list[Published]]]:
     """The policy service alone: the actor that says what is served, its URL, and versions to serve."""
-    from serve.app import deploy, open_gateway, undeploy
-    from serve.gateway import free_ports
-    from serve.keys import Keys
+    from serve.http.keys import Keys
+    from serve.replica.app import deploy, open_gateway, undeploy
+    from serve.replica.haproxy import free_ports
 
     with tempfile.TemporaryDirectory() as folder:
         path = "configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml"
@@ -240,8 +240,8 @@ async def _stream_for_ever(
 def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Published]]:
     """The base and a few versions that were really trained, each a step from the one before."""
     from core.codec import pack_ids
-    from methods import prompts
-    from training.room import Room
+    from methods.data import prompts
+    from training.session import Room
 
     pool = prompts.read(config.prompts, 0)
     room = Room(run_dir, config.model, config.learning, 0, "sft", [pool[i] for i in range(24)])

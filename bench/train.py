@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3C
 from core.codec import pack_floats, pack_ids
 from core.config import Config, load
 from core.messages import BASE, Imitate, PolicyRef, Reinforce, Window
-from training.publish import publish, publish_base
-from training.step import Learner
+from training.learner.learner import Learner
+from training.versions.publish import publish, publish_base
 
 ROOT = Path(__file__).parents[1]
 GIB = 2**30

@@ -69,7 +69,7 @@ def _asker(home: str) -> Any:
         """What a replica does with a version that it is to stage."""
 
         def __init__(self) -> None:
-            from serve.travel import Travel
+            from serve.weights.transfer import Travel
 
             self._travel = Travel(NAMESPACE)
 

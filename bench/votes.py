@@ -21,7 +21,7 @@ import httpx
 import psutil
 
 from bench._live import LiveRun, drill_arguments
-from core.store import RunReader
+from core.store.writer import RunReader
 
 ARRAY = 256
 ANSWERS = 64

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from core.errors import RatchetError
-from serve.page import page_routes
+from serve.http.page import page_routes
 
 EVIL = "<img src=x onerror=\"document.title='broken in'\"> and <b>bold</b>"
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from actors.store import TROUBLE
+from actors.storage.store import TROUBLE
 from core.metrics import ROWS
 from tests.panels import FOLDER, alerts, everything, selectors
 

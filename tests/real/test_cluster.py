@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.cluster_file import merged
-from core.store import RunReader
-from serve.keys import PREFIX
+from actors.cli.cluster_file import merged
+from core.store.writer import RunReader
+from serve.http.keys import PREFIX
 from tests.real.hosts import HOME, ROOT, VENV, Hosts, hosts, until, why_not
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]

@@ -21,10 +21,10 @@ import httpx
 import psutil
 import pytest
 
-from actors.evaluator import ACCURACY
+from actors.evaluate.evaluator import ACCURACY
 from bench._live import lives, whole
 from core.messages import Decision, Vote
-from core.store import RunReader
+from core.store.writer import RunReader
 from tests.real.conftest import Run, bench
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bench._live import rests
 from core.config import GateConfig
 from core.messages import Event, Outcome, Response, Vote
-from core.store import RunReader
-from serve.gateway import free_ports
+from core.store.writer import RunReader
+from serve.replica.haproxy import free_ports
 from tests.real.conftest import ROOT, Run
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]

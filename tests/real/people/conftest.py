@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve.keys_file import ENVIRONMENT
+from serve.http.keys_file import ENVIRONMENT
 from tests.real.conftest import Run
 
 SHOP, BANK, ROOT, SCRAPER = (f"rk-{name}-{'x' * 32}" for name in ("shop", "bank", "root", "prometheus"))

@@ -16,8 +16,8 @@ import openai
 import pytest
 
 from core.messages import Response, Vote
-from core.store import RunReader
-from serve.routes import ENGINE_FIELDS
+from core.store.writer import RunReader
+from serve.http.gateway import ENGINE_FIELDS
 from tests.real.conftest import ROOT as ROOT_DIR
 from tests.real.conftest import Run
 from tests.real.people.conftest import BANK, QUESTION, QUEUE, ROOT, SHOP

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.messages import Feedback, Response, Vote
-from core.store import RunReader
+from core.store.writer import RunReader
 from tests.page_server import EVIL, PageServer, event
 from tests.real.conftest import Run
 from tests.real.people.conftest import SHOP

@@ -1,0 +1,5 @@
+"""`python -m actors.cli`."""
+
+from actors.cli.main import main
+
+main()

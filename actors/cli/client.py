@@ -1,0 +1,50 @@
+"""HTTP calls to a running system."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from actors.storage.run_dir import live_url
+from core.errors import RatchetError
+
+
+def error_message(reply: httpx.Response) -> str:
+    """The message of an error in OpenAI's shape, or what else came."""
+    try:
+        return str(reply.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{reply.url} answered {reply.status_code}: {reply.text[:200]}"
+
+
+def live(path: Path) -> str:
+    url = live_url(path)
+    if url is None:
+        raise RatchetError(f"{path} is not running; start it with ./run up --dir {path}")
+    return url
+
+
+def bearer() -> dict[str, str]:
+    """For a run with keys. Raises: RatchetError."""
+    key = os.environ.get("RATCHET_KEY", "").strip()
+    if not key.isascii() or len(key.split()) > 1:
+        raise RatchetError("RATCHET_KEY holds no key; set it to one that `ratchet keys NAME` showed")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def get(url: str) -> Any:
+    try:
+        return httpx.get(url, headers=bearer(), timeout=30, trust_env=False).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise RatchetError(f"{url} gives no answer ({error}); is the run still starting or stopping?") from None
+
+
+def post(url: str, body: dict[str, Any], timeout_s: float = 60) -> httpx.Response:
+    try:
+        reply = httpx.post(url, json=body, headers=bearer(), timeout=timeout_s, trust_env=False)
+    except httpx.HTTPError as error:
+        raise RatchetError(f"{url} does not answer: {error}") from None
+    if not reply.is_success:
+        raise RatchetError(error_message(reply))
+    return reply

@@ -1,0 +1,54 @@
+"""Commands for a cluster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actors.cli.app import console
+
+
+def cluster_file(
+    differences: Annotated[list[Path] | None, typer.Argument(help="e.g. configs/cluster/gcp.yaml")] = None,
+) -> None:
+    """Print cluster.yaml with differences laid over it, for `ray up`; see docs/cluster.md."""
+    import yaml
+
+    from actors.cli.cluster_file import BASE, merged
+
+    print(yaml.safe_dump(merged(BASE, differences or []), sort_keys=False, width=1000), end="")
+
+
+service = typer.Typer(help="Ray's head and Ratchet on it as a service; see docs/cluster.md.", no_args_is_help=True)
+
+
+ServiceDir = Annotated[Path, typer.Option("--dir", help="Run directory")]
+
+
+@service.command("start")
+def service_start(
+    dir: ServiceDir,
+    head: Annotated[list[str], typer.Argument(help="-- ray start --head ...")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; a resumed run has its own")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="A setting such as serve.replicas=2")] = None,
+) -> None:
+    """Start it in the background; returns when Ray is up."""
+    from actors.cli.service import start
+
+    console.print(f"started; its log is {start(dir, config, head, set or [])}", soft_wrap=True)
+
+
+@service.command("run")
+def service_run(dir: ServiceDir) -> None:
+    """Run, in the foreground, what was started before: for boot."""
+    from actors.cli.service import run
+
+    run(dir)
+
+
+@service.command("stop")
+def service_stop(dir: ServiceDir) -> None:
+    """End Ratchet in order, then Ray's head."""
+    from actors.cli.service import stop
+
+    stop(dir)

@@ -1,0 +1,145 @@
+"""Commands that read a run's data, or make files of it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from actors.cli.app import DEFAULT, ConfigFile, Overrides, RunDirOption, console, load
+from actors.cli.client import get, live, post
+from actors.storage.run_dir import CONFIG_FILE, find, live_url
+from core.errors import RatchetError
+
+
+def status(dir: RunDirOption = None) -> None:
+    """How a run stands: live if it is up, else what its store says."""
+    from actors.cli.progress import versions_table
+    from actors.inspect.report import version_rows
+    from core.store.writer import RunReader
+
+    path = find(dir)
+    url = live_url(path)
+    reader = RunReader(path)
+    console.print(f"{path}  {'serving on ' + url if url else 'stopped'}", soft_wrap=True)
+    console.print(versions_table(version_rows(reader)))
+    if url:
+        console.print_json(json.dumps(get(f"{url}/status")))
+
+
+def versions(
+    version: Annotated[str | None, typer.Argument(help="Only this one, such as v12, with the voters behind it")] = None,
+    dir: RunDirOption = None,
+) -> None:
+    """Every version with its verdict, or one with whose votes made it."""
+    from actors.cli.progress import versions_table
+    from actors.inspect.report import version_rows
+    from actors.inspect.trace import voters
+    from core.store.writer import RunReader
+
+    reader = RunReader(find(dir))
+    if version is None:
+        return console.print(versions_table(version_rows(reader)))
+    if not version.removeprefix("v").isdecimal():
+        raise RatchetError(f"{version!r} names no version; expected the form v12")
+    behind = voters(reader, int(version.removeprefix("v")))
+    console.print(f"{version}: votes of {len(behind)} people are in the ballots of its window")
+    for voter, votes in behind.items():
+        console.print(f"  {votes:5}  {escape(voter)}")
+
+
+def trace(
+    id: Annotated[str, typer.Argument(help="Of an answer, feedback, vote, prompt, group, candidate, example or lease")],
+    dir: RunDirOption = None,
+) -> None:
+    """The way over votes, groups and examples to the versions that learned from it, step by step, as JSON."""
+    from actors.inspect.trace import trace as follow
+    from core.store.writer import RunReader
+
+    console.print_json(json.dumps(follow(RunReader(find(dir)), id)))
+
+
+def export_data(
+    kind: Annotated[str, typer.Argument(help="sft: winners; kto: liked or not; dpo: pairs and corrections")],
+    to: Annotated[Path, typer.Option(help="File to write, .jsonl or .parquet")],
+    dir: RunDirOption = None,
+) -> None:
+    """Write samples or votes in the formats that TRL reads."""
+    from actors.inspect.export_data import export as write
+    from core.store.writer import RunReader
+
+    console.print(f"{write(RunReader(find(dir)), kind, to)} rows in {to}", soft_wrap=True, highlight=False)
+
+
+def evaluate(version: str = typer.Argument("v0", help="e.g. v3; must be loaded"), dir: RunDirOption = None) -> None:
+    """Accuracy of a loaded version on the report's questions."""
+    reply = post(f"{live(find(dir))}/admin/eval", {"argument": version}, timeout_s=900).json()
+    console.print(
+        f"v{reply['version']}: {100 * reply['accuracy']:.1f}% "
+        f"({100 * reply['low']:.1f}-{100 * reply['high']:.1f}) on {reply['n']} questions"
+    )
+
+
+def gate(candidate: Path, dir: RunDirOption = None) -> None:
+    """Weigh any checkpoint of the run's base (a PEFT adapter, or a whole model) as the gate would."""
+    from actors.cli.offline import weigh_checkpoint
+
+    decision = weigh_checkpoint(candidate, find(dir), console)
+    console.print(f"{decision.verdict} ({decision.standing}): {decision.reason} ({decision.probes} probes)")
+    sys.exit(0 if decision.verdict == "promote" else 1)
+
+
+def anchors(
+    questions: Annotated[Path, typer.Argument(help="JSONL or Parquet of held-out prompts, without answers")],
+    to: Annotated[Path, typer.Option(help="Parquet file to write; name it in gate.anchors")],
+    overrides: Overrides = None,
+    config: ConfigFile = DEFAULT,
+    samples: int = 32,
+    min_share: float = 0.3,
+) -> None:
+    """Make the gate's anchors for a model: its own majority answers to held-out questions."""
+    from actors.cli.offline import make_anchors
+
+    resolved = load(config, overrides or [])
+    asked = resolved.prompts.model_copy(update={"path": str(questions), "split": None})
+    total, kept = make_anchors(asked, resolved, to, samples, min_share)
+    console.print(f"{kept} anchors of {total} questions in {to}")
+
+
+def export(
+    version: Annotated[str, typer.Argument(help="e.g. v3")],
+    to: Annotated[Path | None, typer.Option(help="Folder to write; RUN/export/VERSION if not given")] = None,
+    merged: Annotated[bool, typer.Option(help="Write a whole model with the adapter merged in")] = False,
+    dir: RunDirOption = None,
+) -> None:
+    """Write a version as a folder that plain transformers or peft loads."""
+    from actors.cli.offline import export_version
+
+    path = find(dir)
+    console.print(str(export_version(path, load(path / CONFIG_FILE, []), version, to, merged)), soft_wrap=True)
+
+
+def backup(
+    run: Annotated[str | None, typer.Argument(help="Run directory; the latest if not given")] = None,
+    to: Annotated[Path, typer.Option(help="Folder to write; must not exist")] = Path("backup"),
+) -> None:
+    """Copy a run, running or stopped, into a folder that `restore` makes a run of again."""
+    from actors.storage.backup import backup as take
+
+    taken = take(find(run), to)
+    console.print(f"{len(taken.versions)} versions and the store, {taken.bytes / 2**20:.1f} MiB, in {taken.folder}")
+    if taken.pruned:
+        console.print(f"[dim]pruned before: {', '.join(f'v{version}' for version in taken.pruned)}[/]")
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A folder that `backup` wrote")],
+    dir: Annotated[Path, typer.Option("--dir", help="Run directory to make; must not exist")],
+) -> None:
+    """Make a run directory of a backup, every file checked; `up --dir` goes on with it."""
+    from actors.storage.backup import restore as make
+
+    versions = make(folder, dir)
+    console.print(f"{dir} has {len(versions)} versions; go on with ./run up --dir {dir}", soft_wrap=True)

@@ -1,0 +1,127 @@
+"""Commands of people to a running system."""
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from actors.cli.app import Reason, RunDirOption, console, load
+from actors.cli.client import get, live, post
+from actors.storage.run_dir import CONFIG_FILE, find
+from core.errors import RatchetError
+
+
+def forget(
+    voter: Annotated[str, typer.Argument(help="A voter such as shop/ann, or a key with all its users")],
+    dir: RunDirOption = None,
+) -> None:
+    """Remove what came from a voter, and name the versions that learned with it."""
+    told = post(f"{live(find(dir))}/admin/forget", {"argument": voter}).json()
+    versions = ", ".join(f"v{version}" for version in told["versions"]) or "none"
+    console.print(
+        f"{told['votes']} votes and {told['rows'] - told['votes']} other rows removed; learned with it: {versions}"
+    )
+
+
+def vote(
+    response: Annotated[str, typer.Argument(help="The id of an answer, such as chatcmpl-v3-...")],
+    good: Annotated[bool | None, typer.Option("--good/--bad", help="Whether the answer is good")] = None,
+    correction: Annotated[str | None, typer.Option(help="A better answer, word for word")] = None,
+    choice: Annotated[int, typer.Option(help="Which choice, from 0")] = 0,
+    user: Annotated[str, typer.Option(help="Who votes, below the key's name")] = "",
+    dir: RunDirOption = None,
+) -> None:
+    """Vote on an answer of a running system."""
+    if (good is None) == (correction is None):
+        raise RatchetError("say one thing: --good, --bad or --correction TEXT")
+    said = {"binary": good} if good is not None else {"correction": correction}
+    reply = post(f"{live(find(dir))}/v1/feedback", {"response_id": response, "choice": choice, "user": user, **said})
+    console.print(reply.json()["results"][0]["result"])
+
+
+def ask(
+    question: Annotated[str | None, typer.Argument(help="What to ask; sample questions if not given")] = None,
+    dir: RunDirOption = None,
+    version: Annotated[str, typer.Option(help="policy, or a promoted version such as policy@v3")] = "policy",
+) -> None:
+    """Ask the served policy."""
+    from actors.cli.up import sample_questions
+
+    path = find(dir)
+    config = load(path / CONFIG_FILE, [])
+    if question is None:
+        console.print("Ask something of the kind that the model knows, for example:")
+        for sample in sample_questions(config):
+            console.print(f"  ./run ask {escape(json.dumps(sample))}", soft_wrap=True)
+        return
+    body = {"model": version, "messages": [{"role": "user", "content": question}], "temperature": 0}
+    body |= {"max_tokens": config.method.sampler.max_tokens}
+    reply = post(f"{live(path)}/v1/chat/completions", body)
+    console.print(escape(reply.json()["choices"][0]["message"]["content"]))
+    console.print(f"[dim]policy version {reply.headers['x-policy-version']}[/]")
+
+
+def pause(reason: str = "paused by hand", dir: RunDirOption = None) -> None:
+    """Stop learning; serving goes on."""
+    post(f"{live(find(dir))}/admin/pause", {"argument": reason})
+    console.print("learning is paused; `ratchet resume` goes on")
+
+
+def resume(dir: RunDirOption = None) -> None:
+    """Go on learning."""
+    post(f"{live(find(dir))}/admin/resume", {})
+    console.print("learning goes on")
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help="e.g. v3")], reason: Reason = "", dir: RunDirOption = None
+) -> None:
+    """Serve a version whatever the gate said; the next promotion of the gate replaces it, unless you hold."""
+    told = _by_hand("promote", dir, reason, version)
+    console.print(f"v{told['serve']} is promoted by hand (before: v{told['before']})")
+
+
+def rollback(
+    version: Annotated[str | None, typer.Argument(help="e.g. v3; the served one if not given")] = None,
+    reason: Reason = "",
+    dir: RunDirOption = None,
+) -> None:
+    """Stop serving a version: users get the champion again, and what the version sampled is learned from no more."""
+    served = get(f"{live(find(dir))}/status")["versions"]["slots"]["serve"] if version is None else None
+    told = _by_hand("rollback", dir, reason, version or f"v{served}")
+    console.print(f"v{told['serve']} is served (before: v{told['before']})")
+
+
+def hold(
+    off: Annotated[bool, typer.Option("--off", help="End the hold")] = False,
+    reason: Reason = "",
+    dir: RunDirOption = None,
+) -> None:
+    """Serve what is served now and nothing else, until `hold --off`; learning and weighing go on."""
+    told = _by_hand("release" if off else "hold", dir, reason)
+    console.print(f"v{told['serve']} is served" + ("" if off else ", and held; `ratchet hold --off` goes on"))
+
+
+def keys(
+    name: Annotated[str, typer.Argument(help="Whose key it is, as app-1; shown in votes and errors")],
+    role: Annotated[Literal["user", "admin"], typer.Option(help="admin may pause, promote, roll back, vote")] = "user",
+    file: Annotated[Path, typer.Option(help="Keys file to append to; name it in serve.access.keys")] = Path("keys.txt"),
+) -> None:
+    """Make a key for the HTTP service: its hash goes into the file, the key itself is shown once."""
+    from serve.http import keys_file
+
+    secret = keys_file.add(file, name, role)
+    told = Console(stderr=True, width=console.width)
+    told.print(f"{name} ({role}) is in {file}; a run started with serve.access.keys={file} knows it", soft_wrap=True)
+    told.print("[dim]shown once; send it as `Authorization: Bearer KEY`, or set RATCHET_KEY for these commands[/]")
+    print(secret)
+
+
+def _by_hand(command: str, dir: str | None, reason: str, version: str | None = None) -> dict[str, Any]:
+    """Signed with the name of the operating system's user."""
+    signed = {"version": version, "by": getpass.getuser(), "reason": reason}
+    return post(f"{live(find(dir))}/admin/{command}", {"argument": signed}).json()

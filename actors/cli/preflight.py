@@ -1,0 +1,269 @@
+"""What cannot work is refused here, before anything heavy starts: access, files, overlap, port, memory."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+
+from actors.storage.run_dir import RUNS
+from actors.storage.store import free_bytes
+from core.arrival_proof import fingerprint
+from core.artifacts import MANIFEST, digest_file, read_manifest
+from core.config import Config, Full, Lora
+from core.errors import ConfigError
+from core.messages import Reinforce
+from core.redact import redactor
+from methods import recipes
+from methods.data import prompts
+from methods.data.held_out import kept_out, probes_of, report_questions
+from methods.data.probes import refuse_overlap
+from serve.http import cors, keys_file
+from training import objectives
+
+GIB = 2**30
+RAY_BYTES = 1.5 * GIB
+"""Ray, Serve and the light actors."""
+RAY_TRAIN_BYTES = 0.8 * GIB
+"""Ray Train's own actors beside its workers."""
+ENGINE_FIXED_BYTES = 1.2 * GIB
+"""An engine's two processes before weights and KV."""
+TRAINER_FIXED_BYTES = 0.6 * GIB
+BYTES_OF = {"float32": 4, "bfloat16": 2, "auto": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run needs at its peak, part by part."""
+
+    engines: float
+    kv_caches: float
+    trainer: float
+    ray: float = RAY_BYTES
+
+    @property
+    def total(self) -> float:
+        return self.engines + self.kv_caches + self.trainer + self.ray
+
+
+def check(config: Config, joining: bool = False) -> list[str]:
+    """Notes worth telling (lines skipped, duplicates folded). `joining` a cluster, whose gateway may be up already.
+
+    Raises: ConfigError naming the field and the remedy."""
+    notes = check_access(config, os.environ)
+    method = recipes.build(config.method)
+    objectives.check(method)
+    redactor(config.prompts.live.redact)
+    _check_model(config)
+    pool = prompts.read(config.prompts, config.run.seed, shards=config.run.shards)
+    probes, _ = probes_of(config)
+    report = report_questions(config)
+    asked = [question.prompt for question in probes]
+    suspects = list(filter(kept_out(config).holds, pool))
+    refuse_overlap(suspects, asked, config.prompts.path, "the gate's probes")
+    if report:
+        keyed = [question.prompt for question in report]
+        refuse_overlap(suspects, keyed, config.prompts.path, config.report.questions or "")
+        refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
+    _check_anchors(config)
+    if not joining:
+        _check_port(config.serve.host, config.serve.port)
+    check_disk(config)
+    _check_memory(config)
+    notes += [f"skipped {report}" for report in pool.reports]
+    if pool.duplicates:
+        notes.append(f"{pool.duplicates} duplicate prompts in {config.prompts.path} were folded")
+    if suspects:
+        notes.append(f"{len(suspects)} of {len(pool)} prompts nearly ask what gate or report ask, and are left out")
+    if method.makes is Reinforce and config.learning.replay_windows > 1:
+        notes.append(
+            f"recipe {method.name} learns from what its own version sampled; learning.replay_windows="
+            f"{config.learning.replay_windows} also trains on older samples, 1 is what was published"
+        )
+    if not probes:
+        notes.append("no gate.anchors and no gate.keys: every candidate will be held, nothing will be promoted")
+    return notes
+
+
+def check_access(config: Config, environ: Mapping[str, str]) -> list[str]:
+    """Notes. Raises: ConfigError for keys that cannot be read, and for a server without keys that others reach."""
+    keys = keys_file.read(config.serve.access, environ)
+    if not keys.held and not cors.is_loopback(config.serve.host):
+        raise ConfigError(
+            f"serve.host={config.serve.host!r} is reached from other machines, and without keys whoever reaches it may "
+            "use and administer it; make a key with `ratchet keys NAME --role admin --file keys.txt` and set "
+            "serve.access.keys=keys.txt, or keep serve.host=127.0.0.1"
+        )
+    return keys_file.notes(keys, config.serve.access)
+
+
+def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
+    """What a run needs, computed from the model's size and the settings."""
+    full = isinstance(config.model.weights, Full)
+    engines = config.serve.replicas + (1 if full else 0)
+    weights = parameters * BYTES_OF[config.model.engine_dtype]
+    trained = parameters if full else _lora_parameters(config, shape)
+    gradient_and_adam = 3 * 4
+    tokens = min(config.learning.batch_tokens, config.learning.micro_batch_tokens or config.learning.batch_tokens)
+    activations = 16 * tokens * shape["hidden_size"] * shape["num_hidden_layers"] * 4
+    logits = 3 * tokens * shape["vocab_size"] * 4
+    objective = objectives.objective(recipes.build(config.method).objective)
+    copies = 2 if full and "reference" in objective.terms(config.learning).columns else 1
+    read = copies * parameters * BYTES_OF[config.model.trainer_dtype]
+    workers = config.learning.devices
+    # each worker reads the whole model before it keeps its part of it
+    trainer = workers * (read + TRAINER_FIXED_BYTES) + trained * gradient_and_adam + activations + logits
+    return Memory(
+        engines=engines * (weights + ENGINE_FIXED_BYTES),
+        kv_caches=engines * (config.serve.engine.kv_cache_bytes or 0),
+        trainer=trainer,
+        ray=RAY_BYTES + (RAY_TRAIN_BYTES if workers > 1 else 0),
+    )
+
+
+def here(config: Config, need: Memory) -> Memory:
+    """Without what has nodes of its own."""
+    cluster = config.cluster
+    if cluster.serving is not None:
+        need = replace(need, engines=0, kv_caches=0)
+    return replace(need, trainer=0) if cluster.training is not None else need
+
+
+def parameters_of(folder: Path) -> int:
+    """Counted from the headers of the safetensors files, without reading the weights."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with file.open("rb") as opened:
+                size = int.from_bytes(opened.read(8), "little")
+                if size > file.stat().st_size:
+                    raise ValueError(f"its header would be {size} bytes long")
+                header = json.loads(opened.read(size))
+            total += sum(_product(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{file} is no safetensors file ({error}); restore it") from None
+    return total
+
+
+def _check_model(config: Config) -> None:
+    folder = Path(config.model.path)
+    looks_local = folder.is_absolute() or config.model.path.startswith((".", "models/"))
+    if not folder.is_dir():
+        if looks_local:
+            raise ConfigError(f"model.path={config.model.path!r} is no folder; it takes config.json and safetensors")
+        return
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"model.path={config.model.path!r} has no {name}; save model and tokenizer there")
+    positions, asked = _shape(folder / "config.json")["max_position_embeddings"], config.serve.engine.max_tokens
+    if positions and asked > positions:
+        raise ConfigError(f"serve.engine.max_tokens={asked} is over the {positions} positions of the model; lower it")
+
+
+def _check_anchors(config: Config) -> None:
+    """Anchors are the answers of one base; those of another would weigh with somebody else's mistakes."""
+    path = config.gate.anchors
+    weights = Path(config.model.path) / "model.safetensors"
+    if path is None or config.gate.keys is not None or not weights.is_file() or Path(path).suffix != ".parquet":
+        return  # only `ratchet anchors` says which model answered, in Parquet
+    try:
+        made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"gate.anchors={path} cannot be read: {error}") from None
+    if made_for and made_for != digest_file(weights):
+        raise ConfigError(
+            f"gate.anchors={path} were made for another model than {config.model.path}; make its own with "
+            "`ratchet anchors`, or set gate.anchors=null (then every candidate is held)"
+        )
+
+
+def check_same_base(config: Config, run_dir: Path) -> None:
+    """Raises: ConfigError when the run directory was made with another base model."""
+    manifest = run_dir / "versions" / "v0000" / MANIFEST
+    folder = Path(config.model.path)
+    if not manifest.is_file() or not folder.is_dir():
+        return
+    made_with = read_manifest(manifest.parent).get("base_digest")
+    now = fingerprint({file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))})
+    if made_with != now:
+        raise ConfigError(
+            f"{run_dir} was made with another base model than model.path={config.model.path!r}; use that one, or "
+            "another run directory"
+        )
+
+
+def check_disk(config: Config, free: Callable[[Path], int] = free_bytes) -> None:
+    """Raises: ConfigError when the run could not write from the start."""
+    place = Path(config.run.dir) if config.run.dir else RUNS
+    there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
+    if free(there) < config.run.min_free_bytes:
+        raise ConfigError(
+            f"{free(there) / 2**20:.0f} MiB are free on the disk of {place}, run.min_free_bytes asks for "
+            f"{config.run.min_free_bytes / 2**20:.0f}; free some space, or choose another disk with --dir"
+        )
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"serve.port={port} on {host} cannot be taken ({error.strerror}); stop what listens there, "
+                "or choose another with serve.port=N (0 takes a free one)"
+            ) from None
+
+
+def _check_memory(config: Config) -> None:
+    folder = Path(config.model.path)
+    if not folder.is_dir() or not any(folder.glob("*.safetensors")):
+        return
+    shape = _shape(folder / "config.json")
+    need = here(config, memory(config, parameters_of(folder), shape))
+    have = psutil.virtual_memory().available
+    if need.total > have and not _has_gpu():
+        parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in vars(need).items())
+        learning = config.learning
+        raise ConfigError(
+            f"this run needs about {need.total / GIB:.1f} GiB ({parts}), {have / GIB:.1f} GiB are free; lower "
+            f"serve.engine.kv_cache_bytes (now {config.serve.engine.kv_cache_bytes}), serve.replicas (now "
+            f"{config.serve.replicas}) or learning.micro_batch_tokens (now {learning.micro_batch_tokens}, in steps of "
+            f"{learning.batch_tokens}), or take a smaller model"
+        )
+
+
+def _shape(file: Path) -> dict[str, Any]:
+    """What is asked of a model's config.json; no positions are 0. Raises: ConfigError naming what is missing."""
+    try:
+        shape: dict[str, Any] = json.loads(file.read_bytes())
+        shape["max_position_embeddings"] = int(shape.get("max_position_embeddings") or 0)
+        missing = [name for name in ("hidden_size", "num_hidden_layers", "vocab_size") if int(shape[name]) < 1]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file} is no model's config ({error!r}); restore it") from None
+    if missing:
+        raise ConfigError(f"{file} says {missing[0]}={shape[missing[0]]}, expected at least 1; restore it")
+    return shape
+
+
+def _lora_parameters(config: Config, shape: dict[str, Any]) -> int:
+    assert isinstance(config.model.weights, Lora)
+    widest = max(shape["hidden_size"], shape.get("intermediate_size", shape["hidden_size"]))
+    per_layer = len(config.model.weights.targets) * config.model.weights.rank * (shape["hidden_size"] + widest)
+    return per_layer * shape["num_hidden_layers"]
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists()
+
+
+def _product(shape: Iterable[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

@@ -1,0 +1,121 @@
+"""What the person at the terminal sees: events as lines, and below them, on a terminal, how the run stands now."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from actors.inspect.report import VersionRow, version_rows
+from actors.inspect.sentences import STYLES, told
+from core.errors import StoreError
+from core.store.writer import RunReader
+
+SHOWN_VERSIONS = 8
+
+
+class Progress:
+    """Feed it a status every second or so."""
+
+    def __init__(self, run_dir: Path, url: str, console: Console) -> None:
+        self._reader = RunReader(run_dir)
+        self._url = url
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        self._events_seen = len(self._reader.events())  # a resumed run does not tell its past again
+        self._table: Table | None = None
+        self._before: tuple[float, dict[str, float]] | None = None
+        self._rates: dict[str, float] = {}
+
+    def __enter__(self) -> "Progress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        self._reader.close()
+
+    def show(self, status: dict[str, Any]) -> None:
+        try:
+            events = self._reader.events(after=self._events_seen)
+        except StoreError:
+            events = []
+        self._events_seen += len(events)
+        if events or self._table is None:
+            self._table = versions_table(version_rows(self._reader)[-SHOWN_VERSIONS:])
+        for event in events:
+            line = told(event)
+            if line is not None:
+                self._console.print(Text.from_markup(f"[dim]{_clock(event.at)}[/] {line}"))
+        self._rates = self._tokens_per_s(status)
+        if self._live is not None:
+            self._live.update(Group(self._table, Text(self.line(status))))
+
+    def line(self, status: dict[str, Any]) -> str:
+        """The run in one line."""
+        slots = status.get("versions", {}).get("slots", {})
+        buffer = status.get("buffer", {})
+        replicas = status.get("versions", {}).get("replicas", {}).values()
+        share = buffer.get("vote_share")
+        rates = "  ".join(f"{who} {rate:.0f}" for who, rate in self._rates.items())
+        parts = [
+            f"serve v{slots.get('serve', 0)} ({status.get('versions', {}).get('standing', 'base')})",
+            f"explore v{slots.get('explore', 0)}  champion v{slots.get('champion', 0)}",
+            f"tokens/s: {rates}",
+            f"vote agreement {share:.2f}" if share is not None else "no votes yet",
+            f"lag {buffer.get('lag', 0)}, swaps {sum(r.get('swaps', 0) for r in replicas):.0f}",
+            f"buffer {buffer.get('waiting', 0)} waiting, {buffer.get('outstanding', 0)} leased",
+            f"trainer {status.get('trainer', {}).get('phase', '-')}",
+        ]
+        held = status.get("versions", {}).get("held")
+        if held:
+            parts.append(f"HELD by {held['by']}: {held['why']}; `ratchet hold --off` goes on")
+        if buffer.get("paused"):
+            parts.append(f"PAUSED: {buffer['paused']}; `ratchet resume` goes on")
+        return f"{self._url}   " + " | ".join(parts)
+
+    def _tokens_per_s(self, status: dict[str, Any]) -> dict[str, float]:
+        now, totals = time.monotonic(), tokens_by_purpose(status)
+        if self._before is None:
+            self._before = (now, totals)
+            return dict.fromkeys(totals, 0.0)
+        then, before = self._before
+        self._before = (now, totals)
+        return {who: max(0.0, totals[who] - before.get(who, 0.0)) / max(now - then, 1e-3) for who in totals}
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def tokens_by_purpose(status: dict[str, Any]) -> dict[str, float]:
+    """Totals so far: users, explore, gate (with the report's)."""
+    replicas = status.get("versions", {}).get("replicas", {}).values()
+    collectors = [part for name, part in status.items() if name.startswith("collector")]
+    evaluator = status.get("evaluator", {}).get("tokens", {})
+    return {
+        "users": sum(replica.get("tokens_user", 0) for replica in replicas),
+        "explore": sum(sum(part.get("tokens", {}).values()) for part in collectors),
+        "gate": evaluator.get("gate", 0) + evaluator.get("report", 0),
+    }
+
+
+def versions_table(rows: list[VersionRow]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "verdict", "standing", "probes", "agreement", "accuracy (95%)", "tokens", "why"):
+        table.add_column(heading, overflow="ellipsis", no_wrap=heading == "why", max_width=60)
+    for row in rows:
+        agreement = "" if row.agreement is None else f"{100 * row.agreement:.1f}%"
+        accuracy = ""
+        if row.accuracy is not None and row.low is not None and row.high is not None:
+            accuracy = f"{100 * row.accuracy:.1f}% ({100 * row.low:.0f}-{100 * row.high:.0f})"
+        style = STYLES.get(row.verdict, "dim")
+        cells = (f"v{row.version}", f"[{style}]{row.verdict}[/]", row.standing, str(row.probes or ""))
+        table.add_row(*cells, agreement, accuracy, str(row.tokens), escape(row.reason))
+    return table

@@ -1,0 +1,283 @@
+"""`ratchet up`: the whole system, self-improving while it serves, until it is stopped or has done what was asked."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.markup import escape
+
+from actors.cli import preflight
+from actors.cli.progress import Progress, tokens_by_purpose, versions_table
+from actors.collect.autoscale import Scaling
+from actors.inspect import report
+from actors.runtime.rpc import RayPeer
+from actors.runtime.supervisor import Lifecycle
+from actors.storage.run_dir import RunDir
+from actors.system import MEASURE_S, RaySystem
+from core import gc_tuning
+from core.clock import Clock, SystemClock
+from core.config import Config
+from core.errors import ConfigError, RatchetError
+from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
+from core.store.records import event, fact
+from core.store.schema import check_shards
+from core.store.writer import RunReader
+from serve.engine.arguments import environment
+from serve.engine.patches.fork_server import share
+from serve.http import keys_file
+from serve.replica.haproxy import free_ports
+
+LOOK_S = 2.0
+SIGN_OF_LIFE_S = 60.0
+RESTLESS = frozenset({"store.free_bytes", "store.room_for_s"})
+"""What changes without the run's doing."""
+STATUS_S = 10.0
+
+
+def up(config: Config, console: Console, address: str | None = None) -> Path:
+    """Run until `run.versions` candidates are decided, or for ever. Returns the run directory.
+
+    Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
+    if config.serve.port == 0:
+        config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
+    gc_tuning.wait()
+    engines = environment(config.model, config.serve.engine)
+    with share(engines) if address is None else nullcontext() as print_to:
+        run = _opened(config, console, address)
+        if print_to is not None:
+            print_to(run.path / "logs" / "engines.log")
+        try:
+            asyncio.run(_run(config, run, console, address))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            run.close()
+    return run.path
+
+
+def _opened(config: Config, console: Console, address: str | None) -> RunDir:
+    """Once everything that can be checked before is checked. Raises: ConfigError."""
+    for note in preflight.check(config, joining=address is not None):
+        console.print(f"[yellow]note[/] {escape(note)}")
+    if config.run.dir is not None:
+        preflight.check_same_base(config, Path(config.run.dir))
+        check_shards(Path(config.run.dir), config.run.shards)
+    run = RunDir.open(config)
+    _log_to(run.path / "logs" / "driver.log")
+    return run
+
+
+async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
+    console.print(f"run directory {run.path}")
+    keys, own = keys_file.read(config.serve.access, os.environ).with_own()
+    os.environ.pop(keys_file.ENVIRONMENT, None)  # nobody that this process starts needs them
+    system = RaySystem(config, run.path, address, keys)
+    lifecycle = Lifecycle(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
+    url = f"http://{config.serve.host}:{config.serve.port}"
+    try:
+        with console.status("starting Ray, the engine and the trainer"):
+            await lifecycle.connect()
+            _stop_on_signals()
+            await lifecycle.start()
+        first_answer_s, _ = await asyncio.gather(_first_answer(url, config, console, own), lifecycle.learn())
+        gc_tuning.settle()
+        run.announce(url=url, namespace=system.namespace)
+        status = await _until_done(config, run, lifecycle, system, url, console)
+        if config.run.versions is not None:
+            await _finish(config, run, system, console, status, first_answer_s)
+    finally:
+        with console.status("stopping"):
+            await lifecycle.stop()
+
+
+async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
+    """Ask one question as any user would. Returns seconds since this process began."""
+    question = sample_questions(config)[0]
+    body = {
+        "model": "policy",
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": config.method.sampler.max_tokens,
+    }
+    try:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
+            reply = await client.post(f"{url}/v1/chat/completions", json=body)
+    except httpx.HTTPError as error:
+        raise RatchetError(f"{url} did not answer its first question: {error!r}; more in the run's logs/") from None
+    if not reply.is_success:
+        raise RatchetError(f"the service answered {reply.status_code} to its first question: {reply.text[:300]}")
+    took_s = time.time() - psutil.Process().create_time()
+    console.print(f"[bold]serving on {url}[/] (OpenAI API, model `policy`; metrics at /metrics), up in {took_s:.0f} s")
+    console.print(f"  asked     {escape(question)}")
+    console.print(f"  answered  {escape(reply.json()['choices'][0]['message']['content'])}")
+    console.print(f"  more      ./run ask {escape(json.dumps(question))}")
+    return took_s
+
+
+async def _until_done(
+    config: Config, run: RunDir, lifecycle: Lifecycle, system: RaySystem, url: str, console: Console
+) -> dict[str, Any]:
+    """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
+    sinks = _sinks(config, run.path)
+    flush = WhenChanged()
+    failed = asyncio.create_task(lifecycle.failed())
+    scaling, peers = Scaling(config, lifecycle), {"console": system.peer("console", STATUS_S)}
+    try:
+        with Progress(run.path, url, console) as progress:
+            while True:
+                there = {name: peers.get(name) or system.peer(name, STATUS_S) for name in _collectors(system)}
+                peers = {"console": peers["console"]} | there
+                status = await _status(peers)
+                await scaling.look(status)
+                progress.show(status)
+                flush(sinks, _snapshot(status))
+                decided = status.get("versions", {}).get("decided", 0)
+                if config.run.versions is not None and decided >= config.run.versions:
+                    progress.show(status)
+                    return status
+                if config.run.versions is not None:
+                    _check_learning(status, config.run.versions, run.path)
+                done, _ = await asyncio.wait({failed}, timeout=LOOK_S)
+                if done:
+                    failed.result()
+    finally:
+        failed.cancel()
+        await scaling.stop()
+        for sink in sinks:
+            sink.close()
+
+
+def _check_learning(status: dict[str, Any], versions: int, run_dir: Path) -> None:
+    """A run with an end has nobody who would say `resume`. Raises: RatchetError when its trainer waits for that."""
+    reason = status.get("buffer", {}).get("paused")
+    if reason is not None and status.get("trainer", {}).get("phase") == "paused":
+        decided = status.get("versions", {}).get("decided", 0)
+        raise RatchetError(
+            f"learning stopped after {decided} of {versions} versions: {reason}; "
+            f"once that is mended, `./run up --dir {run_dir}` goes on, and `./run resume` lets it learn"
+        )
+
+
+async def _finish(
+    config: Config, run: RunDir, system: RaySystem, console: Console, status: dict[str, Any], first_answer_s: float
+) -> None:
+    """Measure base and served version on all report questions, write the report, show the table."""
+    wall_s = time.time() - psutil.Process().create_time()
+    tokens = tokens_by_purpose(status)
+    store, evaluator = system.peer("store"), system.peer("evaluator", MEASURE_S)
+    if report.has_questions(config):
+        with console.status(f"asking base and served version {config.report.final} report questions"):
+            served = status["versions"]["slots"]["serve"]
+            start, end = await asyncio.gather(
+                *(evaluator.call("measure", version, config.report.final) for version in (0, served))
+            )
+            await store.call("append", [fact(f"{report.FINAL}start", start), fact(f"{report.FINAL}end", end)])
+    await store.call("append", [event(time.time(), "driver", "finished", decided=status["versions"]["decided"])])
+    timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
+    explored = status.get("buffer", {}).get("tokens", tokens["explore"])
+    body = report.write(run.path, config, timing, explored, tokens["gate"])
+    reader = RunReader(run.path)
+    console.print(versions_table(report.version_rows(reader)))
+    reader.close()
+    if body["accuracy_start"] is not None:
+        console.print(
+            f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% "
+            f"on {body['accuracy_n']} questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
+        )
+
+
+async def _status(peers: dict[str, RayPeer]) -> dict[str, Any]:
+    try:
+        status = await peers["console"].call("status")
+        for name in peers.keys() - {"console"}:
+            status[name] = await peers[name].call("status")
+    except RatchetError as error:
+        logging.getLogger("ratchet.driver").warning("no status: %s", error)
+        return {}
+    return status
+
+
+def _collectors(system: RaySystem) -> list[str]:
+    return [name for name in system.parts if name.startswith("collector")]
+
+
+def _sinks(config: Config, run_dir: Path) -> list[Sink]:
+    """metrics.jsonl always; others by `run.sinks`."""
+    sinks: list[Sink] = [JsonlSink(run_dir / "metrics.jsonl", config.run.retention.metrics_bytes)]
+    if "tensorboard" in config.run.sinks:
+        sinks.append(TensorBoardSink(run_dir / "tensorboard"))
+    if "wandb" in config.run.sinks:
+        sinks.append(WandbSink(run_dir, config.model_dump(mode="json")))
+    return sinks
+
+
+class WhenChanged:
+    """Numbers go to the sinks when one of them changed, and once a minute all the same, as a sign of life."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._last: dict[str, float] | None = None
+        self._at = 0.0
+
+    def __call__(self, sinks: list[Sink], values: dict[str, float]) -> None:
+        now = self._clock.now()
+        told = {name: value for name, value in values.items() if name not in RESTLESS}
+        if told == self._last and now - self._at < SIGN_OF_LIFE_S:
+            return
+        self._last, self._at = told, now
+        for sink in sinks:
+            sink.flush(now, values)
+
+
+def _snapshot(status: dict[str, Any]) -> dict[str, float]:
+    """The status as flat numbers."""
+    flat: dict[str, float] = {}
+    for part, values in status.items():
+        flat |= {f"{part}.{name}": v for name, v in values.items() if isinstance(v, int | float)}
+    return flat | {f"tokens.{who}": total for who, total in tokens_by_purpose(status).items()}
+
+
+def sample_questions(config: Config) -> list[str]:
+    """What a newcomer may ask: the model's own samples, else the first prompts of the pool."""
+    manifest = Path(config.model.path).parent / "manifest.json"
+    if manifest.is_file():
+        samples = _samples(manifest)
+        if samples:
+            return samples
+    from methods.data import prompts
+
+    pool = prompts.read(config.prompts, config.run.seed)
+    return [prompts.asked_text(pool[place]) for place in range(min(6, len(pool)))]
+
+
+def _samples(manifest: Path) -> list[str]:
+    """Raises: ConfigError."""
+    try:
+        return [str(sample) for sample in json.loads(manifest.read_bytes()).get("try") or []]
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{manifest} is damaged ({error}); restore it or remove it") from None
+
+
+def _log_to(file: Path) -> None:
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.getLogger("ratchet").addHandler(handler)
+    logging.getLogger("ratchet").setLevel(logging.INFO)
+
+
+def _stop_on_signals() -> None:
+    """SIGINT and SIGTERM cancel the run, which then stops everything in order."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -1,0 +1,176 @@
+"""Explores leased prompts, many at once, and streams what it found into the buffer; settles prompts again on which
+people voted late."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from actors.runtime.pulse_policy import WatchedPolicy
+from actors.runtime.rpc import Peer
+from core.clock import Clock, SystemClock
+from core.codec import decode, decode_batch, encode_batch
+from core.config import Config
+from core.errors import Overdue, PromptError, RatchetError, StoreError
+from core.messages import Lease, Outcome, Prompt, Resettle, Vote
+from core.protocols import Policy, Votes
+from core.store.encoded import parcels
+from methods import recipes
+from methods.data import prompts
+from methods.data.held_out import kept_out
+from methods.explore import NO_VOTES, about, explore, settle_again
+
+T = TypeVar("T")
+
+LEASES = 8
+"""A prompt that ends is not leased anew alone: an eighth of all that may be under way is, in one call."""
+LEASE_WAIT_S = 20.0
+RETRY_S = 1.0
+BATCH = 32
+"""Outcomes of one delivery; what gathers while the last one is under way goes out together."""
+
+
+class Collector:
+    def __init__(self, buffer: Peer, config: Config, policy: Policy, clock: Clock | None = None) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._policy = WatchedPolicy(policy, self._clock)
+        self._buffer = buffer
+        self._method = recipes.build(config.method)
+        self._outbox: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=4 * BATCH)
+        self._in_flight = 0
+        self._undelivered = 0
+        self._leasing = False
+        self._leaving = False
+        self._room = asyncio.Condition()
+        self._explored = 0
+        self._resettled = 0
+        self._idle_s = 0.0
+
+    async def start(self) -> None:
+        """Read the pool without what the gate or the report asks. Whatever else may ever be explored meets the same
+        check, in `_explore`."""
+        self._probes = await asyncio.to_thread(kept_out, self._config)
+        pool = (self._config.prompts, self._config.run.seed, self._probes, self._config.run.shards)
+        self._prompts = await asyncio.to_thread(prompts.read, *pool)
+
+    async def run(self) -> None:
+        """Keep as many prompts in flight as the config allows and the buffer's leases cover."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._deliver_for_ever())
+            tasks.create_task(self._settle_for_ever())
+            while True:
+                async with self._room:
+                    await self._room.wait_for(lambda: self._free * LEASES >= self._config.collect.in_flight)
+                self._leasing = True
+                lease = await self._lease(self._free)
+                if lease is not None:
+                    for place in lease.places:
+                        self._in_flight += 1
+                        self._undelivered += 1
+                        tasks.create_task(self._explore(lease, place))
+                self._leasing = False
+
+    async def stop(self) -> None: ...
+
+    async def leave(self) -> bool:
+        """Lease no more. Returns whether all that was leased is delivered, so that this may end."""
+        self._leaving = True
+        return not self._leasing and self._in_flight == 0 and self._undelivered == 0
+
+    async def quiet_s(self) -> float:
+        """Seconds since its work last moved on; 0 while it has none."""
+        return self._policy.quiet_s
+
+    async def status(self) -> dict[str, Any]:
+        return {
+            "in_flight": self._in_flight,
+            "explored": self._explored,
+            "resettled": self._resettled,
+            "idle_s": self._idle_s,
+            "tokens": dict(self._policy.tokens),
+        }
+
+    @property
+    def _free(self) -> int:
+        return 0 if self._leaving else self._config.collect.in_flight - self._in_flight
+
+    async def _lease(self, wanted: int) -> Lease | None:
+        asked, token = time.monotonic(), uuid.uuid4().hex
+        body = await _insist(lambda: self._buffer.call("lease", wanted, LEASE_WAIT_S, token))
+        if self._in_flight == 0:
+            self._idle_s += time.monotonic() - asked
+        return decode(Lease, body) if body is not None else None
+
+    async def _explore(self, lease: Lease, place: int) -> None:
+        """One place, from lease to outbox. A policy that is away makes it a failure, never the end of the collector."""
+        started = time.monotonic()
+        try:
+            prompt = dict(lease.asked).get(place) or self._prompts[place]
+            if self._probes.holds(prompt):
+                raise PromptError("a probe asks this, or nearly this: it is not learned from")
+            revision, votes = await self._votes_on(prompt) if lease.voted else (0, NO_VOTES)
+            outcome = await explore(
+                self._method,
+                prompt,
+                self._policy,
+                lease_id=lease.id,
+                place=place,
+                clock=self._clock,
+                votes=votes,
+                revision=revision,
+            )
+            await self._outbox.put(outcome)
+            self._explored += 1
+            await asyncio.sleep((time.monotonic() - started) * (1 / self._config.run.cpu_share - 1))
+        except (RatchetError, OSError) as error:
+            failure = f"{type(error).__name__}: {error}"
+            asked = dict(lease.asked).get(place)  # named where trying again is no use
+            of = asked.id if asked is not None and isinstance(error, PromptError) else ""
+            await self._outbox.put(Outcome(lease_id=lease.id, place=place, prompt_id=of, failure=failure))
+        finally:
+            self._in_flight -= 1
+            async with self._room:
+                self._room.notify_all()
+
+    async def _deliver_for_ever(self) -> None:
+        while True:
+            batch = [await self._outbox.get()]
+            while len(batch) < BATCH and not self._outbox.empty():
+                batch.append(self._outbox.get_nowait())
+            await self._hand_over("deliver", parcels(batch))
+            self._undelivered -= len(batch)
+
+    async def _hand_over(self, method: str, body: bytes) -> None:
+        """Until it is taken, or refused because the lease has expired: then it is explored again."""
+        await _insist(lambda: self._buffer.call(method, body))
+
+    async def _votes_on(self, prompt: Prompt) -> tuple[int, Votes]:
+        revision, cast = await self._buffer.call("votes_on", prompt.id)
+        return revision, Votes(tuple(decode_batch(Vote, cast)))
+
+    async def _settle_for_ever(self) -> None:
+        """One prompt at a time: it asks the policy for nothing, unless the method's scorer does."""
+        while True:
+            body = await _insist(lambda: self._buffer.call("resettle", LEASE_WAIT_S))
+            if body is not None:
+                work = decode(Resettle, body)
+                await self._hand_over("resettled", encode_batch([await self._settle(work)]))
+                self._resettled += 1
+
+    async def _settle(self, work: Resettle) -> Outcome:
+        try:
+            return await settle_again(self._method, work, self._policy)
+        except (RatchetError, OSError) as error:
+            failure = f"{type(error).__name__}: {error}"
+            return about(work, failure)
+
+
+async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+    """Ask again for as long as the buffer or its store is away: whoever watches it ends the run if it stays so."""
+    while True:
+        try:
+            return await call()
+        except (Overdue, StoreError):
+            await asyncio.sleep(RETRY_S)

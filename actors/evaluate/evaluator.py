@@ -1,0 +1,259 @@
+"""Weighs candidates for the gate, and reports accuracy where answer keys exist. The report never reaches the gate."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from actors.evaluate.answer_cache import KnownAnswers
+from actors.runtime.pulse_policy import WatchedPolicy
+from actors.runtime.rpc import Peer
+from core.answers import extractor
+from core.clock import Clock, SystemClock
+from core.codec import encode
+from core.config import Config
+from core.errors import ConfigError, RatchetError
+from core.messages import BASE, Decision, PolicyRef
+from core.messages.versions import Question
+from core.metrics import Metrics
+from core.protocols import Policy
+from core.store.records import event, fact
+from core.store.writer import RunReader
+from methods.data.held_out import probes_of, report_questions
+from training.gate.gate import Gate, GateLedger
+from training.gate.statistics import accuracy
+from training.gate.weighing import Watched, Weighing, greedy_hits
+
+CANDIDATE_WAIT_S = 20.0
+RETRY_S = 1.0
+ACCURACY = "accuracy:"
+"""Prefix of the facts that hold one version's report: hits on the same questions, in the same order, for all."""
+WATCHED = "watched"
+"""The fact that holds which weighing, of how many, is watched after its promotion."""
+
+
+class Evaluator:
+    def __init__(
+        self,
+        run_dir: str,
+        store: Peer,
+        versions: Peer,
+        config: Config,
+        policy: Policy,
+        metrics: Metrics,
+        clock: Clock | None = None,
+    ) -> None:
+        self._run_dir = Path(run_dir)
+        self._config = config
+        self._versions = versions
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._policy = WatchedPolicy(policy, self._clock)
+        self._extract = extractor(config.method.answer)
+        self._max_tokens = config.method.sampler.max_tokens
+        self._probes: list[Question] = []
+        self._report: list[Question] = []
+        self._asked: set[PolicyRef] = set()
+        self._known = KnownAnswers()
+        self._watched: Weighing | None = None
+        """The version promoted last, as long as it is to be asked on."""
+        self._before: Weighing | None = None
+        """What was watched until then, as long as nobody has said whether it was promoted."""
+        self._weighing: dict[str, Any] | None = None
+        self._idle_s = 0.0
+        self._last: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Read probes and report questions, and what was measured before a restart."""
+        self._probes, self._certified = await asyncio.to_thread(probes_of, self._config)
+        self._report = await asyncio.to_thread(report_questions, self._config)
+        Random(self._config.run.seed).shuffle(self._report)
+        reader = RunReader(self._run_dir)
+        self._reported = {int(name.removeprefix(ACCURACY)) for name in reader.facts(ACCURACY)}
+        self._known.restore(reader, self._probes)
+        self._take_up_the_watch(reader)
+        reader.close()
+        self._metrics.begin("probes_total")
+
+    async def run(self) -> None:
+        """One candidate after the other; its report runs beside the weighing of the next."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._report_on(BASE))
+            for left in (await self._versions.call("status"))["reporting"]:  # by one that died over it
+                tasks.create_task(self._report_on(PolicyRef(version=left)))
+            while True:
+                asked = time.monotonic()
+                work = await self._versions.call("next_candidate", 0.0 if self._watched else CANDIDATE_WAIT_S)
+                self._idle_s += time.monotonic() - asked
+                if work is None:
+                    await self._watch()
+                else:
+                    if work["candidate"] not in self._asked:
+                        self._asked.add(work["candidate"])
+                        tasks.create_task(self._report_on(work["candidate"]))
+                    await self._weigh_or_try_again(work)
+
+    async def stop(self) -> None: ...
+
+    async def quiet_s(self) -> float:
+        """Seconds since its work last moved on; 0 while it has none."""
+        return self._policy.quiet_s
+
+    async def status(self) -> dict[str, Any]:
+        return {
+            "weighing": self._weighing,
+            "idle_s": self._idle_s,
+            "watching": self._watched.candidate.version if self._watched else None,
+            "probes": len(self._probes),
+            "tokens": dict(self._policy.tokens),
+            **self._last,
+        }
+
+    async def measure(self, version: int, questions: int) -> dict[str, Any]:
+        """Greedy accuracy of a loaded version on so many report questions: for `ratchet eval` and the final report.
+
+        Raises: ConfigError when the run has no report questions."""
+        if not self._report:
+            raise ConfigError("this run has no report.questions; name a file of prompts and answers to measure with")
+        ref = PolicyRef(version=version)
+        hits = await self._hits(ref, self._report[:questions])
+        rate, low, high = accuracy(hits)
+        return {"version": version, "accuracy": rate, "low": low, "high": high, "n": len(hits), "hits": _bits(hits)}
+
+    async def _weigh_or_try_again(self, work: dict[str, Any]) -> None:
+        """A policy that is away costs one batch: the candidate is weighed again, and what it answered is known."""
+        try:
+            await self._weigh(work["candidate"], work["champion"], work["ledger"])
+        except (RatchetError, OSError) as error:
+            await self._note("weighing_failed", version=work["candidate"].version, why=str(error))
+            await asyncio.sleep(RETRY_S)
+        finally:
+            self._weighing = None
+
+    async def _weigh(self, candidate: PolicyRef, champion: PolicyRef, ledger: dict[str, Any] | None) -> None:
+        gate = Gate(self._config.gate, GateLedger.model_validate(ledger) if ledger else GateLedger())
+        self._weighing = {"candidate": candidate.version, "champion": champion.version}
+        await self._note("weighing", version=candidate.version, champion=champion.version)
+        order = gate.ledger.weighed
+        weighing = self._between(candidate, champion, gate, order)
+        decision = await weighing.verdict()
+        self._metrics.set("anchor_agreement", decision.candidate_rate, who="candidate")
+        self._metrics.set("anchor_agreement", decision.champion_rate, who="champion")
+        self._last = {
+            "candidate_rate": decision.candidate_rate,
+            "champion_rate": decision.champion_rate,
+            "saturated": decision.saturated,
+        }
+        to_watch = decision.verdict == "promote" and self._config.gate.enabled and not decision.new_champion
+        if to_watch:  # already when the answer to this is lost, or what comes next fails
+            self._before, self._watched = self._before or self._watched, weighing
+        watched = {WATCHED: {"version": candidate.version, "order": order}} if to_watch else {}
+        ledger = gate.ledger.model_dump(mode="json")
+        taken = await self._versions.call("decide", encode(decision), ledger, watched)
+        if to_watch and not taken:
+            self._watched = self._before
+        self._before = None
+        if to_watch and taken:
+            await self._follow(weighing, await weighing.crown())
+        await self._versions.call("weighed")
+        await self._note("weighed", version=candidate.version)
+        self._metrics.count("probes_total", len(weighing.evidence.candidate_hits))
+        watching = (self._watched.candidate,) if self._watched is not None else ()
+        await self._store.call("append", self._known.keep_only({gate.ledger.champion, champion, BASE, *watching}))
+
+    def _between(self, candidate: PolicyRef, champion: PolicyRef, gate: Gate, order: int) -> Weighing:
+        """The weighing of the `order`-th candidate: its probes come in an order of its own, which nothing that training
+        could know tells, and which is the same after a restart."""
+        return Weighing(
+            policy=self._policy,
+            gate=gate,
+            probes=self._probes,
+            rng=Random(f"{self._config.run.seed}:{candidate}:{order}"),
+            candidate=candidate,
+            champion=champion,
+            extract=self._extract,
+            max_tokens=self._max_tokens,
+            certified=self._certified,
+            cache=self._known,
+            learned=self._keep,
+        )
+
+    async def _keep(self, refs: Sequence[PolicyRef]) -> None:
+        await self._store.call("append", self._known.records(refs))
+
+    def _take_up_the_watch(self, reader: RunReader) -> None:
+        """Of a version that was promoted before a restart and not let go since."""
+        watched = reader.fact(WATCHED)
+        decision = watched and reader.get("decisions", Decision, str(PolicyRef(version=watched["version"])))
+        if not decision or decision.verdict != "promote" or not self._config.gate.watch_probes:
+            return
+        gate = Gate(self._config.gate, GateLedger.model_validate(reader.fact("ledger")))
+        weighing = self._between(decision.candidate, decision.champion, gate, watched["order"])
+        self._watched = weighing if weighing.take_up(decision) else None
+
+    async def _watch(self) -> None:
+        """While nothing waits for the gate: one more batch of the version promoted last, for as long as it is served
+        and its champion stands. Sooner or later that ends in a rollback or in nothing."""
+        weighing = self._watched
+        if weighing is None:
+            return
+        status = await self._versions.call("status")
+        version, slots = weighing.candidate.version, status["slots"]
+        if status["waiting"] == version or status["states"].get(str(version)) in ("published", "proven"):
+            return await asyncio.sleep(RETRY_S)  # for a hold to end, or to be weighed again
+        if (slots["serve"], slots["champion"]) != (version, weighing.champion.version):
+            self._watched, self._before = self._before, None
+            if self._watched is not None:
+                return
+            return await self._store.call("append", [fact(WATCHED, None)])
+        try:
+            await self._follow(weighing, await weighing.watch())
+        except (RatchetError, OSError) as error:
+            await self._note("watch_failed", version=version, why=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow(self, weighing: Weighing, seen: Watched | None) -> None:
+        """What the probes since a promotion have shown; None: nothing yet, so they go on."""
+        version = weighing.candidate.version
+        if seen is None:
+            self._watched = weighing if self._config.gate.watch_probes > 0 else None
+            return
+        match seen.result:
+            case "crowned":
+                ledger = weighing.gate.ledger.model_dump(mode="json")
+                await self._versions.call("crown", version, weighing.champion.version, ledger)
+            case "rollback":
+                await self._versions.call("call_back", version, seen.reason)
+            case "nothing":
+                await self._note("watched", version=version, probes=seen.probes, why=seen.reason)
+        self._watched = None  # not before that is said: who dies before says it again
+        await self._store.call("append", [fact(WATCHED, None)])
+
+    async def _report_on(self, ref: PolicyRef) -> None:
+        """Accuracy of one version, once; then it may be unloaded."""
+        if self._report and ref.version not in self._reported and self._config.report.per_version > 0:
+            try:
+                found = await self.measure(ref.version, self._config.report.per_version)
+            except (RatchetError, OSError) as error:
+                await self._note("report_failed", version=ref.version, why=str(error))
+                return await self._versions.call("reported", ref.version)
+            self._metrics.set("accuracy_ratio", found["accuracy"])
+            await self._store.call("append", [fact(f"{ACCURACY}{ref.version}", found)])
+            brief = {name: found[name] for name in ("version", "accuracy", "low", "high", "n")}
+            await self._note("measured", **brief)
+            self._reported.add(ref.version)
+        await self._versions.call("reported", ref.version)
+
+    async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
+        return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")
+
+    async def _note(self, kind: str, **detail: Any) -> None:
+        await self._store.call("append", [event(self._clock.now(), "evaluator", kind, **detail)])
+
+
+def _bits(hits: Sequence[bool]) -> str:
+    """One character a question, for paired comparisons between versions."""
+    return "".join("1" if hit else "0" for hit in hits)

@@ -1,0 +1,151 @@
+"""All parts in one process, without Ray: for tests and for study. The same classes as in actors.system."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from actors.collect.collector import Collector
+from actors.evaluate.evaluator import Evaluator
+from actors.people.feedback import Desk
+from actors.replay.buffer import Buffer
+from actors.replay.sharding import buffer_of, store_of
+from actors.runtime.rpc import LocalPeer
+from actors.storage.store import Store
+from actors.train.trainer import Room, Trainer
+from actors.versions.versions import Versions
+from core.codec import decode
+from core.config import Config
+from core.errors import Overdue
+from core.messages import BASE, PolicyRef, Published, ReplicaReport, Slots, Window
+from core.metrics import MemorySink, Metrics
+from core.protocols import Policy
+from core.store.shards import shards_of
+
+
+class SlottedPolicy(Policy, Protocol):
+    """A policy in this process: it is told which version collectors sample from."""
+
+    explore: PolicyRef
+
+
+class Runs(Protocol):
+    """A part of the system as its driver sees it."""
+
+    async def start(self) -> None: ...
+    async def run(self) -> None: ...
+
+
+@dataclass
+class LocalReplica:
+    """Reaches every desired state at once, and proves by saying so."""
+
+    versions: LocalPeer
+    policy: SlottedPolicy
+    name: str = "local"
+
+    async def start(self) -> None: ...
+
+    async def run(self) -> None:
+        epoch = -1
+        while True:
+            slots = decode(Slots, await self.versions.call("desired", epoch, 1.0))
+            epoch = slots.epoch
+            self.policy.explore = slots.explore
+            proven = (BASE, *(published.ref for published in slots.loaded))
+            report = ReplicaReport(replica=self.name, epoch=epoch, serving=slots.serve, proven=proven)
+            await self.versions.call("report", report.model_dump_json())
+
+
+class LocalSystem:
+    """`collectors` of them explore with the one policy. Nothing survives but the run directory."""
+
+    def __init__(self, config: Config, run_dir: Path, policy: SlottedPolicy, room: Room) -> None:
+        self.config = config
+        self.sink = MemorySink()
+        metrics = Metrics([self.sink])
+        shards = shards_of(config.run.shards)
+        about = (config.learning, config.run.versions, metrics, config.method.votes)
+        self.stores = [Store(str(run_dir), config.run, config.learning, shard=shard) for shard in shards]
+        self.store = self.stores[0]
+        """The run's own."""
+        stores = [LocalPeer(store) for store in self.stores]
+        store = stores[0]
+        self.buffers = [Buffer(str(run_dir), store_of(shard, stores), *about, shard=shard) for shard in shards]
+        self.buffer = self.buffers[0]
+        buffer = self.whole = buffer_of([LocalPeer(buffer) for buffer in self.buffers])
+        """The buffer, or all of them asked as one."""
+        plateau = config.learning.plateau
+        patience, backoff = plateau.versions if plateau else None, config.learning.backoff
+        self.versions = Versions(str(run_dir), store, buffer, metrics, patience, backoff=backoff)
+        versions = LocalPeer(self.versions)
+        self.trainer = Trainer(room, store, buffer, versions, config.run.cpu_share, metrics)
+        self.collectors = [Collector(buffer, config, policy) for _ in range(config.collect.collectors)]
+        self.evaluator = Evaluator(str(run_dir), store, versions, config, policy, metrics)
+        self.desk = Desk(str(run_dir), store, buffer, config, metrics)
+        self.replica: Runs = LocalReplica(versions, policy)
+        """Another one may take its place before `run`."""
+        self.beside: list[Runs] = []
+        """What else runs along, from before the first lease: people who vote, say."""
+
+    async def run(self, decided: int = 0, until_paused: bool = False, timeout_s: float = 60.0) -> None:
+        """Until so many candidates are decided, and learning is paused if asked. Raises: Overdue; an ExceptionGroup of
+        what ended a part."""
+        stores = [self.store, *self.stores[1:]]  # a test may have put another in the first's place
+        for store in stores:
+            await store.start()
+        background = [asyncio.create_task(store.run()) for store in stores]
+        for part in (*self.buffers, self.versions, self.trainer, self.evaluator, *self.collectors):
+            await part.start()
+        for part in self.beside:
+            await part.start()
+        try:
+            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+                parts = (*self.buffers, self.trainer, self.evaluator, self.replica, *self.collectors, *self.beside)
+                running = [tasks.create_task(part.run()) for part in parts]
+                while not await self._is_done(decided, until_paused):
+                    await asyncio.sleep(0.02)
+                await self.store.append([])  # what was told is on disk before everything stops
+                for task in running:
+                    task.cancel()
+        except TimeoutError:
+            raise Overdue(f"{decided} candidates were not decided (or no pause) within {timeout_s:.0f} s") from None
+        finally:
+            for task in background:
+                task.cancel()
+            for task in background:
+                with suppress(asyncio.CancelledError):
+                    await task
+            for store in stores:
+                await store.stop()
+
+    async def _is_done(self, decided: int, until_paused: bool) -> bool:
+        paused = (await self.whole.call("status"))["paused"] is not None
+        versions = await self.versions.status()
+        return versions["decided"] >= decided and not versions["owed"] and (paused or not until_paused)
+
+
+@dataclass
+class ScriptedRoom:
+    """A training room without a model: every window becomes a version, `seconds` later."""
+
+    run_dir: Path
+    seconds: float = 0.0
+
+    def open(self) -> Published:
+        return Published(ref=BASE, path=str(self.run_dir), parent=BASE, window=0, fingerprint="base")
+
+    def return_to(self, parent: Published) -> None: ...
+
+    def make(
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+    ) -> Published:
+        time.sleep(self.seconds)
+        rest()
+        stats = {"loss": 1.0 / ref.version, "examples": float(len(window.examples)), "lr_scale": lr_scale}
+        return Published(
+            ref=ref, path=str(self.run_dir), parent=parent.ref, window=window.number, fingerprint=str(ref), stats=stats
+        )

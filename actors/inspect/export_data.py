@@ -1,0 +1,93 @@
+"""Votes and samples as TRL reads them, conversational: JSONL, or Parquet by the file's name.
+
+    sft    prompt, completion           what the model's own votes made of the explored prompts: the winners
+    kto    prompt, completion, label    what people liked or did not
+    dpo    prompt, chosen, rejected     pairs that people made, and corrections against what they correct
+
+Source of the formats: https://huggingface.co/docs/trl/dataset_formats.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.errors import ConfigError
+from core.messages import Feedback, Prompt, Response
+from core.store.writer import RunReader
+
+Row = dict[str, Any]
+
+
+def export(reader: RunReader, kind: str, path: Path) -> int:
+    """Write all rows of a kind; returns how many. Raises: ConfigError for a kind or a file that there is not."""
+    if kind not in KINDS:
+        raise ConfigError(f"no kind of data {kind!r}; there are {', '.join(KINDS)}")
+    rows = KINDS[kind](reader)
+    match path.suffix:
+        case ".jsonl":
+            return _write_jsonl(rows, path)
+        case ".parquet":
+            table = pa.Table.from_pylist(list(rows))
+            pq.write_table(table, path)
+            return table.num_rows
+    raise ConfigError(f"{path} ends with {path.suffix or 'nothing'}; expected .jsonl or .parquet")
+
+
+def sft(reader: RunReader) -> Iterator[Row]:
+    for outcome in reader.outcomes():
+        for scored in outcome.scored:
+            verdict, learned = scored.verdict, {e.group_id for e in outcome.examples if e.by == "sample"}
+            for candidate, answer in zip(scored.group.candidates, verdict.answers, strict=True):
+                if scored.group.id in learned and answer is not None and answer == verdict.winner:
+                    yield {**_prompt(scored.group.prompt), "completion": _said(candidate.text)}
+
+
+def kto(reader: RunReader) -> Iterator[Row]:
+    for feedback, response, prompt in _feedback(reader):
+        if feedback.binary is not None:
+            said = _said(response.texts[feedback.choice])
+            yield {**_prompt(prompt), "completion": said, "label": feedback.binary}
+
+
+def dpo(reader: RunReader) -> Iterator[Row]:
+    for feedback, response, prompt in _feedback(reader):
+        mine = response.texts[feedback.choice]
+        if feedback.correction is not None and feedback.correction != mine:
+            yield {**_prompt(prompt), "chosen": _said(feedback.correction), "rejected": _said(mine)}
+        elif feedback.better_than is not None:
+            id, choice = feedback.better_than
+            other = reader.get("responses", Response, id)
+            if other is not None and other.prompt == prompt:
+                yield {**_prompt(prompt), "chosen": _said(mine), "rejected": _said(other.texts[choice])}
+
+
+KINDS: dict[str, Callable[[RunReader], Iterator[Row]]] = {"sft": sft, "kto": kto, "dpo": dpo}
+
+
+def _feedback(reader: RunReader) -> Iterator[tuple[Feedback, Response, Prompt]]:
+    """Feedback on chats, with what it is about; not on answers that were thrown away meanwhile."""
+    for feedback in reader.all("feedback", Feedback):
+        response = reader.get("responses", Response, feedback.response_id)
+        if response is not None and response.prompt is not None:
+            yield feedback, response, response.prompt
+
+
+def _prompt(prompt: Prompt) -> Row:
+    return {"prompt": [{"role": message.role, "content": message.content} for message in prompt.messages]}
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _write_jsonl(rows: Iterator[Row], path: Path) -> int:
+    written = 0
+    with path.open("w") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            written += 1
+    return written

@@ -1,0 +1,175 @@
+"""What a run has come to, from its store alone: report.json, report.md and a plot. Works on a stopped run too."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from actors.evaluate.evaluator import ACCURACY
+from core.config import Config, Lora
+from core.messages import Decision, Event, Outcome, Published
+from core.store.writer import RunReader
+
+FINAL = "final:"
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    version: int
+    verdict: str
+    """base, undecided, promote, reject, hold; `rolled back` for one that was promoted or held and is withdrawn."""
+    standing: str
+    """What the verdict rests on: certified (answer keys), guarded (anchors), by hand, unweighed; empty without one."""
+    reason: str
+    probes: int
+    agreement: float | None
+    champion_agreement: float | None
+    """The champion's on the same probes."""
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    tokens: int
+    """Tokens that collectors had generated when its training began."""
+
+
+def version_rows(reader: RunReader, tokens: bool = True) -> list[VersionRow]:
+    """Version 0 and every published version, in order. Counting `tokens` reads every outcome of the run."""
+    decisions = {d.candidate.version: d for d in reader.all("decisions", Decision)}
+    measured = {int(name.removeprefix(ACCURACY)): body for name, body in reader.facts(ACCURACY).items()}
+    spent = _tokens_by_version(reader.events("training"), reader) if tokens else {}
+    versions = [0, *(p.ref.version for p in reader.all("versions", Published))]
+    rows = [_row(v, decisions.get(v), measured.get(v), spent.get(v, 0)) for v in versions]
+    return _as_it_stands(rows, reader.fact("lineage", {}))
+
+
+def _as_it_stands(rows: list[VersionRow], lineage: dict[str, Any]) -> list[VersionRow]:
+    """With what came after the gate's word: rollbacks, and what people promoted."""
+    states, by_hand = lineage.get("states", {}), lineage.get("by_hand", [])
+    standing: list[VersionRow] = []
+    for row in rows:
+        if row.version in by_hand:
+            row = replace(row, verdict="promote", standing="by hand")
+        elif states.get(str(row.version)) == "rolled_back":
+            row = replace(row, verdict="rolled back")
+        standing.append(row)
+    return standing
+
+
+def has_questions(config: Config) -> bool:
+    return config.report.questions is not None and Path(config.report.questions).is_file()
+
+
+def write(
+    run_dir: Path, config: Config, timing: dict[str, float], tokens_generated: float, tokens_evaluated: float
+) -> dict[str, Any]:
+    """Write all three files; returns what report.json holds."""
+    reader = RunReader(run_dir)
+    rows = version_rows(reader)
+    final = reader.facts(FINAL)
+    start, end = final.get(f"{FINAL}start"), final.get(f"{FINAL}end")
+    reader.close()
+    body = {
+        "accuracy_start": start["accuracy"] if start else None,
+        "accuracy_end": end["accuracy"] if end else None,
+        "accuracy_n": start["n"] if start else 0,
+        "served": end["version"] if end else None,
+        "tokens_generated": int(tokens_generated),
+        "tokens_evaluated": int(tokens_evaluated),
+        **timing,
+        "engine": "vllm " + ("lora" if isinstance(config.model.weights, Lora) else "full"),
+        "method": config.method.recipe,
+        "seed": config.run.seed,
+        "gate": "certified" if config.gate.keys else "guarded",
+        "versions": [vars(row) for row in rows],
+    }
+    (run_dir / "report.json").write_text(json.dumps(body, indent=1))
+    _plot(run_dir / "report.png", rows)
+    (run_dir / "report.md").write_text(_markdown(body, rows))
+    return body
+
+
+def _row(version: int, decision: Decision | None, measured: dict[str, Any] | None, tokens: int) -> VersionRow:
+    return VersionRow(
+        version=version,
+        verdict="base" if version == 0 else decision.verdict if decision else "undecided",
+        standing=decision.standing if decision and (decision.probes or decision.by != "gate") else "",
+        reason=decision.reason if decision else "",
+        probes=decision.probes if decision else 0,
+        agreement=decision.candidate_rate if decision and decision.probes else None,
+        champion_agreement=decision.champion_rate if decision and decision.probes else None,
+        accuracy=measured["accuracy"] if measured else None,
+        low=measured["low"] if measured else None,
+        high=measured["high"] if measured else None,
+        tokens=tokens,
+    )
+
+
+def _tokens_by_version(trainings: Sequence[Event], reader: RunReader) -> dict[int, int]:
+    """Tokens of the outcomes in every window up to the one that each version was trained on."""
+    spent = {outcome.place: outcome.tokens for outcome in reader.all("outcomes", Outcome)}
+    tokens: dict[int, int] = {}
+    total = 0
+    windows = reader.windows()
+    by_window = {int(e.detail["window"]): int(e.detail["version"]) for e in trainings}
+    for number in sorted(windows):
+        total += sum(spent.get(place, 0) for place in windows[number])
+        if number in by_window:
+            tokens[by_window[number]] = total
+    return tokens
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
+    lines = [
+        f"# Ratchet: {body['method']}, seed {body['seed']}",
+        "",
+        f"Accuracy {_percent(body['accuracy_start'])} -> {_percent(body['accuracy_end'])} "
+        f"on {body['accuracy_n']} questions that the gate and the trainer never see.",
+        f"Tokens: {body['tokens_generated']} by collectors, {body['tokens_evaluated']} by gate and report. "
+        f"{body['wall_s']:.0f} s in all. Promotions are {body['gate']}.",
+        "",
+        "![accuracy by version and by tokens](report.png)",
+        "",
+        "| version | verdict | standing | probes | agreement | accuracy | 95% interval | tokens | reason |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        interval = f"{_percent(row.low)} - {_percent(row.high)}" if row.low is not None else "-"
+        lines.append(
+            f"| v{row.version} | {row.verdict} | {row.standing} | {row.probes} | {_percent(row.agreement)} "
+            f"| {_percent(row.accuracy)} | {interval} | {row.tokens} | {row.reason} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _plot(path: Path, rows: Sequence[VersionRow]) -> None:
+    import matplotlib  # here, because it takes a second that no other command should pay
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    colours = {"promote": "tab:green", "reject": "tab:red", "hold": "tab:orange", "base": "tab:blue"}
+    colours["rolled back"] = "tab:purple"
+    known = [row for row in rows if row.accuracy is not None]
+    figure, (by_version, by_tokens) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+    for axes, at in ((by_version, lambda r: r.version), (by_tokens, lambda r: r.tokens / 1000)):
+        axes.plot([at(r) for r in known], [r.accuracy for r in known], color="lightgrey", zorder=1)
+        for row in known:
+            colour = colours.get(row.verdict, "tab:grey")
+            rate, low, high = row.accuracy or 0.0, row.low or 0.0, row.high or 0.0
+            axes.errorbar([at(row)], [rate], yerr=[[rate - low], [high - rate]], fmt="o", color=colour, capsize=2)
+        axes.grid(alpha=0.3)
+        axes.set_ylim(0, 1)
+    by_version.set_xlabel("version")
+    by_tokens.set_xlabel("collector tokens (thousands)")
+    by_version.set_ylabel("accuracy, 95% interval")
+    for verdict, colour in colours.items():
+        by_tokens.plot([], [], "o", color=colour, label=verdict)
+    by_tokens.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

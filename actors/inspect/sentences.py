@@ -1,0 +1,72 @@
+"""A run's events as sentences for people."""
+
+from typing import Any
+
+from rich.markup import escape
+
+from actors.versions.lineage import FELL
+from core.messages import Event
+
+STYLES = {"promote": "green", "reject": "red", "hold": "yellow", "base": "cyan", "rolled back": "magenta"}
+
+
+def _standing(detail: dict[str, Any]) -> str:
+    """Events of older runs do not say it."""
+    return f" ({detail['standing']})" if "standing" in detail else ""
+
+
+def _signed(detail: dict[str, Any]) -> str:
+    return escape(f"by {detail['by']}: {detail['reason']}")
+
+
+def told(event: Event) -> str | None:
+    """One event in words, or None for one that only machines need."""
+    d = event.detail
+    match event.kind:
+        case "drawn":
+            part = f", shard {d['shard'] + 1} of {d['shards']}" if "shards" in d else ""
+            return f"window {d['window']}{part}: {d['prompts']} prompts voted, {d['examples']} examples to train on"
+        case "voted":
+            left_out = f", {d['left_out']} left out" if d["left_out"] else ""
+            return f"people cast {d['votes']} votes{left_out}; {d['resettled']} prompts settled again"
+        case "published":
+            return f"v{d['version']} trained: loss {d.get('loss', 0):.3f}, {d.get('seconds', 0):.1f} s"
+        case "proven":
+            return f"v{d['version']} proven in every replica; collectors sample from it"
+        case "decided":
+            style = STYLES.get(d["verdict"], "white")
+            return f"v{d['version']} [{style}]{d['verdict']}[/]{_standing(d)}: {escape(d['reason'])}"
+        case "crowned":
+            return f"v{d['version']} is better{_standing(d)}: the new champion"
+        case "rolled_back":
+            return f"v{d['version']} [red]rolled back[/] {_signed(d)}; v{d['serve']} is served"
+        case "promoted_by_hand":
+            return f"v{d['version']} [green]promoted by hand[/] {_signed(d)}"
+        case "serving_held":
+            return f"[yellow]v{d['serve']} is held[/] {_signed(d)}"
+        case "serving_released":
+            return f"serving is no longer held; v{d['serve']} is served"
+        case "alert":
+            return f"[red]alert[/] {escape(d['reason'])}"
+        case "rejected" if d["reason"] in FELL:
+            return f"v{d['version']} [red]dropped[/]: {escape(d['reason'])}"
+        case "proof_failed":
+            return f"[red]v{d['version']} did not arrive[/]: {escape(d['why'])}"
+        case "measured":
+            return (
+                f"v{d['version']} accuracy {100 * d['accuracy']:.1f}% ({100 * d['low']:.1f}-{100 * d['high']:.1f}, "
+                f"{d['n']} questions, report only)"
+            )
+        case "paused":
+            return f"[yellow]learning paused[/]: {escape(str(d['reason']))}"
+        case "resumed":
+            return "learning goes on"
+        case "hung":
+            return f"[red]{d['part']} hangs[/]: {escape(d['why'])}"
+        case "restarted":
+            return f"[yellow]{d['part']} was started again[/] in {d['seconds']:.0f} s: {escape(d['why'])}"
+        case "swap_hung":
+            return f"[red]a replica hangs[/]: {escape(d['why'])}"
+        case "disk_full":
+            return f"[yellow]the disk was full[/] for {d['seconds']:.0f} s; learning goes on"
+    return None

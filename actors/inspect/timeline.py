@@ -1,0 +1,103 @@
+"""What happened to a prompt's samples, from who asked it to the versions that learned from it: every step with its time
+and the actor which said it, out of what the run directory keeps."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from core.messages import Outcome, Response, Vote
+from core.store.writer import RunReader
+
+Step = dict[str, Any]
+"""`at` in seconds since the epoch, or None where no time was kept; `by`: the actor; `what`; and what else there is."""
+
+
+def life(reader: RunReader, prompt_id: str, places: Sequence[int], responses: Iterable[Response]) -> list[Step]:
+    """All steps in the order in which they happened; one without a time stands after what it follows from."""
+    outcomes = [outcome for place in places if (outcome := reader.outcome(place)) is not None]
+    mine = {outcome.place for outcome in outcomes}
+    windows = {number for number, drawn in reader.windows().items() if mine.intersection(drawn)}
+    versions = {published.ref.version for published in reader.versions() if published.window in windows}
+    votes = [vote for vote in reader.children("votes", Vote, prompt_id) if vote.by != "sample"]
+    steps = [
+        *(_answered(response) for response in responses),
+        *(_voted(vote) for vote in votes),
+        *(step for outcome in outcomes for step in _explored(reader, outcome)),
+        *_told(reader, windows, versions),
+        *_served(reader, versions),
+    ]
+    return _in_order(steps)
+
+
+def _answered(response: Response) -> Step:
+    about = {"response": response.id, "version": response.start.version, "key": response.key}
+    return {"at": response.at, "by": "desk", "what": "answered", **about}
+
+
+def _voted(vote: Vote) -> Step:
+    about = {"id": vote.id, "voter": vote.voter, "kind": vote.by, "counted": vote.counted, "response": vote.response_id}
+    said = {"answer": vote.answer, "correction": vote.correction, "candidate": vote.candidate_id}
+    given = {name: value for name, value in (about | said).items() if value is not None}
+    return {"at": vote.cast_at or None, "by": "buffer", "what": "voted", **given}
+
+
+def _explored(reader: RunReader, outcome: Outcome) -> Iterator[Step]:
+    """A lease has no time of its own: no lease is written down before something came of it."""
+    place = {"place": outcome.place}
+    yield {"at": None, "by": "buffer", "what": "leased", **place, "lease": outcome.lease_id}
+    groups = [
+        {
+            "group": scored.group.id,
+            "by": scored.group.by,
+            "version": scored.group.policy.version,
+            "candidates": len(scored.group.candidates),
+            "winner": scored.verdict.winner,
+            "share": scored.verdict.share,
+        }
+        for scored in outcome.scored
+    ]
+    found = {"failure": outcome.failure} if outcome.failure is not None else {"groups": groups, "drops": outcome.drops}
+    yield {"at": _settled_at(reader, outcome), "by": "collector", "what": "explored", **place, **found}
+    for again in reader.children("resettled", Outcome, str(outcome.place)):
+        about = {"votes_of_people": again.revision, "examples": len(again.examples), "drops": again.drops}
+        yield {"at": again.settled_at or None, "by": "buffer", "what": "settled again", **place, **about}
+
+
+def _settled_at(reader: RunReader, outcome: Outcome) -> float | None:
+    """Samples vote when they are settled, also in runs that kept no other time."""
+    if outcome.settled_at:
+        return outcome.settled_at
+    sampled = {candidate.id for scored in outcome.scored for candidate in scored.group.candidates}
+    cast = (v.cast_at for v in reader.children("votes", Vote, outcome.prompt_id) if v.candidate_id in sampled)
+    return min((at for at in cast if at), default=None)
+
+
+def _told(reader: RunReader, windows: set[int], versions: set[int]) -> Iterator[Step]:
+    """Whatever the run's history says of these windows and versions."""
+    for event in reader.events():
+        of = event.detail
+        named = {of.get("version"), *of.get("fell", ()), *_several(of.get("versions"))}
+        drawn = {of.get("window"), *_several(of.get("windows"))}
+        if named & versions or drawn & windows:
+            yield {"at": event.at, "by": event.actor, "what": event.kind, **of}
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _served(reader: RunReader, versions: set[int]) -> Iterator[Step]:
+    """The first answer of each version that is still kept."""
+    wanted = set(versions)
+    for response in reader.all("responses", Response) if wanted else ():
+        if response.start.version in wanted:
+            wanted.discard(response.start.version)
+            yield {**_answered(response), "what": "answered first"}
+        if not wanted:
+            return
+
+
+def _in_order(steps: Sequence[Step]) -> list[Step]:
+    """By time; a step without one is next to a step of the same place that follows it, else the last."""
+    known = {step["place"]: step["at"] for step in reversed(steps) if step.get("place") is not None and step["at"]}
+    never = float("inf")
+    return sorted(steps, key=lambda step: step["at"] or known.get(step.get("place"), never))

@@ -1,0 +1,261 @@
+"""Where users' answers are written down, and what people say of them is taken in and becomes votes.
+
+A feedback is acknowledged when it and the votes that it makes are on disk. Whatever of that is sent again changes
+nothing: feedback and votes are known by their ids. What is learned from votes is the buffer's.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from actors.replay.erasure import asker, is_of
+from actors.runtime.rpc import Peer
+from core.aio import Gather
+from core.answers import extractor
+from core.clock import Clock, SystemClock
+from core.codec import encode_batch
+from core.config import Config
+from core.errors import ArtifactError, Missing, PromptError, RatchetError
+from core.messages import Feedback, Response, Vote
+from core.metrics import Metrics
+from core.redact import redacted, redactor
+from core.store.records import Record, message
+from core.store.writer import RunReader
+from methods.data.prompts import as_prompt
+from serve.http.feedback import LATE_S, Results, Said
+
+log = logging.getLogger("ratchet.desk")
+REMEMBERED = 4096
+"""Newest responses that feedback finds without the store."""
+ASK_AGAIN_S = 60.0
+"""To explore a prompt is asked once in so long, however many vote on it meanwhile."""
+PAGE = 256
+
+
+class Desk:
+    def __init__(
+        self, run_dir: str, store: Peer, buffer: Peer, config: Config, metrics: Metrics, clock: Clock | None = None
+    ) -> None:
+        self._run_dir = Path(run_dir)
+        self._store = store
+        self._buffer = buffer
+        self._votes = config.method.votes
+        self._live = config.prompts.live
+        self._redact = redactor(config.prompts.live.redact)
+        self._extract = extractor(config.method.answer)
+        self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._recent: OrderedDict[str, Response] = OrderedDict()
+        self._came = asyncio.Condition()
+        self._kept = Gather(self._keep)
+        self._asked: OrderedDict[str, float] = OrderedDict()
+        """Prompt -> when the buffer was last asked to have it explored."""
+        self._chance = random.Random()
+
+    async def start(self) -> None:
+        self._metrics.begin("responses_total", "feedback_total")
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None: ...
+
+    async def quiet_s(self) -> float:
+        """An answer is all that tells that its loop turns."""
+        return 0.0
+
+    async def status(self) -> dict[str, Any]:
+        return {"responses": len(self._recent)}
+
+    # --- answers ---
+
+    async def answered(self, bodies: Sequence[Mapping[str, Any]]) -> None:
+        """Write down what users were answered: fields of a Response, with `messages` in place of its prompt."""
+        responses, records = list[Response](), list[Record]()
+        for body in bodies:
+            try:
+                response = self._response(body)
+                records.append(message("responses", response.id, _prompt_id(response), response))
+            except ValueError as error:  # one that cannot be written down must not hold up the others
+                log.error("an answer is not recorded: %s", error)
+                continue
+            responses.append(response)
+        await self._store.call("append", records)
+        self._metrics.count("responses_total", len(responses))
+        for response in responses:
+            self._recent[response.id] = response
+            while len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
+        async with self._came:
+            self._came.notify_all()
+        await self._learn_from(responses)
+
+    def _response(self, body: Mapping[str, Any]) -> Response:
+        fields = dict(body)
+        messages = redacted(fields.pop("messages"), self._redact)
+        fields["texts"] = [self._redact(text) for text in fields["texts"]]
+        try:
+            prompt = as_prompt(messages, origin="asked") if messages is not None else None
+        except PromptError:  # tools, pictures: nothing that a text model learns from
+            prompt = None
+        return Response.model_validate({**fields, "prompt": prompt, "at": fields.get("at") or self._clock.now()})
+
+    async def _learn_from(self, responses: Sequence[Response]) -> None:
+        """Explore a part of the traffic, where that is switched on and the client did not refuse."""
+        if not self._live.ratio:
+            return
+        drawn = [r.prompt for r in responses if r.learn and r.prompt and self._chance.random() < self._live.ratio]
+        if drawn:
+            live = [prompt.model_copy(update={"origin": "live"}) for prompt in drawn]
+            await self._buffer.call("ask", encode_batch(live))
+
+    # --- feedback ---
+
+    async def feedback(self, requests: Sequence[Said], wait_s: float = LATE_S) -> list[Results | RatchetError]:
+        """Take in what keys say, each request all or nothing, on disk when this returns. Of each feedback what became
+        of it, as `Buffer.vote` says of votes, `kept` where it casts none; or why its request was refused: Missing for a
+        response that does not exist or is another key's, ArtifactError for a choice that it does not have. All wait up
+        to `wait_s` for a response that is not here yet."""
+        now = self._clock.now()
+        said = [[_feedback(body, key, now) for body in bodies] for bodies, key, _ in requests]
+        about = await self._responses([each for one in said for each in one], wait_s)
+        refused = [_refusal(one, about, key, admin) for one, (_, key, admin) in zip(said, requests, strict=True)]
+        taken = [each for one, why in zip(said, refused, strict=True) if why is None for each in one]
+        cast = [self._vote(each, about[each.response_id]) for each in taken]
+        votes = [vote for vote in cast if vote is not None]
+        results = await self._kept((taken, votes)) if taken else []
+        await self._explore([about[each.response_id] for each in taken], votes, results)
+        self._metrics.count("feedback_total", len(taken))
+        counted = iter(results)
+        told = iter(["kept" if vote is None else next(counted) for vote in cast])
+        return [
+            why or [{"id": _own_id(each), "result": next(told)} for each in one]
+            for one, why in zip(said, refused, strict=True)
+        ]
+
+    async def _keep(self, said: Sequence[tuple[Sequence[Feedback], Sequence[Vote]]]) -> list[list[str]]:
+        """All are on disk when this returns, in one write; what became of the votes of each. What came while the last
+        went there goes together."""
+        records = [message("feedback", each.id, each.key, each) for taken, _ in said for each in taken]
+        votes = [vote for _, cast in said for vote in cast]
+        results = iter(list[str]())
+        if votes:
+            results = iter(await self._buffer.call("vote", encode_batch(votes), records))
+        elif records:
+            await self._store.call("append", records)
+        return [[next(results) for _ in cast] for _, cast in said]
+
+    async def page(self, key: str, after: int, limit: int) -> dict[str, Any]:
+        """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
+
+        def read() -> list[tuple[int, Feedback]]:
+            with closing(RunReader(self._run_dir, 0)) as reader:
+                return reader.page("feedback", Feedback, key, after, min(limit, PAGE))
+
+        rows = await asyncio.to_thread(read)
+        data = [feedback.model_dump(mode="json", exclude={"key"}, exclude_none=True) for _, feedback in rows]
+        for each, (_, feedback) in zip(data, rows, strict=True):
+            each["id"] = _own_id(feedback)
+        return {"data": data, "next": rows[-1][0] if len(rows) == min(limit, PAGE) else None}
+
+    async def forget(self, name: str) -> None:
+        """Answers that a voter, or a key with all its users, got are not remembered; the store's are the buffer's."""
+        for response in [r for r in self._recent.values() if is_of(asker(r), name)]:
+            del self._recent[response.id]
+
+    async def _responses(self, said: Sequence[Feedback], wait_s: float) -> dict[str, Response]:
+        """Those that exist; one that was given a moment ago is waited for."""
+        wanted = {each.response_id for each in said} | {each.better_than[0] for each in said if each.better_than}
+        found: dict[str, Response] = {}
+        deadline = self._clock.monotonic() + wait_s
+        while wanted - found.keys():
+            found |= {id: self._recent[id] for id in wanted - found.keys() if id in self._recent}
+            if missing := wanted - found.keys():
+                found |= await asyncio.to_thread(self._stored, missing)
+            left = deadline - self._clock.monotonic()
+            if not wanted - found.keys() or left <= 0:
+                break
+            async with self._came:
+                try:
+                    await asyncio.wait_for(self._came.wait(), left)
+                except TimeoutError:
+                    break
+        return found
+
+    def _stored(self, ids: set[str]) -> dict[str, Response]:
+        with closing(RunReader(self._run_dir, 0)) as reader:
+            found = {id: reader.get("responses", Response, id) for id in ids}
+        return {id: response for id, response in found.items() if response is not None}
+
+    def _vote(self, feedback: Feedback, response: Response) -> Vote | None:
+        """What it says in the ballot of its prompt: for or against an answer, or a text to imitate. A pair is a vote
+        for the better one. Where no answer can be read, a text that is liked is one to imitate, and what is disliked
+        says nothing."""
+        if feedback.correction is not None:
+            return _cast(feedback, response, correction=feedback.correction)
+        if feedback.binary is None and feedback.better_than is None:
+            return None
+        weight, text = -1.0 if feedback.binary is False else 1.0, response.texts[feedback.choice]
+        answer = self._extract(text)
+        if answer is not None:
+            return _cast(feedback, response, answer=answer, weight=weight)
+        return _cast(feedback, response, correction=text) if weight > 0 and text.strip() else None
+
+    async def _explore(self, responses: Sequence[Response], votes: Sequence[Vote], results: Sequence[str]) -> None:
+        """What was voted on and never explored goes to the collectors next."""
+        if not self._votes.explore:
+            return
+        waiting = {vote.prompt_id for vote, result in zip(votes, results, strict=True) if result == "waiting"}
+        prompts = {r.prompt.id: r.prompt for r in responses if r.prompt and r.prompt.id in waiting and r.learn}
+        new = [prompt for id, prompt in prompts.items() if self._may_ask(id)]
+        if new:
+            await self._buffer.call("ask", encode_batch(new))
+            now = self._clock.monotonic()
+            for prompt in new:
+                self._asked[prompt.id] = now
+                self._asked.move_to_end(prompt.id)
+            while len(self._asked) > REMEMBERED:
+                self._asked.popitem(last=False)
+
+    def _may_ask(self, prompt_id: str) -> bool:
+        """The buffer knows it by now, explored it, or had no room."""
+        asked_at = self._asked.get(prompt_id)
+        return asked_at is None or self._clock.monotonic() - asked_at >= ASK_AGAIN_S
+
+
+def _prompt_id(response: Response) -> str:
+    return response.prompt.id if response.prompt is not None else ""
+
+
+def _cast(feedback: Feedback, response: Response, **what: Any) -> Vote | None:
+    if response.prompt is None:
+        return None
+    about = {"id": feedback.id, "prompt_id": response.prompt.id, "by": "person", "voter": feedback.voter}
+    return Vote.model_validate({**about, "response_id": response.id, **what})
+
+
+def _feedback(body: Mapping[str, Any], key: str, at: float) -> Feedback:
+    """What ids one key gives is no other's business."""
+    id = body.get("id") or uuid.uuid4().hex
+    return Feedback.model_validate({**body, "id": f"{key}/{id}" if key else id, "key": key, "at": at})
+
+
+def _own_id(feedback: Feedback) -> str:
+    """As its key gave it."""
+    return feedback.id.removeprefix(f"{feedback.key}/") if feedback.key else feedback.id
+
+
+def _refusal(said: Sequence[Feedback], about: Mapping[str, Response], key: str, admin: bool) -> RatchetError | None:
+    for each in said:
+        for id, choice in ((each.response_id, each.choice), *((each.better_than,) if each.better_than else ())):
+            if id not in about or (about[id].key != key and not admin):
+                return Missing(f"no response {id!r} of this key's; feedback takes the `id` of an answer that it got")
+            if choice >= len(about[id].texts):
+                return ArtifactError(f"choice={choice} of {id}, which has {len(about[id].texts)}; they count from 0")
+    return None

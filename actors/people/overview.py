@@ -1,0 +1,134 @@
+"""What the status page shows of a run: the parts' statuses and the run directory as one small JSON object.
+
+at          when it was taken, seconds since the epoch
+slots       serve, explore, champion, candidate -> version, state, standing; None for an empty slot
+versions    the newest SHOWN_VERSIONS: verdict, standing, reason, probes, agreement, accuracy with its interval
+held        who holds serving, why and since when; `waiting`: the version that takes effect at the release
+paused      why learning is paused; `disk_full`: why nothing can be written
+tokens      totals by purpose: users, learning, gate, report
+learning    the buffer's fill, agreement of votes, what trainer and evaluator are at
+replicas    what each serves and has proven
+events      the newest SHOWN_EVENTS as sentences
+away        parts that did not answer
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from actors.inspect.report import VersionRow, version_rows
+from actors.inspect.sentences import told
+from core.messages import Event
+from core.store.writer import RunReader
+
+SLOTS = ("serve", "explore", "champion", "candidate")
+SHOWN_VERSIONS = 100
+SHOWN_EVENTS = 30
+READ_EVENTS = 200
+"""Some events only machines need."""
+LONGEST_TEXT = 400
+SILENT_S = 10.0
+"""A replica is heard of every two seconds."""
+
+
+class Past:
+    """What the run directory says, read anew only when something was written down. For one thread at a time."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._reader: RunReader | None = None
+        self._seen = -1
+        self._said: dict[str, Any] = {}
+
+    def read(self) -> dict[str, Any]:
+        """Versions and events. Raises: StoreError."""
+        if self._reader is None:
+            self._reader = RunReader(self._run_dir)
+        newest = self._reader.newest_event()
+        if newest != self._seen:
+            rows = version_rows(self._reader, tokens=False)[-SHOWN_VERSIONS:]
+            events = self._reader.numbered_events(newest=READ_EVENTS)
+            self._said = {"versions": [version(row) for row in rows], "events": sentences(events)}
+            self._seen = newest
+        return self._said
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def overview(at: float, status: dict[str, Any], past: dict[str, Any]) -> dict[str, Any]:
+    """All in one, of whatever is there: a part that is away leaves its place empty."""
+    versions, buffer = status.get("versions", {}), status.get("buffer", {})
+    standings = {row["version"]: row["standing"] for row in past.get("versions", [])}
+    return {
+        "at": at,
+        "slots": {name: slot(versions, name, standings) for name in SLOTS},
+        "versions": past.get("versions", []),
+        "held": versions.get("held"),
+        "waiting": versions.get("waiting"),
+        "paused": buffer.get("paused"),
+        "disk_full": status.get("store", {}).get("full"),
+        "tokens": tokens(status),
+        "learning": learning(status),
+        "replicas": [replica(name, said) for name, said in sorted(versions.get("replicas", {}).items())],
+        "events": past.get("events", []),
+        "away": {name: part["away"] for name, part in status.items() if "away" in part} | past.get("away", {}),
+    }
+
+
+def slot(versions: dict[str, Any], name: str, standings: dict[int, str]) -> dict[str, Any] | None:
+    """`standing` is what its verdict rests on; empty as long as it has none."""
+    number = versions.get("slots", {}).get(name)
+    if number is None:
+        return None
+    standing = "base" if number == 0 else standings.get(number, "")
+    if name == "serve":
+        standing = versions.get("standing", standing)
+    state = "base" if number == 0 else versions.get("states", {}).get(str(number), "")
+    return {"version": number, "state": state, "standing": standing}
+
+
+def version(row: VersionRow) -> dict[str, Any]:
+    shown = ("version", "verdict", "standing", "probes", "agreement", "champion_agreement", "accuracy", "low", "high")
+    return {name: getattr(row, name) for name in shown} | {"reason": row.reason[:LONGEST_TEXT]}
+
+
+def tokens(status: dict[str, Any]) -> dict[str, float]:
+    """Totals so far, each since its part started; learning's are of the prompts whose outcomes arrived."""
+    evaluator = status.get("evaluator", {}).get("tokens", {})
+    return {
+        "users": sum(said.get("tokens_user", 0) for said in status.get("versions", {}).get("replicas", {}).values()),
+        "learning": status.get("buffer", {}).get("tokens", 0),
+        "gate": evaluator.get("gate", 0),
+        "report": evaluator.get("report", 0),
+    }
+
+
+def learning(status: dict[str, Any]) -> dict[str, Any]:
+    buffer, weighing = status.get("buffer", {}), status.get("evaluator", {}).get("weighing")
+    share = buffer.get("vote_share")
+    counts = ("waiting", "capacity", "outstanding", "lag", "windows_drawn")
+    return {name: buffer.get(name) for name in counts} | {
+        "vote_share": None if share is None else round(share, 3),
+        "trainer": status.get("trainer", {}).get("phase"),
+        "weighing": weighing and weighing["candidate"],
+    }
+
+
+def replica(name: str, said: dict[str, Any]) -> dict[str, Any]:
+    kept = ("serving", "proven", "failed", "users", "background", "swaps")
+    return {"name": name, "silent": said.get("age_s", 0) > SILENT_S} | {key: said.get(key) for key in kept}
+
+
+def sentences(events: Sequence[tuple[int, Event]]) -> list[dict[str, Any]]:
+    """Newest last, as the terminal tells them, in plain text."""
+    lines = [(number, event, told(event)) for number, event in events]
+    return [
+        {"id": number, "at": event.at, "kind": event.kind, "text": Text.from_markup(line).plain[:LONGEST_TEXT]}
+        for number, event, line in lines
+        if line is not None
+    ][-SHOWN_EVENTS:]

@@ -1,0 +1,63 @@
+"""What came from a voter, so that it can be taken out of a run: ids by table, prompts to be settled again, and the
+versions that learned with it, which keep what they have learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from actors.replay.late_votes import first
+from core.messages import Feedback, Outcome, Response, Vote
+from core.store.writer import RunReader
+from methods.ballot import account
+
+
+@dataclass
+class Traces:
+    ids: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Table -> what to remove of it."""
+    prompts: list[str] = field(default_factory=list[str])
+    """With a vote of this voter's in their ballot."""
+    versions: list[int] = field(default_factory=list[int])
+    """Made of a window with such a ballot, or descended from one that was."""
+
+
+def is_of(voter: str, name: str) -> bool:
+    """`name` is a voter, or a key with all its users."""
+    return voter == name or account(voter) == name
+
+
+def traces(reader: RunReader, book: RunReader, name: str, voted: Sequence[str]) -> Traces:
+    """In one shard. `book`: the run's own, which knows its versions. `voted`: the prompts that people voted on."""
+    found = Traces(ids={"votes": [], "feedback": [], "responses": [], "resettled": []})
+    found.ids["facts"] = [first(prompt, name) for prompt in voted]
+    places: list[str] = []
+    for prompt in voted:
+        cast = [v for v in reader.children("votes", Vote, prompt) if v.by != "sample" and is_of(v.voter, name)]
+        found.ids["votes"] += [vote.id for vote in cast]
+        if any(vote.counted for vote in cast):
+            found.prompts.append(prompt)
+            places += reader.ids("outcomes", prompt)
+    # what was settled with these votes must not stand when a settling without them has fewer
+    found.ids["resettled"] = [id for place in places for id in reader.ids("resettled", place)]
+    found.ids["feedback"] = [f.id for f in reader.all("feedback", Feedback) if is_of(f.voter, name)]
+    found.ids["responses"] = [r.id for r in reader.all("responses", Response) if is_of(asker(r), name)]
+    found.versions = _learned(reader, book, set(found.prompts))
+    return found
+
+
+def asker(response: Response) -> str:
+    """As a voter."""
+    return f"{response.key}/{response.user}" if response.key and response.user else response.key or response.user
+
+
+def _learned(reader: RunReader, book: RunReader, prompts: set[str]) -> list[int]:
+    of = {number for number, places in reader.windows().items() if any(_prompt(reader, p) in prompts for p in places)}
+    learned: set[int] = set()
+    for published in book.versions():  # parents come first
+        if published.window in of or published.parent.version in learned:
+            learned.add(published.ref.version)
+    return sorted(learned)
+
+
+def _prompt(reader: RunReader, place: int) -> str | None:
+    outcome = reader.get("outcomes", Outcome, str(place))
+    return outcome.prompt_id if outcome is not None else None

@@ -1,0 +1,178 @@
+"""Which place of the prompt source is explored by whom, until when. A place is leased until its outcome is stored, and
+leased again only when its lease ran out before. Pure but for the clock; what came of each lease the throttle counts."""
+
+import heapq
+import uuid
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+from actors.replay.prompt_queue import Asked
+from actors.replay.recovery import Recollection
+from core.clock import Clock
+from core.messages import Lease
+from core.store.encoded import Parcel
+from core.store.shards import WHOLE, Shard
+from training.replay.backpressure import Throttle
+
+TOKENS_KEPT = 256
+"""Leases whose caller may ask for them once more."""
+
+
+@dataclass(frozen=True)
+class Leased:
+    lease_id: str
+    expires_at: float
+
+
+class Leases:
+    def __init__(self, throttle: Throttle, lease_s: float, clock: Clock, shard: Shard = WHOLE) -> None:
+        self._throttle = throttle
+        self._shard = shard
+        self._lease_s = lease_s
+        self._clock = clock
+        self.outstanding: dict[int, Leased] = {}
+        self.returned: deque[int] = deque()
+        """Leased before, and free again."""
+        self.next_place = shard.index
+        """None of the shard's from here on was leased."""
+        self._arriving: dict[int, Leased] = {}
+        """Claimed, and not known to be stored."""
+        self._deadlines: list[tuple[float, int, str]] = []
+        self._granted: OrderedDict[str, Lease] = OrderedDict()
+        self._second_hand: set[int] = set()
+        self._leased_before = 0
+        """Places before this may have been leased before the last start, their outcomes still on the way to disk."""
+
+    @property
+    def expires_at(self) -> float:
+        """When a lease that begins now ends."""
+        return self._clock.monotonic() + self._lease_s
+
+    @property
+    def soonest(self) -> float:
+        """No lease ends before."""
+        return self._deadlines[0][0] if self._deadlines else self.expires_at
+
+    # --- granting ---
+
+    def granted(self, token: str) -> Lease | None:
+        """The lease that was asked for with this token, for as long as it runs."""
+        return self._granted.get(token)
+
+    def grant(self, wanted: int, token: str, voted: bool, asked: Asked) -> Lease | None:
+        """As many of the wanted places as the throttle allows, what was asked at the first of them."""
+        n = self._throttle.lease(wanted)
+        if not n:
+            return None
+        leased = Leased(uuid.uuid4().hex, self.expires_at)
+        places = tuple(self._take_places(n))
+        about = {"id": leased.lease_id, "expires_at": leased.expires_at, "voted": voted}
+        lease = Lease(places=places, asked=asked.bind(places), **about)
+        for place in places:
+            self.outstanding[place] = leased
+            self.watch(place, leased.lease_id, leased.expires_at)
+        if token:
+            self._granted[token] = lease
+            while len(self._granted) > TOKENS_KEPT:
+                self._granted.popitem(last=False)
+        return lease
+
+    def _take_places(self, n: int) -> list[int]:
+        places = [self.returned.popleft() for _ in range(min(n, len(self.returned)))]
+        fresh = self._shard.places(self.next_place, n - len(places))
+        places += fresh
+        self.next_place = fresh.stop
+        self._second_hand.update(place for place in places if place < self._leased_before)
+        return places
+
+    # --- delivery ---
+
+    def claim(self, parcel: Parcel) -> Leased | None:
+        """The lease that this parcel ends, if it still runs; nobody else may end it, or wait for it, meanwhile."""
+        leased = self.outstanding.get(parcel.place)
+        if leased is None or leased.lease_id != parcel.lease_id:
+            return None
+        self._arriving[parcel.place] = self.outstanding.pop(parcel.place)
+        return leased
+
+    def unclaim(self, place: int, leased: Leased) -> None:
+        """Its outcome was not acknowledged: the lease runs on."""
+        del self._arriving[place]
+        self.outstanding[place] = leased
+        self._second_hand.add(place)
+        self.watch(place, leased.lease_id, leased.expires_at)
+
+    def is_second_hand(self, place: int) -> bool:
+        """Whether it was leased before, so that its first outcome may have been stored all the same."""
+        return place in self._second_hand
+
+    def end(self, place: int, result: str) -> None:
+        """The outcome that claimed it is stored. A place is used once: what is withdrawn is made up for by the next
+        prompts."""
+        del self._arriving[place]
+        self._second_hand.discard(place)
+        match result:
+            case "accepted":
+                self._throttle.accept()
+            case "filtered":
+                self._throttle.filter()
+            case "failed" | "duplicate":
+                self._throttle.fail()
+            case "stale":
+                self._throttle.accept()
+                self._throttle.quarantine(1)
+
+    # --- running out ---
+
+    def watch(self, place: int, id: str, expires_at: float) -> None:
+        """`overdue` is to tell of this when it ends, be it a lease or a place to settle again."""
+        heapq.heappush(self._deadlines, (expires_at, place, id))
+
+    def overdue(self) -> list[tuple[int, str]]:
+        """Place and id of all that ended since the last call; some was delivered meanwhile."""
+        now, ended = self._clock.monotonic(), list[tuple[int, str]]()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, place, id = heapq.heappop(self._deadlines)
+            ended.append((place, id))
+        for token in [token for token, lease in self._granted.items() if lease.expires_at <= now]:
+            del self._granted[token]
+        return ended
+
+    def expire(self, place: int, lease_id: str) -> bool:
+        """Take the place back, if this lease still holds it."""
+        leased = self.outstanding.get(place)
+        if leased is None or leased.lease_id != lease_id:
+            return False
+        del self.outstanding[place]
+        self._throttle.expire()
+        self.returned.append(place)
+        self._second_hand.add(place)
+        return True
+
+    # --- restart ---
+
+    def counts(self) -> dict[str, Any]:
+        """What a restart needs to know (`actors.replay.recovery`)."""
+        t = self._throttle
+        return {
+            "next_place": self.next_place,
+            "open": sorted({*self.outstanding, *self._arriving, *self.returned}),
+            "accepted": t.accepted,
+            "filtered": t.filtered,
+            "failed": t.failed,
+            "expired": t.expired,
+        }
+
+    def restore(self, found: Recollection, held: int) -> None:
+        """Nothing is outstanding after a restart; what was, is leased again. `held` prompts are drawn or wait to be."""
+        t = self._throttle
+        self.next_place = found.next_place
+        # as many as could be under way: the throttle lets no more be
+        self._leased_before = self._shard.places(found.next_place, (t.max_lag + 1) * t.groups_per_window).stop
+        self.returned.extend(found.open)
+        self._second_hand.update(found.open)
+        t.accepted, t.filtered = found.counts["accepted"], found.counts["filtered"]
+        t.failed, t.expired = found.counts["failed"], found.counts["expired"]
+        t.leased = t.accepted + t.filtered + t.failed + t.expired
+        t.quarantined = t.accepted + t.filtered - held

@@ -1,0 +1,37 @@
+"""A part in a process of its own. Who learns gives way there: on a machine that learning fills, who answers users and
+takes in what they say comes first."""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+from core import gc_tuning
+
+STEPS, NICEST = 15, 19
+"""Ray's workers are not nice (`serve.replica.haproxy`), engines a little (`serve.engine.patches.fork_server`)."""
+
+
+def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
+    """`kind`, nicer than others of Ray's if it `gives_way`, from the moment it is made, also when it is made again."""
+
+    class Hosted(kind):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            gc_tuning.wait()
+            if gives_way:
+                give_way()
+            super().__init__(*arguments, **settings)
+
+        async def start(self) -> None:
+            await super().start()
+            gc_tuning.settle()
+
+    Hosted.__name__ = Hosted.__qualname__ = kind.__name__  # by which Ray calls the process
+    return Hosted
+
+
+def give_way() -> None:
+    """Linux counts by threads, and a worker of Ray's has some before its actor is made."""
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):  # it ended just now
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, min(nice + STEPS, NICEST))

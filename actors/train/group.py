@@ -1,0 +1,197 @@
+"""One trainer on several devices: a training room whose weights are sharded over the workers of a Ray Train group.
+
+    actors.train.trainer -> TrainGroup -order-> Orders <-asks- every worker: training.session with training.learner.fsdp
+
+The trainer stays the only one who draws windows, numbers versions and proposes them. All workers carry out the same
+order in lock step; the first of them writes. When a worker dies Ray Train starts the group again, and whatever order
+was not carried out by all of them is begun anew: a version that stands on disk by then is taken as it is.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.runtime.niceness import give_way
+from actors.train.mailbox import Orders
+from core.artifacts import MANIFEST
+from core.codec import decode, encode
+from core.errors import ConfigError, RatchetError, Unavailable
+from core.messages import PolicyRef, Published, Window
+from training.session import Room
+
+log = logging.getLogger("ratchet.trainer")
+
+WAIT_S = 5.0
+"""Of one question to `Orders`; asked again and again."""
+CALL_S = 60.0
+"""An answer of `Orders` takes at most this much longer."""
+DEATHS = 10
+"""So many groups may end before the trainer itself is started again."""
+ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # else workers would look for the model elsewhere
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+}
+
+
+class TrainGroup:
+    """`actors.train.trainer.Room`, for a run on `learning.devices` devices. `gpu`: whether they are GPUs."""
+
+    def __init__(self, room: Room, environment: dict[str, str], gpu: bool) -> None:
+        self._room = room
+        self._environment = environment
+        self._gpu = gpu
+        self._ended: BaseException | None = None
+
+    @property
+    def run_dir(self) -> Path:
+        return self._room.run_dir
+
+    @run_dir.setter
+    def run_dir(self, folder: Path) -> None:
+        self._room.run_dir = folder
+
+    def open(self) -> Published:
+        """Start the group. Raises: what the workers' room does; Unavailable when there can be no group; ConfigError
+        without the packages for one."""
+        try:
+            import ray.train.torch
+        except ImportError as error:
+            raise ConfigError(
+                f"learning.devices={self._room.learning.devices} needs the extra `cluster` ({error}); install it, or "
+                "set learning.devices=1"
+            ) from None
+        os.environ.update(ENVIRONMENT)
+        self._orders = ray.remote(Orders).options(num_cpus=0).remote(self._room.learning.devices)
+        self._training = threading.Thread(target=self._fit, name="train-group", daemon=True)
+        self._training.start()
+        return self._do("open", (), lambda: None)
+
+    def return_to(self, parent: Published) -> None:
+        self._do("return_to", (encode(parent),), lambda: None)
+
+    def make(
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+    ) -> Published:
+        return self._do("make", (encode(window, compress=False), ref, encode(parent), lr_scale), rest)
+
+    def _do(self, name: str, arguments: tuple[Any, ...], rest: Callable[[], None]) -> Published:
+        number = self._ask("place", (name, arguments))
+        known = None
+        while True:
+            progress, answer = self._ask("heard", number, known, WAIT_S)
+            if answer is not None:
+                published, error = answer
+                if error is not None:
+                    raise error
+                return published
+            if not self._training.is_alive():
+                raise Unavailable(f"no group of workers trains any more ({self._ended}); see their logs")
+            if known is not None and known.group not in ("", progress.group):
+                log.warning("a new group of workers takes over; what the last one had not finished is begun anew")
+            if progress != known:
+                rest()
+                self._ask("rested", progress)
+                known = progress
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return _ask(self._orders, method, *arguments)
+
+    def _fit(self) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        per_worker = {"CPU": 0.1, "GPU": 1} if self._gpu else {"CPU": 0.1}
+        try:
+            TorchTrainer(
+                work,
+                train_loop_config={"room": self._room, "orders": self._orders},
+                scaling_config=ScalingConfig(
+                    num_workers=self._room.learning.devices,
+                    use_gpu=self._gpu,
+                    resources_per_worker=per_worker,
+                    placement_strategy="PACK",
+                ),
+                run_config=RunConfig(
+                    name="train",
+                    storage_path=str(self._room.run_dir.absolute() / "logs"),
+                    failure_config=FailureConfig(max_failures=DEATHS),
+                    worker_runtime_env={"env_vars": self._environment},
+                ),
+            ).fit()
+        except (Exception, SystemExit) as error:  # told by the next order; Ray exits threads when it is shut down
+            self._ended = error
+
+
+def work(settings: dict[str, Any]) -> None:
+    """What every worker runs until its group ends."""
+    from ray.train import get_context
+
+    from training.learner.fsdp import Sharded
+
+    give_way()
+    team, orders, rank = Sharded(), settings["orders"], get_context().get_world_rank()
+    group: str = team.by_first(lambda: _ask(orders, "begin"))
+    rest = partial(_ask, orders, "step", group) if team.first else lambda: None  # the others wait for the first
+    member = Member(replace(settings["room"], team=team), team, rest)
+    member.open()
+    number = 0
+    while True:
+        placed = _ask(orders, "next", group, number, WAIT_S)
+        if placed is not None:
+            number, (name, arguments) = placed
+            _ask(orders, "answer", group, number, rank, member.carry_out(name, arguments))
+
+
+@dataclass
+class Member:
+    """One worker's room, and what it holds. An error on purpose is an answer, the same in all workers; any other ends
+    the group."""
+
+    room: Room
+    team: Any
+    rest: Callable[[], None]
+    base: Published | None = None
+    at: PolicyRef | None = None
+
+    def open(self) -> None:
+        self.base = self.room.open()
+
+    def carry_out(self, name: str, arguments: tuple[Any, ...]) -> tuple[Published | None, RatchetError | None]:
+        try:
+            return getattr(self, f"_{name}")(*arguments), None
+        except RatchetError as error:
+            return None, error
+
+    def _open(self) -> Published | None:
+        return self.base
+
+    def _return_to(self, parent: bytes) -> None:
+        published = decode(Published, parent)
+        self.at = None
+        self.room.return_to(published)
+        self.at = published.ref
+
+    def _make(self, window: bytes, ref: PolicyRef, parent: bytes, lr_scale: float) -> Published:
+        from training.versions.publish import read_published, version_dir
+
+        path = version_dir(self.room.run_dir, ref)
+        if self.team.by_first((path / MANIFEST).is_file):  # written by a group that died before it could say so
+            published = read_published(path)
+            self._return_to(encode(published))
+            return published
+        if self.at != (before := decode(Published, parent)).ref:
+            self._return_to(parent)
+        published = self.room.make(decode(Window, window), ref, before, self.rest, lr_scale)
+        self.at = ref
+        return published
+
+
+def _ask(orders: Any, method: str, *arguments: Any) -> Any:
+    return ray.get(getattr(orders, method).remote(*arguments), timeout=None if method == "step" else WAIT_S + CALL_S)

@@ -1,0 +1,197 @@
+"""Draws a window, trains on it, publishes a version, and goes on: it never waits for the gate."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.runtime.rpc import Peer
+from actors.train.remote_node import Abroad, AtHome
+from core.clock import Clock, Pulse, SystemClock
+from core.codec import decode, encode
+from core.errors import MismatchError, Overdue, StorageFull
+from core.messages import PolicyRef, Published, Window
+from core.metrics import Metrics
+from core.store.records import event
+
+log = logging.getLogger("ratchet.trainer")
+
+DRAW_WAIT_S = 20.0
+ROOM_WAIT_S = 1.0
+"""Between two attempts to write a version on a full disk."""
+LOOK_S = 0.5
+"""Between two looks whether a paused buffer was resumed."""
+
+
+class Room(Protocol):
+    """Turns a window into a version on disk: training.session, or a scripted one in tests. All calls block."""
+
+    run_dir: Path
+    """What versions are written below; set before `open`."""
+
+    def open(self) -> Published:
+        """Load the model; returns the base, described on disk."""
+        ...
+
+    def return_to(self, parent: Published) -> None:
+        """Take the weights of that version."""
+        ...
+
+    def make(
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+    ) -> Published:
+        """Train on the window from `parent` and write version `ref`; `rest` is called after each step, and the
+        learning rate is `lr_scale` times the configured.
+
+        Raises: StorageFull; asked again for the same version it does not train again."""
+        ...
+
+
+class Trainer:
+    def __init__(
+        self,
+        room: Room,
+        store: Peer,
+        buffer: Peer,
+        versions: Peer,
+        cpu_share: float,
+        metrics: Metrics,
+        clock: Clock | None = None,
+        abroad: Abroad | AtHome | None = None,
+        load_timeout_s: float = 300.0,
+    ) -> None:
+        """`abroad`: for a trainer that may be on another node than the run directory. `load_timeout_s`: until the
+        model is there."""
+        self._abroad = abroad or AtHome()
+        self._load_timeout_s = load_timeout_s
+        self._room = room
+        self._store = store
+        self._buffer = buffer
+        self._versions = versions
+        self._cpu_share = cpu_share
+        self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._at: PolicyRef | None = None
+        self._phase = "starting"
+        self._idle_s = 0.0
+        self._pulse = Pulse(self._clock)
+
+    async def start(self) -> None:
+        self._metrics.begin("train_seconds_total", "train_examples_total")
+
+    async def run(self) -> None:
+        await self._load()
+        while True:
+            window = await self._draw()
+            parent = decode(Published, await self._versions.call("parent"))
+            await self._abroad.fetch({parent.ref.version, *(each.policy.version for each in window.reinforce)})
+            if parent.ref != self._at:
+                self._pulse.moved()
+                await asyncio.to_thread(self._room.return_to, parent)
+                self._pulse.idle()
+                self._at = parent.ref
+            try:
+                published = await self._train(window, parent)
+            except MismatchError as error:
+                self._pulse.idle()
+                await self._note("refused", window=window.number, why=str(error))
+                await self._wait_for_resume(str(error))
+                continue
+            self._phase = "publishing"
+            await self._versions.call("propose", encode(published), self._abroad.node)
+            await self._abroad.tidy()
+            await self._buffer.call("published", published.ref.version)
+            self._at = published.ref
+
+    async def _load(self) -> None:
+        """Load the model, for which nobody waits, and say what the base is. Raises: Overdue."""
+        await self._abroad.settle(self._room)
+        try:
+            async with asyncio.timeout(self._load_timeout_s):
+                base = await asyncio.to_thread(self._room.open)
+        except TimeoutError:
+            raise Overdue(
+                f"the trainer's model was not loaded within run.start_timeout_s={self._load_timeout_s:.0f}; raise it"
+            ) from None
+        await self._versions.call("found", encode(base), self._abroad.node)
+
+    async def stop(self) -> None: ...
+
+    async def quiet_s(self) -> float:
+        """Seconds since its work last moved on; 0 while it has none."""
+        return self._pulse.quiet_s
+
+    async def status(self) -> dict[str, Any]:
+        return {"phase": self._phase, "at": self._at.version if self._at else None, "idle_s": self._idle_s}
+
+    async def _draw(self) -> Window:
+        """The first window that no published version was trained on."""
+        self._phase = "waiting for a window"
+        asked = time.monotonic()
+        while True:
+            last = await self._versions.call("last_window")
+            newest = await self._versions.call("newest")
+            body = await self._buffer.call("draw", last, newest, DRAW_WAIT_S)
+            if body is not None:
+                self._idle_s += time.monotonic() - asked
+                return decode(Window, body)
+
+    async def _wait_for_resume(self, reason: str) -> None:
+        """Serving goes on. What the trainer was refused is tried again when a person says `resume`."""
+        await self._buffer.call("pause", reason)
+        self._phase = "paused"
+        while (await self._buffer.call("status"))["paused"] is not None:
+            await asyncio.sleep(LOOK_S)
+
+    async def _train(self, window: Window, parent: Published) -> Published:
+        self._phase = f"training on window {window.number}"
+        ref: PolicyRef = await self._versions.call("take_ref")
+        await self._note("training", window=window.number, version=ref.version, parent=parent.ref.version)
+        started = time.monotonic()
+        scale = await self._versions.call("learning_rate_scale")
+        published = await self._make(window, ref, parent, scale)
+        self._metrics.count("train_seconds_total", time.monotonic() - started)
+        self._metrics.count("train_examples_total", len(window.examples))
+        self._metrics.set("train_loss", published.stats.get("loss", 0.0))
+        if "mismatch_kl" in published.stats:
+            self._metrics.set("mismatch_kl", published.stats["mismatch_kl"])
+        return published
+
+    async def _make(self, window: Window, ref: PolicyRef, parent: Published, lr_scale: float) -> Published:
+        """Train and write; on a full disk wait for room, and then write what was trained."""
+        full_since: float | None = None
+        while True:
+            self._pulse.moved()
+            try:
+                published = await asyncio.to_thread(self._room.make, window, ref, parent, self._rest(), lr_scale)
+            except StorageFull as error:
+                if full_since is None:
+                    full_since = self._clock.now()
+                    log.error("%s. v%d waits for room", error, ref.version)
+                self._pulse.idle()
+                self._phase = f"waiting for room on the disk to write v{ref.version}"
+                await asyncio.sleep(ROOM_WAIT_S)
+            else:
+                self._pulse.idle()
+                if full_since is not None:
+                    await self._note("disk_full", since=full_since, seconds=self._clock.now() - full_since)
+                return published
+
+    def _rest(self) -> Callable[[], None]:
+        """After each optimiser step, sleep so long that training uses no more than its share of the time."""
+        share = self._cpu_share
+        last = time.monotonic()
+
+        def rest() -> None:
+            nonlocal last
+            if share < 1:
+                time.sleep((time.monotonic() - last) * (1 / share - 1))
+            last = time.monotonic()
+            self._pulse.moved()
+
+        return rest
+
+    async def _note(self, kind: str, **detail: Any) -> None:
+        await self._store.call("append", [event(self._clock.now(), "trainer", kind, **detail)])

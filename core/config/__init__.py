@@ -1,0 +1,59 @@
+"""CFGDOC"""
+
+from core.config.gate import GateConfig, GuardsConfig, ReportConfig
+from core.config.learning import BackoffConfig, GrpoConfig, LearningConfig, PlateauConfig
+from core.config.load import dump, load
+from core.config.method import (
+    AnswerConfig,
+    ChoiceAnswer,
+    LiveConfig,
+    MethodConfig,
+    NumberAnswer,
+    PatternAnswer,
+    PromptsConfig,
+    SamplerConfig,
+    SplitByHash,
+    TextAnswer,
+    VotesConfig,
+)
+from core.config.model import Full, Lora, ModelConfig
+from core.config.part import Part
+from core.config.root import Config
+from core.config.run import ClusterConfig, CollectConfig, RetentionConfig, RunConfig
+from core.config.serve import ORIGIN, AccessConfig, EngineConfig, ServeConfig
+
+__all__ = [
+    "ORIGIN",
+    "AccessConfig",
+    "AnswerConfig",
+    "BackoffConfig",
+    "ChoiceAnswer",
+    "ClusterConfig",
+    "CollectConfig",
+    "Config",
+    "EngineConfig",
+    "Full",
+    "GateConfig",
+    "GrpoConfig",
+    "GuardsConfig",
+    "LearningConfig",
+    "LiveConfig",
+    "Lora",
+    "MethodConfig",
+    "ModelConfig",
+    "NumberAnswer",
+    "Part",
+    "PatternAnswer",
+    "PlateauConfig",
+    "PromptsConfig",
+    "ReportConfig",
+    "RetentionConfig",
+    "RunConfig",
+    "SamplerConfig",
+    "ServeConfig",
+    "SplitByHash",
+    "TextAnswer",
+    "VotesConfig",
+    "dump",
+    "load",
+]

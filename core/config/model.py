@@ -1,0 +1,30 @@
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.config.part import Part
+
+
+class Lora(Part):
+    """Versions are LoRA adapters of one engine: small, instant to swap, many at once."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: float = Field(default=16, gt=0)
+    """Adapter output is scaled by alpha / rank."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get an adapter; fewer cost less when decoding on a CPU."""
+
+
+class Full(Part):
+    """Versions are whole models: a serving pool, and a shadow pool that is never routed to users."""
+
+    kind: Literal["full"] = "full"
+
+
+class ModelConfig(Part):
+    path: str = "models/word-problems/model"
+    """Folder (or, with network, hub name) that transformers and vLLM both load."""
+    weights: Annotated[Lora | Full, Field(discriminator="kind")] = Lora()
+    engine_dtype: Literal["auto", "float32", "bfloat16"] = "bfloat16"
+    trainer_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,0 +1,53 @@
+"""MSGDOC"""
+
+from core.messages.base import KINDS, Message
+from core.messages.event import Event
+from core.messages.learning import (
+    Example,
+    Imitate,
+    Lease,
+    Outcome,
+    Prefer,
+    Reinforce,
+    Resettle,
+    Scored,
+    Verdict,
+    Window,
+)
+from core.messages.model import BASE, Candidate, ChatMessage, Finish, Group, Origin, PolicyRef, Prompt, Sampling
+from core.messages.people import Feedback, Response, Vote
+from core.messages.versions import Decision, Evidence, Pool, Published, ReplicaReport, Slots
+
+__all__ = [
+    "BASE",
+    "KINDS",
+    "Candidate",
+    "ChatMessage",
+    "Decision",
+    "Event",
+    "Evidence",
+    "Example",
+    "Feedback",
+    "Finish",
+    "Group",
+    "Imitate",
+    "Lease",
+    "Message",
+    "Origin",
+    "Outcome",
+    "PolicyRef",
+    "Pool",
+    "Prefer",
+    "Prompt",
+    "Published",
+    "Reinforce",
+    "ReplicaReport",
+    "Resettle",
+    "Response",
+    "Sampling",
+    "Scored",
+    "Slots",
+    "Verdict",
+    "Vote",
+    "Window",
+]

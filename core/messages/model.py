@@ -1,0 +1,96 @@
+"""What the model is asked and what it answers: prompts, candidates, and groups of them."""
+
+from typing import Literal, Self
+
+from pydantic import Field
+
+from core.messages.base import Message
+
+Origin = Literal["dataset", "live", "asked"]
+
+
+Finish = Literal["stop", "length"]
+
+
+class PolicyRef(Message):
+    """One version of one adapter. Version 0 is the base model; a number is never used twice."""
+
+    adapter: str = "policy"
+    version: int = Field(ge=0)
+
+    def __str__(self) -> str:
+        return f"{self.adapter}@v{self.version}"
+
+    def __hash__(self) -> int:  # as pydantic's own for a frozen model, but where type checkers see it
+        return hash((self.adapter, self.version))
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Raises: ValueError for anything but `adapter@vN`."""
+        adapter, _, version = name.rpartition("@v")
+        if not adapter or not (version.isascii() and version.isdecimal()):
+            raise ValueError(f"{name!r} names no version; expected the form policy@v7")
+        return cls(adapter=adapter, version=int(version))
+
+
+BASE = PolicyRef(version=0)
+
+
+class ChatMessage(Message):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prompt(Message):
+    """Made by a PromptSource, read by a Sampler."""
+
+    id: str
+    messages: tuple[ChatMessage, ...] = Field(min_length=1)
+    role: str = "solver"
+    origin: Origin = "dataset"
+
+
+class Sampling(Message):
+    """How to draw continuations of one prompt. Temperature 0 is greedy."""
+
+    n: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=256, ge=1)
+    logprobs: bool = False
+    """Also return the log-probability of every sampled token, after temperature (nats)."""
+    seed: int | None = None
+    purpose: Literal["explore", "gate", "report", "proof"] = "explore"
+    """Who pays for the tokens, for the metrics; never changes what is drawn."""
+
+
+class Candidate(Message):
+    """One continuation, as sampled: its token ids are kept, with the stop token, and never tokenised again."""
+
+    id: str
+    start: PolicyRef
+    end: PolicyRef
+    """The versions that made the first and the last token; they differ only after an in-place full swap."""
+    context_ids: bytes
+    completion_ids: bytes
+    text: str
+    logprobs: bytes = b""
+    finish: Finish
+    render_id: str
+    """Digest of tokenizer, chat template and its arguments; a trainer with another one refuses the candidate."""
+
+
+class Group(Message):
+    """Alternative continuations of one context. `parent` is the candidate that this context extends, or None."""
+
+    id: str
+    prompt: Prompt
+    candidates: tuple[Candidate, ...]
+    parent: str | None = None
+    by: Literal["sample", "person"] = "sample"
+    """Who wrote the candidates: the policy, or people who corrected it."""
+
+    @property
+    def policy(self) -> PolicyRef:
+        """The oldest version in the group: what its staleness is counted from."""
+        return min((c.start for c in self.candidates), key=lambda ref: ref.version, default=BASE)

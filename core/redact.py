@@ -1,0 +1,33 @@
+"""Removes what must not be kept from a text, by a function that the run's owner names."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+from core.errors import ConfigError
+
+
+def redactor(name: str | None) -> Callable[[str], str]:
+    """The function that `prompts.live.redact` names. Raises: ConfigError."""
+    if name is None:
+        return lambda text: text
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"prompts.live.redact={name!r} cannot be imported ({error}); expected module:function"
+        ) from None
+    return found
+
+
+def redacted(messages: object, redact: Callable[[str], str]) -> list[dict[str, Any]] | None:
+    """The texts of a chat, each redacted. None for anything else, which is not kept at all."""
+    chat = cast(list[dict[str, Any]], messages)
+    if not isinstance(messages, list) or not all(_is_text(message) for message in chat):
+        return None
+    return [{**message, "content": redact(message["content"])} for message in chat]
+
+
+def _is_text(message: object) -> bool:
+    return isinstance(message, dict) and isinstance(cast(dict[str, Any], message).get("content"), str)

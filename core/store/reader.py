@@ -1,0 +1,240 @@
+"""What a run's files hold, read beside their writers or without one."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from core.codec import decode
+from core.errors import ArtifactError, StoreError
+from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Prompt, Published, Reinforce, Scored
+from core.store.schema import FILE, READABLE, check_schema, known, open_file, schema_of, shard_in, uri_of, way_out
+from core.store.shards import Shard, shards_of
+
+M = TypeVar("M", bound=Message)
+WINDOW = "window:"
+"""Prefix of the facts that say which places a window is made of."""
+DIVIDED = ("votes", "groups", "examples", "outcomes", "resettled", "asked")
+"""Tables of which each shard has its own part."""
+
+
+class RunReader:
+    """Reads a run, running or stopped, without disturbing its writer. Raises: StoreError for what cannot be read.
+
+    Of a run of several shards it reads all, but for facts and events: those are of run.sqlite, the run's own book.
+    `shard`: that one's file alone."""
+
+    def __init__(self, run_dir: Path, shard: int | None = None) -> None:
+        self._run_dir = run_dir
+        self._path = run_dir / Shard(shard or 0).file
+        self._where = str(self._path)
+        self._files = ["main"]
+        """By the names under which they are attached."""
+        if not self._path.is_file():
+            raise StoreError(f"{run_dir} holds no {self._path.name}: it is no run directory")
+        try:
+            self._db = open_file(self._path, read_only=True)
+            check_schema(self._db, self._path, READABLE)
+            self._schema = schema_of(self._db)
+            self.shards = shard_in(self._db, self._path).of
+            if shard is None and self.shards > 1:
+                self._attach_others()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
+
+    def _attach_others(self) -> None:
+        """A view in `temp` hides the table of that name. SQLite takes a query's conditions into each part of it, and
+        merges them by `ORDER BY seq` without sorting, as long as `seq` is selected too."""
+        for shard in shards_of(self.shards)[1:]:
+            path, name = self._run_dir / shard.file, f"shard_{shard.index}"
+            if not path.is_file():
+                raise StoreError(f"{path} is gone, but it is a shard of the run in {FILE}; restore it from a backup")
+            self._db.execute(f"ATTACH ? AS {name}", (uri_of(path, read_only=True),))
+            check_schema(self._db, path, READABLE, name)
+            self._files.append(name)
+        self._where = f"{self._path} or another shard's file"
+        self._db.execute("PRAGMA temp_store = MEMORY")
+        for table in DIVIDED:
+            parts = (f"SELECT seq, id, parent, payload FROM {name}.{table}" for name in self._files)
+            self._db.execute(f"CREATE TEMP VIEW {table} AS {' UNION ALL '.join(parts)}")
+
+    def all(self, table: str, kind: type[M]) -> Iterator[M]:
+        """Every record of a table, oldest first."""
+        for _, id, payload in self._rows(f"SELECT seq, id, payload FROM {known(table)} ORDER BY seq"):
+            yield self._decoded(kind, table, id, payload)
+
+    def children(self, table: str, kind: type[M], parent: str) -> list[M]:
+        rows = self._rows(f"SELECT seq, id, payload FROM {known(table)} WHERE parent = ? ORDER BY seq", parent)
+        return [self._decoded(kind, table, id, payload) for _, id, payload in rows]
+
+    def page(self, table: str, kind: type[M], parent: str, after: int, limit: int) -> list[tuple[int, M]]:
+        """So many of a parent's records that were written after number `after`, each with its number."""
+        query = f"SELECT seq, id, payload FROM {known(table)} WHERE parent = ? AND seq > ? ORDER BY seq LIMIT ?"
+        rows = list(self._rows(query, parent, after, limit)) if self._schema >= 3 else []
+        return [(int(seq), self._decoded(kind, table, id, payload)) for seq, id, payload in rows]
+
+    def asked_in_vain(self) -> list[Prompt]:
+        """What somebody asked, and nobody has explored yet, oldest first."""
+        explored = "SELECT 1 FROM outcomes WHERE outcomes.parent = asked.id"
+        query = f"SELECT seq, id, payload FROM asked WHERE NOT EXISTS ({explored}) ORDER BY seq"
+        rows = list(self._rows(query)) if self._schema >= 3 else []
+        return [self._decoded(Prompt, "asked", id, payload) for _, id, payload in rows]
+
+    def ids(self, table: str, parent: str | None = None) -> list[str]:
+        """Of every record of a table, or of one parent's, oldest first."""
+        where, values = ("", ()) if parent is None else ("WHERE parent = ?", (parent,))
+        rows = self._rows(f"SELECT seq, id FROM {known(table)} {where} ORDER BY seq", *values)
+        return [str(id) for _, id in rows]
+
+    def has(self, row: tuple[str, str, str, bytes]) -> bool:
+        """Whether just this stands in the table: not another of its id."""
+        table, id, _, payload = row
+        return any(self._rows(f"SELECT 1 FROM {known(table)} WHERE id = ? AND payload = ?", id, payload))
+
+    def which(self, table: str, ids: Sequence[str]) -> set[str]:
+        """Those of these ids that the table holds."""
+        query = f"SELECT id FROM {known(table)} WHERE id IN (SELECT value FROM json_each(?))"
+        return {str(id) for (id,) in self._rows(query, json.dumps(list(ids)))}
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every delivered outcome as it came, oldest first; without the votes, and what was forgotten is not there."""
+        for rest in self.all("outcomes", Outcome):
+            yield self._whole(rest)
+
+    def outcome(self, place: int) -> Outcome | None:
+        """One delivered outcome as it stands: with the examples of its newest settling. Without the votes."""
+        rest = self.get("outcomes", Outcome, str(place))
+        if rest is None:
+            return None
+        whole = self._whole(rest)
+        again = self.children("resettled", Outcome, str(place)) if self._schema >= 2 else []
+        if not again or not whole.scored:  # what was forgotten is not there
+            return whole
+        newest = max(again, key=lambda settled: settled.revision)
+        names = ("imitate", "prefer", "reinforce", "drops", "revision")
+        return whole.model_copy(update={name: getattr(newest, name) for name in names})
+
+    def briefs(self, after_place: int | None = None) -> Iterator[Outcome]:
+        """Outcomes without groups, votes and examples, oldest first; only those stored after that of a place."""
+        after = next(self._rows("SELECT seq FROM outcomes WHERE id = ?", str(after_place)), (0,))[0]
+        rows = list(self._rows("SELECT seq, id, payload FROM outcomes WHERE seq > ? ORDER BY seq", after))
+        for _, id, payload in rows:
+            yield self._decoded(Outcome, "outcomes", id, payload)
+
+    def _whole(self, rest: Outcome) -> Outcome:
+        kept = self.children("groups", Scored, str(rest.place))
+        if rest.group_ids is not None:  # a place explored twice, the second time in vain, has other groups too
+            kept = [scored for scored in kept if scored.group.id in rest.group_ids]
+        examples = [e for s in kept for e in self.children("examples", Example, s.group.id)]
+        return rest.model_copy(
+            update={
+                "scored": tuple(kept),
+                "imitate": tuple(e for e in examples if isinstance(e, Imitate)),
+                "prefer": tuple(e for e in examples if isinstance(e, Prefer)),
+                "reinforce": tuple(e for e in examples if isinstance(e, Reinforce)),
+            }
+        )
+
+    def places_held(self) -> set[int]:
+        """Places whose groups were not forgotten."""
+        return {self._int(place) for (place,) in self._rows("SELECT DISTINCT parent FROM groups")}
+
+    def get(self, table: str, kind: type[M], id: str) -> M | None:
+        rows = list(self._rows(f"SELECT payload FROM {known(table)} WHERE id = ?", id))
+        return self._decoded(kind, table, id, rows[0][0]) if rows else None
+
+    def count(self, table: str) -> int:
+        return sum(int(n) for (n,) in self._rows(f"SELECT count(*) FROM {known(table)}"))
+
+    def fact(self, name: str, default: Any = None) -> Any:
+        rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
+        return self._json("fact", name, rows[0][0]) if rows else default
+
+    def fact_names(self, prefix: str) -> list[str]:
+        end = prefix + "\U0010ffff"
+        return [str(id) for (id,) in self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", prefix, end)]
+
+    def facts(self, prefix: str) -> dict[str, Any]:
+        rows = self._rows("SELECT id, value FROM facts WHERE id >= ? AND id < ?", prefix, prefix + "\U0010ffff")
+        return {id: self._json("fact", id, value) for id, value in rows}
+
+    def windows(self) -> dict[int, list[int]]:
+        """Every window drawn -> the places that are new in it, of each shard that is read."""
+        windows: dict[int, list[int]] = {}
+        for name in self._files:
+            range_ = (WINDOW, WINDOW + "\U0010ffff")
+            for id, value in self._rows(f"SELECT id, value FROM {name}.facts WHERE id >= ? AND id < ?", *range_):
+                windows.setdefault(int(id.removeprefix(WINDOW)), []).extend(self._json("fact", id, value)["places"])
+        return windows
+
+    def events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[Event]:
+        """Events oldest first; only these kinds if any are named, only the newest so many if asked."""
+        return [event for _, event in self.numbered_events(*kinds, after=after, newest=newest)]
+
+    def numbered_events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[tuple[int, Event]]:
+        """The same, each with its number in the run's history: 1 for the first."""
+        where = f"AND kind IN ({','.join('?' * len(kinds))})" if kinds else ""
+        rows = list(
+            self._rows(
+                f"SELECT seq, at, actor, kind, detail FROM events WHERE seq > ? {where} ORDER BY seq DESC LIMIT ?",
+                after,
+                *kinds,
+                -1 if newest is None else newest,
+            )
+        )
+        return [(row[0], self._event(*row)) for row in rows[::-1]]
+
+    def newest_event(self) -> int:
+        """The number of the event written last; 0 before the first."""
+        return next(self._rows("SELECT coalesce(max(seq), 0) FROM events"))[0]
+
+    def versions(self) -> list[Published]:
+        return [here(published, self._run_dir) for published in self.all("versions", Published)]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` would close it after the file
+                yield row
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._where} cannot be read ({error}); {way_out(error)}") from None
+
+    def _decoded(self, kind: type[M], table: str, id: object, payload: Any) -> M:
+        try:
+            if not isinstance(payload, bytes):
+                raise ArtifactError(f"it holds {type(payload).__name__}, expected bytes")
+            return decode(kind, payload)
+        except ArtifactError as error:
+            raise self._damaged(table, id, error) from None
+
+    def _json(self, what: str, name: object, text: Any) -> Any:
+        try:
+            return json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._damaged(what, name, error) from None
+
+    def _event(self, seq: int, at: Any, actor: Any, kind: Any, detail: Any) -> Event:
+        try:
+            return Event(at=at, actor=actor, kind=kind, detail=self._json("events", seq, detail))
+        except ValueError as error:
+            raise self._damaged("events", seq, error) from None
+
+    def _int(self, place: Any) -> int:
+        try:
+            return int(place)
+        except (TypeError, ValueError) as error:
+            raise self._damaged("groups", place, error) from None
+
+    def _damaged(self, what: str, name: object, error: Exception) -> StoreError:
+        return StoreError(f"{self._where}: {what} {name!r} is damaged ({error}); restore it from a backup")
+
+
+def here(published: Published, run_dir: Path) -> Published:
+    """A version of a run directory that was moved or restored lies in it, whatever path was written down."""
+    folder = (run_dir / "versions" / Path(published.path).name).absolute()
+    if folder.is_dir() and Path(published.path).parent.name == "versions":
+        return published.model_copy(update={"path": str(folder)})
+    return published

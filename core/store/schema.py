@@ -1,0 +1,235 @@
+"""The file behind core.store.writer: how it is opened, made and brought up to date, and what SQLite's refusals mean."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from core.artifacts import says_full
+from core.errors import StoreError
+from core.store.shards import WHOLE, Shard, shards_of
+
+SCHEMA = 4
+READABLE = 1
+"""The oldest schema that a reader, which changes nothing, understands as it is."""
+TABLES = (
+    "votes",
+    "groups",
+    "examples",
+    "outcomes",
+    "resettled",
+    "versions",
+    "decisions",
+    "responses",
+    "feedback",
+    "asked",
+)
+FILE = WHOLE.file
+SHARD = "shard"
+"""Fact in each file of a run of several shards: which one it is, and of how many."""
+WAL_BYTES = 64 * 2**20
+"""What a long reader made the log grow to is cut down to this again."""
+LOG_PAGES = 4000
+"""Moved from the log into the file at once, 16 MB: pages that change again and again are then moved once."""
+CACHE_KB = 32 * 1024
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_HARMLESS = (*_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT)
+"""Refusals after which a connection is as good as before."""
+
+
+def refuse_loss(run_dir: Path, shard: Shard = WHOLE) -> None:
+    """An empty file where versions were trained is no new run. Raises: StoreError."""
+    file, trained = run_dir / shard.file, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
+    if file.exists() and file.stat().st_size > 0:
+        return
+    if trained:
+        raise StoreError(f"{file} is empty or gone, but there are {len(trained)} versions; restore it from a backup")
+    if shard.index and is_made(run_dir):
+        raise StoreError(f"{file} is empty or gone, but it is a shard of the run in {FILE}; restore it from a backup")
+
+
+def is_made(run_dir: Path) -> bool:
+    """Whether a run was begun here: its shards' files are made first, run.sqlite in one go after them."""
+    if not (run_dir / FILE).is_file():
+        return False
+    db = open_file(run_dir / FILE, read_only=True)
+    try:
+        return schema_of(db) > 0
+    except sqlite3.DatabaseError:  # it is damaged, which whoever opens it says
+        return True
+    finally:
+        db.close()
+
+
+def check_shards(run_dir: Path, shards: int) -> None:
+    """Raises: StoreError for a run of another number of shards, or one that lacks a shard's file."""
+    try:
+        if not is_made(run_dir):
+            return
+        db = open_file(run_dir / FILE, read_only=True)
+        try:
+            check_shard(db, run_dir / FILE, Shard(0, shards))
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"{run_dir / FILE} cannot be read ({error}); {way_out(error)}") from None
+    for other in shards_of(shards)[1:]:
+        refuse_loss(run_dir, other)
+
+
+def check_shard(db: sqlite3.Connection, path: Path, wanted: Shard) -> None:
+    found = shard_in(db, path)
+    if found.of != wanted.of:
+        raise StoreError(
+            f"{path} belongs to a run with run.shards={found.of}, found run.shards={wanted.of}; a run keeps its number "
+            f"for life: set run.shards={found.of}, or begin another run directory"
+        )
+    if found.index != wanted.index:
+        raise StoreError(f"{path} is shard {found.index} of its run, expected {wanted.index}; give it its name back")
+
+
+def shard_in(db: sqlite3.Connection, path: Path) -> Shard:
+    """What a file says of itself."""
+    row = db.execute("SELECT value FROM facts WHERE id = ?", (SHARD,)).fetchone()
+    try:
+        return Shard(**json.loads(row[0])) if row is not None else WHOLE
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: fact {SHARD!r} is damaged ({error}); restore it from a backup") from None
+
+
+def uri_of(path: Path, *, read_only: bool) -> str:
+    return f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+
+
+def open_file(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    return sqlite3.connect(uri_of(path, read_only=read_only), uri=True, timeout=30, check_same_thread=False)
+
+
+def prepare(db: sqlite3.Connection, path: Path, shard: Shard = WHOLE) -> None:
+    """Create or bring up to date, in one transaction. A file that is not ours, or newer, is left as it is."""
+    check_schema(db, path, 0)
+    if schema_of(db) > 0:
+        check_shard(db, path, shard)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
+    db.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+    db.execute(f"PRAGMA cache_size=-{CACHE_KB}")
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        found = schema_of(db)
+        if found == 0:
+            _create(db)
+            if shard.of > 1:
+                db.execute("INSERT INTO facts VALUES (?, ?)", (SHARD, json.dumps(vars(shard))))
+        for older in range(found or SCHEMA, SCHEMA):
+            MIGRATIONS[older](db)
+        if found != SCHEMA:
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
+    _settle_log(db, path)
+
+
+def _settle_log(db: sqlite3.Connection, path: Path) -> None:
+    """Move the log into the file, synced. A process that died before its sync, or whose sync failed, left records that
+    can be read and are not on disk; writing one of them again would change nothing, and so would sync nothing."""
+    busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise StoreError(f"{path} cannot be taken over while another process reads from its log; try again")
+
+
+def _create(db: sqlite3.Connection) -> None:
+    for table in TABLES:
+        _create_table(db, table)
+    db.execute("CREATE TABLE IF NOT EXISTS facts (id TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, at REAL NOT NULL, actor TEXT NOT NULL,"
+        " kind TEXT NOT NULL, detail TEXT NOT NULL)"
+    )
+    _index_events(db)
+
+
+def _create_table(db: sqlite3.Connection, table: str) -> None:
+    db.execute(
+        f"CREATE TABLE IF NOT EXISTS {table} (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,"
+        " parent TEXT NOT NULL, payload BLOB NOT NULL)"
+    )
+    db.execute(f"CREATE INDEX IF NOT EXISTS {table}_by_parent ON {table} (parent)")
+
+
+def _to_2(db: sqlite3.Connection) -> None:
+    _create_table(db, "resettled")
+    _index_events(db)
+
+
+def _to_3(db: sqlite3.Connection) -> None:
+    for table in ("responses", "feedback", "asked"):
+        _create_table(db, table)
+
+
+def _to_4(db: sqlite3.Connection) -> None:
+    """Short payloads carry a check, which an older program cannot read; those that stand there stay as they are."""
+
+
+def _index_events(db: sqlite3.Connection) -> None:
+    """A run of weeks has hundreds of thousands of events, and readers ask for one kind."""
+    db.execute("CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind)")
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4}
+"""Schema -> what makes it the next one."""
+
+
+def schema_of(db: sqlite3.Connection, name: str = "main") -> int:
+    """`name`: by which the file is attached."""
+    return int(db.execute(f"PRAGMA {name}.user_version").fetchone()[0])
+
+
+def check_schema(db: sqlite3.Connection, path: Path, oldest: int, name: str = "main") -> None:
+    found = schema_of(db, name)
+    if found > SCHEMA:
+        raise StoreError(f"{path} has schema {found}, this program knows {SCHEMA}; use the Ratchet that wrote it")
+    tables = {name for (name,) in db.execute(f"SELECT name FROM {name}.sqlite_master WHERE type = 'table'")}
+    if found < 0 or tables - {*TABLES, "facts", "events"} or (found > 0 and not tables):
+        raise StoreError(f"{path} is no run of Ratchet (tables: {sorted(tables)}); restore it from a backup")
+    if found < oldest:
+        raise StoreError(
+            f"{path} has schema {found}, too old to be read as it is; `./run up --dir` brings it up to date"
+        )
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def is_harmless(error: sqlite3.Error) -> bool:
+    """Whether the connection is as good as before."""
+    return _code(error) in _HARMLESS
+
+
+def way_out(error: sqlite3.Error) -> str:
+    return "another process holds it; try again" if _code(error) in _BUSY else "restore it from a backup"
+
+
+def is_full(error: sqlite3.Error, folder: Path) -> bool:
+    """SQLite tells a full disk from a broken one when it writes, not when it syncs, and never for a quota: so try."""
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return True
+    probe = folder / f".room.{os.getpid()}"
+    try:
+        with probe.open("wb", buffering=0) as file:
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+    except OSError as refusal:
+        return says_full(refusal)
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return False
+
+
+def known(table: str) -> str:
+    if table not in TABLES:
+        raise StoreError(f"no table {table!r}; expected one of {', '.join(TABLES)}")
+    return table

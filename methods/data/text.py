@@ -1,0 +1,32 @@
+"""Words and word sequences of a prompt, for telling near duplicates."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from core.answers import folded
+from core.messages import Prompt
+
+_SHOWN = 5
+
+
+SHINGLE_WORDS = 8
+
+
+def asked_text(prompt: Prompt) -> str:
+    """What the user asks last: what splits and overlaps are counted by."""
+    return prompt.messages[-1].content
+
+
+def words_of(text: str) -> list[str]:
+    return folded(unicodedata.normalize("NFKC", text)).split()
+
+
+def shingles_of(words: Sequence[str]) -> set[int]:
+    """Hashes of all sequences of SHINGLE_WORDS words; a shorter text is one sequence."""
+    starts = range(max(1, len(words) - SHINGLE_WORDS + 1))
+    return {hash(tuple(words[start : start + SHINGLE_WORDS])) for start in starts}
+
+
+def together(headline: str, reports: Sequence[str]) -> str:
+    more = [f"... and {len(reports) - _SHOWN} more"] if len(reports) > _SHOWN else []
+    return "\n  ".join([headline, *reports[:_SHOWN], *more])

@@ -1,0 +1,364 @@
+"""vLLM as Ratchet sees it: versions come and go, every answer says which one made it, nothing is dropped.
+
+Only serve/engine*.py name vllm: here are its life, its answers and its OpenAI app. Importing this is cheap: vLLM and
+torch load in `start`. Every method belongs to one event loop.
+
+    LoRA (`model.weights.kind: lora`)     adapters side by side in one engine (adapters.py)
+    full, serving (`multiplex=False`)     one version at a time, swapped in place under users (full_weights.py)
+    full, shadow (`multiplex=True`)       one version at a time, any staged one on demand (time_sharing.py)
+
+Private parts of vLLM 0.31 that this leans on are pinned by tests/real/serve/engine/test_engine.py.
+"""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from argparse import Namespace
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from core.chat_template import PLAIN_TEMPLATE, render_id
+from core.codec import pack_floats, pack_ids
+from core.config import EngineConfig, Lora, ModelConfig
+from core.errors import ConfigError, PromptError, Unavailable, VersionError
+from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
+from serve.engine.adapters import Adapters
+from serve.engine.arguments import environment, vllm_arguments
+from serve.engine.full_weights import WholeModels
+from serve.engine.in_flight import Presence
+from serve.engine.openai_app import AsgiApp, Front
+from serve.engine.patches import fork_server, stream_events
+
+STOP_S = 10.0
+ANSWER_S = 20.0
+"""An engine that does not say that it lives for so long hangs; under Serve's own limit of 30 s for a health check."""
+
+
+class Engine:
+    def __init__(
+        self,
+        model: ModelConfig,
+        engine: EngineConfig,
+        *,
+        max_versions: int,
+        seed: int,
+        multiplex: bool = False,
+        stat_loggers: bool = False,
+    ) -> None:
+        """`max_versions`: adapters held beside the base. `stat_loggers`: count vLLM's own metrics through Ray."""
+        self._model = model
+        self._config = engine
+        self._lora = isinstance(model.weights, Lora)
+        self._max_versions = max_versions
+        self._seed = seed
+        self._multiplex = multiplex and not self._lora
+        self._stat_loggers = stat_loggers
+        self._ends: dict[str, Callable[[], None]] = {}
+        """Whom to tell, by request, as each of its continuations ends."""
+        self._inside = Presence()
+        self._llm: Any = None
+        self._front: AsgiApp | None = None
+        self._routes: list[str] = []
+        self.render_id = ""
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Bring vLLM up and its OpenAI app with it. Raises: ConfigError for a model that cannot be served so."""
+        for name, value in environment(self._model, self._config, gpu=not fork_server.cpu_build()).items():
+            os.environ.setdefault(name, value)
+        fork_server.begin()
+        await asyncio.to_thread(self._load_tokenizer)
+        self._limit = self._config.max_tokens
+        arguments = vllm_arguments(self._model, self._config, self._max_versions, self._seed)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        fork_server.adopt()
+        self._SamplingParams, self._final_only = SamplingParams, RequestOutputKind.FINAL_ONLY
+        self._vllm_arguments = AsyncEngineArgs(**arguments)
+        config = await asyncio.to_thread(self._vllm_arguments.create_engine_config)
+        loggers: list[Any] | None = None
+        if self._stat_loggers:
+            from serve.engine.patches.stat_logger import stat_logger
+
+            loggers = [stat_logger(self._ended)]
+        self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
+        try:
+            if not self._lora:
+                from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+                await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({}))
+            self._front, self._versions = await self._build_app()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Refuse what waits and end the engine's process; idempotent, done in about STOP_S."""
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        if self._front is not None:
+            await self._versions.close()
+        if llm.output_handler is not None:
+            llm.output_handler.cancel()  # else it reports the end that we want as a crash
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S + 5):
+                await asyncio.to_thread(llm.shutdown, STOP_S)
+
+    @property
+    def dead(self) -> bool:
+        """Its process is gone, though nobody stopped it."""
+        return self._llm is not None and self._llm.errored
+
+    async def healthy(self) -> None:
+        """Raises: Unavailable when the engine died, hangs, or holds weights of which nobody knows the version."""
+        if self._llm is None:
+            raise Unavailable("the engine is not running; start it, or ask another replica")
+        swapping = self._versions.swapping()
+        try:
+            await self._llm.check_health()
+            if swapping:  # serve.swap_timeout_s bounds that
+                return
+            async with asyncio.timeout(ANSWER_S):
+                await self._llm.collective_rpc("ratchet_alive")  # answered between two steps, paused or not
+        except TimeoutError:
+            raise Unavailable(f"the engine did not answer for {ANSWER_S:.0f} s; its replica must be replaced") from None
+        except Exception as error:
+            raise Unavailable(f"the engine died ({error}); its replica must be replaced") from None
+
+    # --- answering ---
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self._limit
+
+    def render(self, messages: Sequence[ChatMessage], text: str = "") -> tuple[list[int], list[int]]:
+        """Token ids of the context by the chat template, and of `text` as its completion, with the stop token."""
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        context = self._tokenizer.apply_chat_template(
+            chat, chat_template=self._template, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        completion = self._tokenizer.encode(text, add_special_tokens=False)
+        return list(context), [*completion, self._tokenizer.eos_token_id]
+
+    async def generate(
+        self,
+        context: Sequence[ChatMessage] | Sequence[int],
+        sampling: Sampling,
+        ref: PolicyRef,
+        *,
+        priority: int = 0,
+        ended: Callable[[], None] | None = None,
+    ) -> list[Candidate]:
+        """`sampling.n` continuations of messages or of context ids. A smaller priority goes first. `ended` is called as
+        each of them ends, where `stat_loggers` are on.
+
+        Raises: VersionError, PromptError for a context that leaves no room, Unavailable when the engine is gone."""
+        ids = self._context_ids(context)
+        async with self._versions.using(ref) as (made_by, lora):
+            start = made_by()
+            output = await self._run(ids, self._params(sampling, len(ids)), lora, priority, ended)
+            end = made_by()
+        packed = pack_ids(ids)
+        name = uuid.uuid4().hex
+        return [
+            self._candidate(f"{name}-{choice.index}", choice, packed, start, end, sampling) for choice in output.outputs
+        ]
+
+    async def score(
+        self, sequences: Sequence[Sequence[int]], ref: PolicyRef, *, priority: int = 0
+    ) -> list[list[float]]:
+        """Log-probability of every token but the first, at temperature 1 (nats); at most `max_tokens` tokens each."""
+        params = self._SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            prompt_logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            skip_reading_prefix_cache=True,  # cached tokens have no log-probabilities
+            output_kind=self._final_only,
+        )
+        for ids in sequences:
+            if len(ids) > self._limit:
+                raise PromptError(f"a sequence of {len(ids)} tokens to score, the engine holds {self._limit}")
+        async with self._versions.using(ref) as (_, lora), asyncio.TaskGroup() as tasks:
+            scoring = [
+                tasks.create_task(self._run(list(ids), params, lora, priority)) if len(ids) > 1 else None
+                for ids in sequences
+            ]
+        return [_sampled_logprobs(task.result().prompt_logprobs) if task else [] for task in scoring]
+
+    async def openai_app(self) -> AsgiApp:
+        """vLLM's own OpenAI app, only its ALLOWED routes. A model name is `policy@v7`. A wrapper that knows the version
+        says so in `scope["policy_version"]`, so that an unload waits for that version's requests only."""
+        assert self._front is not None, "start() was not awaited"
+        return self._front
+
+    def routes(self) -> list[str]:
+        """Every route that vLLM's app has mounted, reachable or not."""
+        return self._routes
+
+    # --- versions ---
+
+    @property
+    def pauses_s(self) -> deque[float]:
+        """How long the engine stood still for each version that came in, newest last."""
+        return self._versions.pauses_s
+
+    def loaded(self) -> list[PolicyRef]:
+        """What `generate` answers with, oldest first."""
+        return self._versions.loaded()
+
+    async def stage(self, published: Published) -> None:
+        """Make a version available; again for the same one does nothing. A serving engine of whole models swaps to it.
+
+        Raises: VersionError when there is no room or the number is taken, ArtifactError for a damaged folder."""
+        await self._versions.stage(published)
+
+    async def unload(self, ref: PolicyRef) -> None:
+        """Take no new requests for a version, wait for those it has, and free its place. A serving engine of whole
+        models goes back to the version before.
+
+        Raises: VersionError, Overdue when its requests do not end; it may be called again then."""
+        if ref == BASE:
+            raise VersionError("the base is never unloaded: anchors and reference log-probabilities come from it")
+        await self._versions.unload(ref)
+
+    async def swap(self, target: Published | PolicyRef, *, check: bool = True) -> float:
+        """Replace the whole model in place under its users and return the pause in seconds. Running requests go on
+        with the new weights. `check` compares the engine's memory with the files before anybody is answered.
+
+        Raises: ProofError or ArtifactError; the version before goes on answering then."""
+        if isinstance(self._versions, Adapters):
+            raise ConfigError("versions of this engine are adapters; stage and unload them, nothing is swapped")
+        return await self._versions.swap(target, check=check)
+
+    async def verify_weights(self, published: Published) -> list[str]:
+        """What in the engine's memory differs, bit for bit, from the files of this version; empty when nothing does."""
+        return await self._versions.mismatches(published)
+
+    async def weight_digests(self, ref: PolicyRef) -> dict[str, str]:
+        """Digest of every tensor of a version as it lies in the engine's memory: packed, cast and padded."""
+        return dict(line.split(" ", 1) for line in await self._versions.digests(ref))
+
+    # --- the inside: requests ---
+
+    def _context_ids(self, context: Sequence[ChatMessage] | Sequence[int]) -> list[int]:
+        messages = [part for part in context if isinstance(part, ChatMessage)]
+        ids = self.render(messages)[0] if messages else [part for part in context if isinstance(part, int)]
+        if not 0 < len(ids) < self._limit:
+            raise PromptError(
+                f"the context has {len(ids)} tokens; an engine of {self._limit} takes 1 to {self._limit - 1}: "
+                f"shorten it, or raise serve.engine.max_tokens"
+            )
+        return ids
+
+    def _params(self, sampling: Sampling, context: int) -> Any:
+        return self._SamplingParams(
+            n=sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=min(sampling.max_tokens, self._limit - context),
+            seed=sampling.seed,
+            logprobs=0 if sampling.logprobs else None,
+            flat_logprobs=sampling.logprobs,
+            detokenize=False,  # once at the end is cheaper than at every token
+            output_kind=self._final_only,
+        )
+
+    async def _run(
+        self, ids: list[int], params: Any, lora: Any, priority: int, ended: Callable[[], None] | None = None
+    ) -> Any:
+        """One request to its end. A cancelled caller aborts it in the engine."""
+        llm = self._llm
+        if llm is None:
+            raise Unavailable("the engine is not running; ask another replica")
+        prompt = {"type": "token", "prompt_token_ids": ids}
+        request_id = uuid.uuid4().hex
+        options = {"request_id": request_id, "lora_request": lora, "priority": priority}
+        if ended is not None:
+            self._ends[request_id] = ended
+        try:
+            outputs = [output async for output in llm.generate(prompt, params, **options)]  # one, the final
+        except ValueError as error:
+            raise PromptError(str(error)) from None
+        except Exception as error:
+            raise Unavailable(f"the engine failed ({type(error).__name__}: {error}); ask another replica") from None
+        finally:
+            self._ends.pop(request_id, None)
+        if not outputs or any(choice.finish_reason not in ("stop", "length") for choice in outputs[-1].outputs):
+            raise Unavailable("the engine gave this request up; ask again")
+        return outputs[-1]
+
+    def _ended(self, request_id: str) -> None:
+        if request_id in self._ends:
+            self._ends[request_id]()
+
+    def _candidate(
+        self, id: str, choice: Any, context: bytes, start: PolicyRef, end: PolicyRef, sampling: Sampling
+    ) -> Candidate:
+        ids = list(choice.token_ids)
+        return Candidate(
+            id=id,
+            start=start,
+            end=end,
+            context_ids=context,
+            completion_ids=pack_ids(ids),
+            text=self._tokenizer.decode(ids, skip_special_tokens=True),
+            logprobs=pack_floats(_sampled_logprobs(choice.logprobs)) if sampling.logprobs else b"",
+            finish=choice.finish_reason,
+            render_id=self.render_id,
+        )
+
+    # --- the inside: starting ---
+
+    def _load_tokenizer(self) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(self._model.path)
+        self._template = self._tokenizer.chat_template or PLAIN_TEMPLATE
+        if not isinstance(self._template, str):
+            raise ConfigError(f"{self._model.path} has several chat templates; keep one in its tokenizer_config.json")
+        self.render_id = render_id(self._tokenizer.backend_tokenizer.to_str(), self._template)
+
+    async def _build_app(self) -> tuple[AsgiApp, Adapters | WholeModels]:
+        """vLLM's app behind the allow-list, and who holds the versions that both answer with."""
+        from starlette.datastructures import State
+        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+        from vllm.entrypoints.launchers.app import build_app
+        from vllm.entrypoints.launchers.cli_args import FrontendArgs
+
+        settings = Namespace(**(vars(FrontendArgs()) | vars(self._vllm_arguments)))
+        settings.chat_template = self._template
+        settings.enable_prompt_tokens_details = True  # `cached_tokens`, which the salt keeps to one's own
+        settings.tool_call_parser = self._config.tool_parser
+        settings.enable_auto_tool_choice = self._config.tool_parser is not None
+        tasks = await self._llm.get_supported_tasks()
+        state = State()
+        await init_app_state(self._llm, state, settings, tasks)
+        stream_events.install()
+        app = build_app(settings, supported_tasks=tasks, model_config=self._llm.model_config)
+        # who may ask is our gateway's to say, and nobody reads what they count; each event would pass through them
+        app.user_middleware.clear()
+        app.middleware_stack = None  # vLLM has built it
+        app.state._state.update(state._state)
+        app.state.server = SimpleNamespace()  # its error handler would end this server when the engine died
+        self._routes = sorted({getattr(route, "path", "") for route in app.routes})
+        front = Front(app, self._inside)
+        shared = (self._llm, state.openai_serving_models, self._inside)
+        if self._lora:
+            return front, Adapters(*shared, self._max_versions)
+        return front, WholeModels(*shared, self._model.path, self._multiplex)
+
+
+def _sampled_logprobs(flat: Any) -> list[float]:
+    """vLLM's flat log-probabilities begin each position with the token that was sampled or given."""
+    pairs = zip(flat.start_indices, flat.end_indices, strict=True)
+    return [flat.logprobs[start] for start, end in pairs if end > start]

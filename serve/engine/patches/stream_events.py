@@ -1,0 +1,69 @@
+"""The events of a streamed chat, made in a twentieth of the time.
+
+vLLM builds each as three pydantic models, checks them, and writes them as JSON: 14 us a token, an eighth of what its
+replica spends on a small model's. Events that only say a text, nearly all, are plain structs here, with the same JSON
+(tests/real/serve/engine/test_stream_events.py); all others, with tool calls or usage, are vLLM's as before.
+"""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Raw, Struct
+from msgspec.json import Encoder
+
+MADE = ("ChatCompletionResponseStreamChoice", "ChatCompletionStreamResponse")
+"""By vLLM's chat route, for each event."""
+Unset = Any
+
+
+class Delta(Struct):
+    role: Unset = UNSET
+    content: Unset = UNSET
+
+
+class Choice(Struct):
+    index: int
+    delta: Delta
+    logprobs: Unset = UNSET
+    finish_reason: Unset = UNSET
+    stop_reason: Unset = UNSET
+    token_ids: Unset = UNSET
+
+
+class Chunk(Struct):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Unset = UNSET
+    system_fingerprint: Unset = UNSET
+    prompt_token_ids: Unset = UNSET
+    prompt_text: Unset = UNSET
+
+    def model_dump_json(self, *, exclude_unset: Literal[True]) -> str:
+        return _encode(self).decode()
+
+
+_encode = Encoder(enc_hook=lambda model: Raw(model.model_dump_json(exclude_unset=True).encode())).encode
+
+
+def install() -> None:
+    """In vLLM's chat route, of this process, for good; again does nothing."""
+    from vllm.entrypoints.openai.chat_completion import serving
+
+    choice, chunk = (getattr(serving, name) for name in MADE)
+    if isinstance(choice, type):
+        for name, value in zip(("DeltaMessage", *MADE), (Delta, *makers(choice, chunk)), strict=True):
+            setattr(serving, name, value)
+
+
+def makers(vllm_choice: type, vllm_chunk: type) -> tuple[Any, Any]:
+    """Of choices and of chunks: ours where only a text is said, vLLM's elsewhere."""
+
+    def choice(*, delta: Any, **fields: Any) -> Any:
+        return (Choice if type(delta) is Delta else vllm_choice)(delta=delta, **fields)
+
+    def chunk(*, choices: list[Any], **fields: Any) -> Any:
+        return (Chunk if choices and type(choices[0]) is Choice else vllm_chunk)(choices=choices, **fields)
+
+    return choice, chunk

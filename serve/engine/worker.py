@@ -1,0 +1,152 @@
+"""The half of the engine that lives in vLLM's worker: reads the weights that really answer, and loads whole models.
+
+vLLM imports this file in the process that holds the weights (`worker_extension_cls="serve.engine.worker.WorkerHalf"`)
+and mixes the class into its worker, hence the prefix of the method names. Importing it registers the weight-transfer
+backend `ratchet`, which reads safetensors from a folder that every worker can see.
+
+On a CPU it also replaces vLLM's batched LoRA product, which gives tokens of the base model the adapter in the last slot
+(`GroupedLora`).
+
+Nothing here trusts what vLLM says it loaded: what is expected is computed anew from the file, what is there is read
+from the buffers that the forward pass multiplies with. Private parts of vLLM 0.31 that this leans on are pinned by
+tests/real/serve/engine/test_engine.py.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.model_loader.reload.layerwise import (
+    finalize_layerwise_reload,
+    initialize_layerwise_reload,
+)
+
+from serve.engine.arguments import BACKEND
+from serve.engine.patches.cpu_lora import GroupedLora
+from serve.engine.worker_layout import (
+    _adapter_in_engine_layout,
+    _differences,
+    _digest,
+    _files,
+    _live,
+    _model_in_engine_layout,
+    _slot,
+    _tensors,
+)
+
+
+class WorkerHalf:
+    """Mixed into vLLM's worker; every method is called by name through `collective_rpc`."""
+
+    model_runner: Any
+    vllm_config: Any
+
+    def ratchet_alive(self) -> list[str]:
+        return []
+
+    def ratchet_adapter_digests(self, adapter: int) -> dict[str, str]:
+        return {name: _digest(tensor) for name, tensor in _slot(self._lora(), adapter).items()}
+
+    def ratchet_adapter_mismatches(self, adapter: int, path: str) -> list[str]:
+        lora = self._lora()
+        return _differences(_slot(lora, adapter), _adapter_in_engine_layout(lora, Path(path)))
+
+    def ratchet_model_digests(self) -> dict[str, str]:
+        return {name: _digest(tensor) for name, tensor in _live(self._model()).items()}
+
+    def ratchet_model_mismatches(self, path: str) -> list[str]:
+        parallel = self.vllm_config.parallel_config.tensor_parallel_size
+        if parallel > 1:
+            return [f"whole weights cannot be compared when tensor_parallel={parallel}: every rank holds a slice"]
+        model = self._model()
+        live = _live(model)
+        return _differences(live, _model_in_engine_layout(model, live, Path(path)))
+
+    def _model(self) -> torch.nn.Module:
+        return self.model_runner.get_model()
+
+    def _lora(self) -> Any:
+        return self.model_runner.lora_manager._adapter_manager
+
+
+# --- adapters ---
+
+
+# --- whole models ---
+
+
+class FolderTransfer(WeightTransferEngine):
+    """Weights come from a folder of safetensors. The folder is checked whole before a single layer is touched."""
+
+    @dataclass
+    class Init(WeightTransferInitInfo): ...
+
+    @dataclass
+    class Update(WeightTransferUpdateInfo):
+        path: str
+        like: str
+        """Folder of the base model: names and shapes must be the same."""
+
+    init_info_cls = Init
+    update_info_cls = Update
+
+    def init_transfer_engine(self, init_info: Init) -> None: ...
+
+    def start_weight_update(self) -> None:
+        """Layers are opened in `receive_weights`, once the folder is known to be good."""
+
+    @torch.no_grad()
+    def receive_weights(self, update_info: Update) -> None:
+        folder = Path(update_info.path)
+        check_same_shapes(folder, Path(update_info.like))
+        model: Any = self.model
+        initialize_layerwise_reload(model)
+        try:
+            model.load_weights(_tensors(folder))
+        except BaseException:
+            finalize_layerwise_reload(model, self.model_config)  # layers back in place, to be loaded again
+            raise
+
+    @torch.no_grad()
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+        # With tied embeddings the head has a packed copy of its own on a CPU, which the reload leaves stale: answers
+        # would come from the old head, silently (vLLM 0.31).
+        head: Any = getattr(self.model, "lm_head", None)
+        if hasattr(head, "cpu_linear"):
+            head.quant_method.process_weights_after_loading(head)
+
+    def shutdown(self) -> None: ...
+
+
+def check_same_shapes(folder: Path, like: Path) -> None:
+    """Raises: ValueError naming the first tensor that is missing, unknown or of another shape."""
+    found, expected = _shapes(folder), _shapes(like)
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            shapes = f"has shape {found.get(name, 'none')}, the base model's is {expected.get(name, 'none')}"
+            raise ValueError(f"{folder}: {name} {shapes}")
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = {}
+    for file in _files(folder):
+        with safe_open(file, framework="pt") as tensors:
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in list(tensors.keys())}
+    return shapes
+
+
+# --- comparing ---
+
+
+if BACKEND not in WeightTransferEngineFactory._registry:
+    WeightTransferEngineFactory.register_engine(BACKEND, FolderTransfer)
+GroupedLora.install()

@@ -1,0 +1,133 @@
+"""Where keys are kept: a file with one `NAME ROLE sha256:HEX` a line, or RATCHET_KEYS in the environment.
+
+The environment may also hold the secrets themselves, `NAME ROLE SECRET`; its entries end with a newline or a comma.
+No error shows anything of a line.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+from core.config import AccessConfig
+from core.errors import ConfigError
+from serve.http.keys import Key, Keys, Role
+
+ENVIRONMENT = "RATCHET_KEYS"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HASH = re.compile(r"sha256:([0-9a-f]{64})")
+SHORTEST = 32
+"""Characters of a secret from the environment: SHA-256 protects nothing that can be guessed."""
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
+
+
+def read(access: AccessConfig, environ: Mapping[str, str]) -> Keys:
+    """The keys of file and environment. Raises: ConfigError; a source that holds none is an error, not an open door."""
+    found: list[Key] = []
+    if access.keys is not None:
+        found += _some(parse(_text(Path(access.keys)), access.keys), access.keys)
+    if ENVIRONMENT in environ:
+        entries = environ[ENVIRONMENT].replace(",", "\n")
+        found += _some(parse(entries, ENVIRONMENT, secret_too=True), ENVIRONMENT)
+    _refuse_twice(found)
+    return Keys(tuple(found))
+
+
+def parse(text: str, where: str, secret_too: bool = False) -> list[Key]:
+    """Raises: ConfigError naming `where`, the line, and what was expected."""
+    lines = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1)]
+    return [
+        _key(words, f"{where}, line {number}", secret_too) for number, words in lines if words and words[0][0] != "#"
+    ]
+
+
+def add(file: Path, name: str, role: Role) -> str:
+    """Make a key and append its hash to the file, which is made for its owner alone. Returns the secret.
+
+    Raises: ConfigError."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a key; expected up to 64 of A-Z a-z 0-9 . _ -, as app-1")
+    key, secret = Key.new(name, role)
+    try:
+        with open(os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            opened.seek(0)
+            before = _decoded(opened.read(), str(file))
+            _refuse_twice([*parse(before, str(file)), key])
+            line = f"{name} {role} sha256:{key.digest.hex()}\n"
+            opened.write((line if not before or before.endswith("\n") else f"\n{line}").encode())
+            opened.flush()
+            os.fsync(opened.fileno())
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be written ({error}); choose another with --file") from None
+    return secret
+
+
+def notes(keys: Keys, access: AccessConfig) -> list[str]:
+    """What is allowed and yet seldom meant."""
+    told: list[str] = []
+    if keys.held and not any(key.role == "admin" for key in keys.held):
+        told.append("no key has role admin: nobody can pause, promote or roll back over HTTP")
+    if access.keys is not None and Path(access.keys).stat().st_mode & 0o044:
+        told.append(f"{access.keys} can be read by others; it holds hashes only, but chmod 600 costs nothing")
+    return told
+
+
+def _key(words: list[str], place: str, secret_too: bool) -> Key:
+    form = "NAME ROLE SECRET" if secret_too else "NAME ROLE sha256:HEX"
+    if len(words) != 3:
+        raise ConfigError(f"{place} has {len(words)} words; expected {form}, as `ratchet keys NAME` writes it")
+    name, role, kept = words
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{place} begins with no name; expected up to 64 of A-Z a-z 0-9 . _ - and then role and hash")
+    if role not in ROLES:
+        raise ConfigError(f"{place}: the second word is no role; expected {' or '.join(ROLES)}")
+    hashed = HASH.fullmatch(kept)
+    if hashed:
+        return Key(name, ROLES[role], bytes.fromhex(hashed[1]))
+    if not secret_too or kept.startswith("sha256:"):
+        raise ConfigError(f"{place}: the third word is no hash; expected sha256: and 64 digits 0-9 a-f")
+    if len(kept) < SHORTEST or not kept.isascii():
+        raise ConfigError(f"{place}: the third word is no secret; expected {SHORTEST} or more ASCII characters, random")
+    return Key.of(name, ROLES[role], kept)
+
+
+def _some(keys: list[Key], where: str) -> list[Key]:
+    if not keys:
+        raise ConfigError(f"{where} holds no key; make one with `ratchet keys NAME`, or do not set it")
+    return keys
+
+
+def _refuse_twice(keys: list[Key]) -> None:
+    for place, key in enumerate(keys):
+        for other in keys[:place]:
+            if other.name == key.name:
+                raise ConfigError(f"two keys are named {key.name}; give each its own name, or remove one")
+            if other.digest == key.digest:
+                raise ConfigError(f"the keys {other.name} and {key.name} are the same secret; remove one")
+
+
+def _text(path: Path) -> str:
+    """Raises: ConfigError, also for a file into which others could write a key of their own."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read()
+    except FileNotFoundError:
+        raise ConfigError(f"no keys file {path}; make it with `ratchet keys NAME --file {path}`") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"serve.access.keys={path} cannot be read: {error}") from None
+    if mode & 0o022:
+        raise ConfigError(f"{path} has mode {mode & 0o777:o}: others could write themselves a key; chmod 600 {path}")
+    return _decoded(text, str(path))
+
+
+def _decoded(text: bytes, where: str) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where} is no text in UTF-8; expected lines NAME ROLE sha256:HEX") from None

@@ -1,0 +1,290 @@
+"""One replica of the policy: an engine, the reconciliation loop, and the HTTP face, inside a Ray Serve deployment.
+
+A replica is healthy, and gets its first request, only after it holds and has proven what the versions actor wants.
+Late joiners and restarts take the same path.
+"""
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import serve as rayserve
+from ray.exceptions import RayError
+from starlette.types import ASGIApp
+
+from core import gc_tuning
+from core.clock import SystemClock
+from core.codec import decode, decode_batch, encode, encode_batch
+from core.config import Config
+from core.errors import Overdue, PromptError, ProofError, RatchetError, Unavailable
+from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sampling, Slots
+from core.metrics import Metrics
+from core.protocols import Mode
+from serve.engine.admission import Seats
+from serve.engine.engine import Engine
+from serve.engine.local_policy import EnginePolicy, written
+from serve.engine.patches.log_handlers import kept
+from serve.http.cors import with_cors
+from serve.http.feedback import ToTheDesk
+from serve.http.gateway import BACKGROUND_PRIORITY, USER_PRIORITY, Gateway
+from serve.http.keys import Keys
+from serve.http.modes import Modes
+from serve.replica.reconcile import Prover, Reconciler
+from serve.replica.telemetry import RaySink, scrape
+from serve.weights.transfer import Travel
+
+log = logging.getLogger("ratchet.replica")
+POLL_S = 2.0
+"""A replica is heard of at least this often."""
+RETRY_S = 0.5
+ENGINE_LOOK_S = 0.1
+
+
+@rayserve.ingress()  # late-bound: vLLM's app needs a running engine, see __serve_build_asgi_app__
+class PolicyReplica:
+    async def __init__(
+        self,
+        config: Config,
+        pool: Pool,
+        namespace: str,
+        max_versions: int,
+        modes: Mapping[str, Mode],
+        keys: Keys,
+    ) -> None:
+        """Bring the engine up, prove what is wanted, and only then take requests."""
+        gc_tuning.wait()
+        serve = config.serve
+        self._config = config
+        self._namespace = namespace
+        self._modes = modes
+        self._keys = keys
+        self._parts: dict[str, Any] = {}
+        self._meter = Metrics([RaySink()])
+        self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
+        self._feedback = ToTheDesk(lambda said, wait_s: self._ask("desk", "feedback", said, wait_s))
+        self._gateway: Gateway | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._swaps = 0
+        self._travel = Travel(namespace)
+        self._wanted_here: tuple[Published, ...] = ()
+        self._seats = Seats(serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock())
+        self._engine = Engine(
+            config.model,
+            serve.engine,
+            max_versions=max_versions,
+            seed=config.run.seed,
+            multiplex=pool == "shadow",
+            stat_loggers=True,
+        )
+        with kept("ray.serve"):
+            await self._engine.start()
+        self._versions = await self._find_versions(config.run.start_timeout_s)
+        name = f"{rayserve.get_replica_context().replica_tag}.{os.getpid()}"
+        self._reconciler = Reconciler(name, pool, self._engine, Prover(self._engine, self._base), self._located)
+        await self._reach(decode(Slots, await self._versions.desired.remote(-1, 0.0)))
+        self._check_up_to_date()
+        self._following = asyncio.create_task(self._follow())
+        self._outliving = asyncio.create_task(self._end_with_the_engine())
+        gc_tuning.settle()
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        slots, access = self._reconciler, self._config.serve.access
+        policy = EnginePolicy(self._engine, priority=USER_PRIORITY)
+        self._gateway = Gateway(
+            await self._engine.openai_app(),
+            lambda: slots.slots,
+            self._seats,
+            self,
+            self._meter,
+            slots.replica,
+            Modes(self._modes, policy, lambda: f"chatcmpl-{uuid.uuid4().hex}", SystemClock()),
+            access,
+            self._keys,
+            dying=lambda: self._engine.dead,
+        )
+        self._recording = asyncio.create_task(self._gateway.recorder.run())
+        return with_cors(self._gateway, access.allow_origins)
+
+    async def check_health(self) -> None:
+        if self._following is None or self._following.done():
+            raise Unavailable("the reconciliation loop of this replica ended; see its log")
+        self._check_up_to_date()
+        await self._engine.healthy()
+
+    async def __del__(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._outliving.cancel()
+            if self._gateway is not None:
+                self._recording.cancel()
+            await self._reconciler.stop()
+        await self._engine.stop()
+
+    # --- by handle, for collectors and evaluator ---
+
+    async def generate(self, prompts: bytes, sampling: bytes, ref: str | None) -> list[bytes | PromptError]:
+        """Candidates of each prompt, or why it has none, within the seats that users leave. Purpose tells whom to
+        charge. Raises: what fails one prompt without being its fault fails all of them."""
+        want = decode(Sampling, sampling)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                asked = [tasks.create_task(self._candidates(p, want, ref)) for p in decode_batch(Prompt, prompts)]
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        self._meter.set("background_in_flight", self._seats.background_held)
+        return [task.result() for task in asked]
+
+    async def _candidates(self, prompt: Prompt, want: Sampling, ref: str | None) -> bytes | PromptError:
+        async with self._seats.background(want.n) as leave:
+            version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
+            try:
+                candidates = await self._engine.generate(
+                    prompt.messages, want, version, priority=BACKGROUND_PRIORITY, ended=leave
+                )
+            except PromptError as error:
+                return error
+        self._meter.count("tokens_total", sum(len(c.completion_ids) // 4 for c in candidates), purpose=want.purpose)
+        return encode_batch(candidates)
+
+    async def logprobs(self, prompt: bytes, text: str, ref: str | None) -> list[float]:
+        """Log-probability of every token of `text` after the prompt, the stop token included (nats)."""
+        version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
+        context, completion = self._engine.render(decode(Prompt, prompt).messages, text)
+        async with self._seats.background(1):
+            rows = await self._engine.score([[*context, *completion]], version)
+        return rows[0][len(context) - 1 :]
+
+    async def render(self, prompt: bytes, text: str) -> bytes:
+        return encode(written(self._engine, decode(Prompt, prompt), text))
+
+    async def render_id(self) -> str:
+        return self._engine.render_id
+
+    # --- what the routes ask (serve.http.gateway.Control) ---
+
+    async def status(self) -> dict[str, Any]:
+        return await self._ask("console", "status")
+
+    async def command(self, name: str, argument: Any) -> dict[str, Any]:
+        return await self._ask("console", "command", name, argument)
+
+    async def overview(self) -> dict[str, Any]:
+        return await self._ask("console", "overview")
+
+    async def metrics(self) -> str:
+        return await scrape()
+
+    async def answered(self, responses: Sequence[dict[str, Any]]) -> None:
+        await self._ask("desk", "answered", responses)
+
+    async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
+        return await self._feedback((said, key, admin))
+
+    async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, Any]:
+        return await self._ask("desk", "page", key, after, limit)
+
+    # --- reconciliation ---
+
+    def _gateway_tokens(self) -> int:
+        return self._gateway.tokens if self._gateway is not None else 0
+
+    async def _ask(self, part: str, method: str, *arguments: Any) -> Any:
+        try:
+            if part not in self._parts:  # it is the same one when it was started again
+                self._parts[part] = ray.get_actor(part, self._namespace)
+            return await getattr(self._parts[part], method).remote(*arguments)
+        except RatchetError as error:
+            raise getattr(error, "cause", error) from None  # without the stack of the part that raised it
+        except (ValueError, RayError) as error:
+            self._parts.pop(part, None)
+            raise Unavailable(f"the {part} is not up ({type(error).__name__}); try again in a moment") from None
+
+    def _check_up_to_date(self) -> None:
+        """A replica that cannot prove what is to be served is replaced. Raises: ProofError."""
+        if self._reconciler.serving != self._wanted:
+            why = self._reconciler.report().failed.get(str(self._wanted), "it was never staged")
+            raise ProofError(f"this replica serves {self._reconciler.serving}, wanted is {self._wanted}: {why}")
+
+    async def _end_with_the_engine(self) -> None:
+        """A replica without an engine refuses at once what others would answer, and so draws every request to itself
+        until its health check fails. A dead one's requests go to another."""
+        while not self._engine.dead:
+            await asyncio.sleep(ENGINE_LOOK_S)
+        log.error("the engine died; this replica ends, to be replaced")
+        os._exit(1)
+
+    async def _base(self) -> Published:
+        """What the trainer wrote down of version 0. Raises: Overdue when it has not."""
+        base = decode(Published, await self._versions.base.remote(self._config.run.start_timeout_s))
+        return await self._located(base)
+
+    async def _located(self, published: Published) -> Published:
+        return await self._travel.here(published, lambda: self._ask("versions", "node"), self._wanted_here)
+
+    async def _find_versions(self, patience_s: float) -> Any:
+        """The versions actor, which may still be on its way up. Raises: Overdue."""
+        stop_at = time.monotonic() + patience_s
+        while True:
+            try:
+                return await asyncio.to_thread(ray.get_actor, "versions", self._namespace)
+            except (ValueError, RayError):  # RayError: Ray's head is away too
+                if time.monotonic() > stop_at:
+                    raise Overdue(f"no versions actor in {self._namespace} within {patience_s:.0f} s") from None
+            await asyncio.sleep(0.2)
+
+    async def _follow(self) -> None:
+        """Only a swap that hangs ends this, and with it the replica: who else is away costs no user anything."""
+        while True:
+            try:
+                slots = await self._versions.desired.remote(self._reconciler.slots.epoch, POLL_S)
+                await self._reach(decode(Slots, slots))
+            except (RayError, Unavailable) as error:
+                log.warning("the versions actor is away (%s); serving on, trying again", error)
+                await asyncio.sleep(RETRY_S)
+                self._versions = await self._find_versions(self._config.run.start_timeout_s)
+
+    async def _reach(self, slots: Slots) -> None:
+        """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""
+        started = time.monotonic()
+        self._wanted_here = slots.loaded
+        before = self._reconciler.report()
+        report = await self._applied(slots)
+        self._wanted = slots.serve
+        new = set(report.proven) - set(before.proven)
+        if new:
+            self._meter.observe("swap_seconds", time.monotonic() - started)
+        self._meter.count("swaps_total", len(new), result="ok")
+        self._meter.count("swaps_total", len(set(report.failed) - set(before.failed)), result="failed")
+        self._meter.set("served_version", report.serving.version)
+        self._meter.set("explore_version", slots.explore.version)
+        for name, why in report.failed.items():
+            log.error("%s", RatchetError(f"{name} was not proven: {why}"))
+        self._meter.set("users_in_flight", self._seats.users)
+        self._swaps += len(new)
+        counters = {
+            "tokens_user": self._gateway_tokens(),
+            "users": self._seats.users,
+            "background": self._seats.background_held,
+            "background_waiting": self._seats.background_waiting,
+            "background_limit": self._seats.limit(),
+            "swaps": self._swaps,
+            "pause_ms": 1e3 * self._engine.pauses_s[-1] if self._engine.pauses_s else 0.0,
+        }
+        report = report.model_copy(update={"counters": counters})
+        await self._versions.report.remote(report.model_dump_json())
+
+    async def _applied(self, slots: Slots) -> ReplicaReport:
+        """Raises: Overdue for a swap that hangs, once the versions actor knows; this replica is replaced then."""
+        limit_s = self._config.serve.swap_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._reconciler.apply(slots)
+        except TimeoutError:
+            why = f"a swap to epoch {slots.epoch} (serve {slots.serve}) hung for {limit_s:.0f} s; it is replaced"
+            await self._versions.trouble.remote(self._reconciler.replica, "swap_hung", why)
+            raise Overdue(f"{self._reconciler.replica}: {why}") from None

@@ -1,0 +1,147 @@
+"""The service of a head: what dies comes back, `ray stop` ends all of it, and no logout does."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from actors.cli import service
+from actors.cli.service import Pauses, Service
+from core.clock import ManualClock
+from core.errors import ConfigError, RatchetError, RunInUse
+
+
+class Head:
+    """Ray and Ratchet as two scripts that write down their starts and ends; Ray's address file is theirs."""
+
+    def __init__(self, folder: Path, head: str = "exec sleep 60", ratchet: str = "exec sleep 60") -> None:
+        self.told, self.address = folder / "told", folder / "address"
+        trap = "trap 'echo end-{0} >> {1}; kill $!; exit 143' TERM; echo {0} $$ >> {1}; {2} & wait $!; exit $?"
+        ray = f"touch {self.address}; " + trap.format("ray", self.told, head.removeprefix("exec "))
+        up = trap.format("ratchet", self.told, ratchet.removeprefix("exec "))
+        clear = lambda: self.address.unlink(missing_ok=True)  # noqa: E731
+        self.service = Service(
+            ["sh", "-c", ray], ["sh", "-c", up], self.address, clear, look_s=0.05, pauses_s=(0.05, 0.1)
+        )
+
+    def lines(self, word: str) -> list[str]:
+        text = self.told.read_text() if self.told.exists() else ""
+        return [line for line in text.splitlines() if line.split()[0] == word]
+
+    def kill(self, word: str) -> None:
+        os.kill(int(self.lines(word)[-1].split()[1]), 9)
+
+
+@contextmanager
+def running(head: Head) -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=head.service.run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        head.service.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_ratchet_starts_once_ray_is_up_and_is_started_again_when_it_dies(tmp_path: Path) -> None:
+    head = Head(tmp_path)
+    with running(head):
+        until(lambda: len(head.lines("ratchet")) == 1)
+        assert len(head.lines("ray")) == 1
+        head.kill("ratchet")
+        until(lambda: len(head.lines("ratchet")) == 2)
+    assert len(head.lines("ray")) == 1
+    assert [line.split()[0] for line in head.told.read_text().splitlines()][-2:] == ["end-ratchet", "end-ray"]
+
+
+def test_a_head_that_dies_is_started_again_with_a_new_ratchet(tmp_path: Path) -> None:
+    head = Head(tmp_path)
+    with running(head):
+        until(lambda: len(head.lines("ratchet")) == 1)
+        head.kill("ray")
+        until(lambda: len(head.lines("ray")) == 2 and len(head.lines("ratchet")) == 2)
+        assert len(head.lines("end-ratchet")) == 1, "the Ratchet of the dead head lives on"
+    assert head.service.starts == 2
+
+
+def test_ray_stop_ends_the_service_and_ratchet(tmp_path: Path) -> None:
+    head = Head(tmp_path)
+    with running(head) as thread:
+        until(lambda: len(head.lines("ratchet")) == 1)
+        head.address.unlink()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(head.lines("end-ratchet")) == 1 and head.service.starts == 1
+
+
+def test_a_head_that_ends_while_ray_stop_is_at_work_was_stopped_and_not_killed(tmp_path: Path) -> None:
+    head = Head(tmp_path)
+    head.service._pauses_s = (0.5,)
+    with running(head) as thread:
+        until(lambda: len(head.lines("ratchet")) == 1)
+        head.kill("ray")
+        until(lambda: len(head.lines("end-ratchet")) == 1)
+        head.address.unlink()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert head.service.starts == 1
+
+
+def test_a_run_that_came_to_its_end_is_not_started_again(tmp_path: Path) -> None:
+    head = Head(tmp_path, ratchet="true")
+    with running(head):
+        until(lambda: len(head.lines("ratchet")) == 1)
+        time.sleep(0.5)
+        assert len(head.lines("ratchet")) == 1 and not head.lines("end-ray")
+
+
+def test_pauses_grow_with_ends_that_come_soon_and_begin_anew_after_a_long_life() -> None:
+    clock = ManualClock(0.0)
+    pauses = Pauses((2.0, 5.0, 60.0), clock.monotonic)
+    assert [pauses.next() for _ in range(4)] == [2.0, 5.0, 60.0, 60.0]
+    clock.advance(service.STEADY_S + 61)
+    assert pauses.next() == 2.0
+
+
+def test_it_runs_in_a_session_of_its_own_until_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    run_dir, ray = tmp_path / "run", tmp_path / "ray"
+    ray.mkdir()
+    assert service._address_file().is_relative_to(tmp_path), "this would end the Ray of this machine"
+    head = ["sh", "-c", f"touch {service._address_file()}; exec sleep 60"]
+    assert service.running(run_dir) is None
+    try:
+        log = service.start(run_dir, None, head, ["no.such=1"])
+        pid = service.running(run_dir)
+        assert pid is not None and os.getsid(pid) == pid != os.getsid(0)
+        assert (run_dir / service.FILE).stat().st_mode & 0o77 == 0
+        with pytest.raises(RunInUse, match=f"as process {pid}"):
+            service.start(run_dir, None, head, [])
+        until(lambda: "Ratchet ended with" in log.read_text(), 90)
+        assert "unknown setting no" in log.read_text()
+    finally:
+        service.stop(run_dir)
+    assert service.running(run_dir) is None
+    service.stop(run_dir)
+
+
+def test_what_does_not_come_up_is_told_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(ConfigError, match="ray start --head"):
+        service.start(tmp_path / "run", None, [], [])
+    with pytest.raises(ConfigError, match="does not say how to start"):
+        service.run(tmp_path)
+    with pytest.raises(RatchetError, match="no-such-ray"):
+        service.start(tmp_path / "run", None, ["no-such-ray"], [])

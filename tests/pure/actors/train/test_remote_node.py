@@ -1,0 +1,174 @@
+"""A trainer on another node: the run directory has a version before anybody is told, and the trainer its parent."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.runtime.rpc import LocalPeer
+from actors.storage.store import Store
+from actors.train.group import TrainGroup
+from actors.train.remote_node import Abroad
+from actors.versions.versions import Versions
+from core.artifacts import appearing, verify, whole
+from core.codec import decode, encode
+from core.errors import Unavailable, VersionError
+from core.messages import BASE, PolicyRef, Published, Slots
+from core.metrics import Metrics
+from core.store.writer import RunReader
+from serve.weights.cache import holds
+
+
+class FakeTravel:
+    """Nodes are names, and all folders are in reach. `away`: so many journeys that come to nothing."""
+
+    def __init__(self, node: str, folder: Path, away: int = 0) -> None:
+        self.node, self.folder, self.away = node, folder, away
+        self.journeys: list[tuple[str, str]] = []
+
+    async def bring(self, published: Published, node: str, to: Path) -> Published:
+        if not holds(to, published.fingerprint):
+            self.journeys.append((node, to.name))
+            if self.away:
+                self.away -= 1
+                raise Unavailable(f"{node} is away")
+            with whole(to) as aside:
+                shutil.copytree(published.path, aside, dirs_exist_ok=True)
+        return published.model_copy(update={"path": str(to)})
+
+
+class Buffer:
+    async def settle(self, *_: Any) -> None: ...
+
+
+@dataclass
+class Room:
+    run_dir: Path
+
+    def write(self, version: int) -> Published:
+        path = self.run_dir / "versions" / f"v{version:04d}"
+        if not path.exists():
+            with appearing(path, {"fingerprint": f"print-{version}"}) as aside:
+                (aside / "weights").write_bytes(bytes([version]))
+        ref = PolicyRef(version=version)
+        return Published(ref=ref, path=str(path), parent=BASE, window=version, fingerprint=f"print-{version}")
+
+
+@asynccontextmanager
+async def versions_in(run_dir: Path, travel: Any) -> AsyncIterator[Versions]:
+    run_dir.mkdir()
+    store = Store(str(run_dir))
+    await store.start()
+    committing = asyncio.create_task(store.run())
+    versions = Versions(str(run_dir), LocalPeer(store), LocalPeer(Buffer()), Metrics(), travel=travel)
+    await versions.start()
+    try:
+        yield versions
+    finally:
+        committing.cancel()
+        await asyncio.gather(committing, return_exceptions=True)
+        await store.stop()
+
+
+async def trainer(versions: Versions, node: str, folder: Path, run_dir: Path, keep: int = 2) -> tuple[Abroad, Room]:
+    travel: Any = FakeTravel(node, folder)
+    abroad, room = Abroad(travel, LocalPeer(versions), keep), Room(run_dir)
+    await abroad.settle(room)
+    await versions.found(encode(room.write(0)), abroad.node)
+    return abroad, room
+
+
+async def test_on_one_node_nothing_travels_and_nothing_is_thrown_away(tmp_path: Path) -> None:
+    home = FakeTravel("head", tmp_path / "cache")
+    async with versions_in(tmp_path / "run", home) as versions:
+        abroad, room = await trainer(versions, "head", tmp_path / "cache", tmp_path / "run", keep=1)
+        for number in (1, 2, 3):
+            await versions.take_ref()
+            await versions.propose(encode(room.write(number)), abroad.node)
+            await abroad.fetch({number})
+            await abroad.tidy()
+        assert room.run_dir == tmp_path / "run" and home.journeys == []
+        assert len(list((tmp_path / "run" / "versions").iterdir())) == 4
+
+
+async def test_a_version_is_in_the_run_directory_before_anybody_is_told_of_it(tmp_path: Path) -> None:
+    home = FakeTravel("head", tmp_path / "head-cache", away=1)
+    async with versions_in(tmp_path / "run", home) as versions:
+        abroad, room = await trainer_after_one_failure(versions, tmp_path)
+        assert room.run_dir == tmp_path / "cache" / "trainer"
+        await versions.take_ref()
+        made = room.write(1)
+        home.away = 1
+        with pytest.raises(Unavailable):
+            await versions.propose(encode(made), abroad.node)
+        assert decode(Slots, await versions.desired(-1, 0.0)).loaded == ()
+        await asyncio.gather(*(versions.propose(encode(made), abroad.node) for _ in range(3)))
+        (told,) = decode(Slots, await versions.desired(-1, 0.0)).loaded
+        assert told.path == str(tmp_path / "run" / "versions" / "v0001")
+        verify(Path(told.path))
+        reader = RunReader(tmp_path / "run")
+        assert [each.path for each in reader.versions()] == [told.path]
+        reader.close()
+        assert home.journeys.count(("node-b", "v0001")) == 2, "one that failed, one for all that asked again"
+
+
+async def trainer_after_one_failure(versions: Versions, tmp_path: Path) -> tuple[Abroad, Room]:
+    with pytest.raises(Unavailable):
+        await trainer(versions, "node-b", tmp_path / "cache", tmp_path / "run")
+    return await trainer(versions, "node-b", tmp_path / "cache", tmp_path / "run")
+
+
+async def test_a_trainer_that_starts_on_another_node_goes_on_from_what_the_run_has(tmp_path: Path) -> None:
+    async with versions_in(tmp_path / "run", FakeTravel("head", tmp_path / "head-cache")) as versions:
+        abroad, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
+        for number in (1, 2, 3, 4):
+            await versions.take_ref()
+            await versions.propose(encode(room.write(number)), abroad.node)
+            await abroad.tidy()
+        assert folders(room) == ["v0000", "v0003", "v0004"]
+
+        left_by_an_earlier_run = Room(tmp_path / "c" / "trainer").write(4)
+        (Path(left_by_an_earlier_run.path) / "weights").write_bytes(b"other")
+        elsewhere, room = await trainer(versions, "node-c", tmp_path / "c", tmp_path / "run")
+        assert folders(room) == ["v0000"]
+        parent = decode(Published, await versions.parent())
+        await elsewhere.fetch({parent.ref.version, 2, 77})
+        assert folders(room) == ["v0000", "v0002", "v0004"], "77 is nobody's"
+        verify(room.run_dir / "versions" / "v0004")
+
+
+async def test_the_base_of_a_run_is_not_made_again_elsewhere(tmp_path: Path) -> None:
+    async with versions_in(tmp_path / "run", FakeTravel("head", tmp_path / "head-cache")) as versions:
+        await trainer(versions, "head", tmp_path / "a", tmp_path / "run")
+        before = (tmp_path / "run" / "versions" / "v0000" / "manifest.json").read_bytes()
+        _, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
+        assert (room.run_dir / "versions" / "v0000" / "manifest.json").read_bytes() == before
+
+
+async def test_what_is_pruned_is_described_to_nobody(tmp_path: Path) -> None:
+    async with versions_in(tmp_path / "run", None) as versions:
+        assert await versions.node() == "" and await versions.described(0) is None
+        await versions.found(encode(Room(tmp_path / "run").write(0)))
+        await versions.take_ref()
+        made = Room(tmp_path / "run").write(1)
+        await versions.propose(encode(made))
+        assert decode(Published, (await versions.described(1)) or b"").path == made.path
+        shutil.rmtree(made.path)
+        assert await versions.described(1) is None
+        with pytest.raises(VersionError, match="pruned"):
+            await versions.promote(1, "me", "to see")
+
+
+def test_a_group_of_workers_writes_where_its_trainer_is_told_to(tmp_path: Path) -> None:
+    room: Any = Room(tmp_path / "run")
+    TrainGroup(room, {}, gpu=False).run_dir = tmp_path / "trainer"
+    assert room.run_dir == tmp_path / "trainer"
+
+
+def folders(room: Room) -> list[str]:
+    return sorted(child.name for child in (room.run_dir / "versions").iterdir())

@@ -1,0 +1,51 @@
+"""Ratchet's own routes, without a replica behind them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from core.config import AccessConfig
+from serve.http.keys import LOCAL
+from serve.http.routes import own_routes
+
+
+class Desk:
+    """What a replica asks of the rest of the run."""
+
+    def __init__(self) -> None:
+        self.said: list[list[dict[str, Any]]] = []
+
+    async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
+        self.said.append([dict(each) for each in said])
+        return [{"id": each.get("id", ""), "result": "counted"} for each in said]
+
+    async def overview(self) -> dict[str, Any]:
+        return {}
+
+
+async def posted(desk: Desk, body: Any, **headers: str) -> httpx.Response:
+    app = own_routes(lambda: ["policy"], desk, AccessConfig())  # type: ignore[arg-type]
+
+    async def as_local(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "caller": LOCAL}, receive, send)
+
+    transport = httpx.ASGITransport(as_local)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ratchet") as client:
+        return await client.post("/v1/feedback", json=body, headers=headers)
+
+
+async def test_feedback_that_the_gateway_sends_again_bears_the_same_ids() -> None:
+    desk, up = Desk(), {"response_id": "r", "binary": True}
+    for body in (up, [up, {**up, "id": "mine"}, up]):
+        for _ in range(2):
+            assert (await posted(desk, body, **{"x-ratchet-id": "once"})).status_code == 200
+    single, again, many, many_again = desk.said
+    assert single == again and many == many_again
+    assert [each["id"] for each in many] == ["once-0", "mine", "once-2"]
+
+
+async def test_without_a_gateway_nobody_makes_up_an_id() -> None:
+    desk = Desk()
+    await posted(desk, {"response_id": "r", "binary": True})
+    assert "id" not in desk.said[0][0]

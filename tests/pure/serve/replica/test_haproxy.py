@@ -1,0 +1,80 @@
+"""HAProxy's settings: what Ray writes, and what serve/replica/haproxy.sh makes of it before HAProxy reads it."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from serve.replica.haproxy import BLOCK, WRAPPER, environment, free_block, own_ports
+
+WRITTEN = """defaults
+    option redispatch 1
+    errorfile 503 /there/500.http
+    errorfile 504 /there/500.http
+frontend prometheus
+    bind :9002
+frontend http_frontend
+    bind 127.0.0.1:8000
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \'%[path]\' not found."
+listen stats
+  bind *:9001
+"""
+AWAY = (
+    'status 503 content-type application/json string \'{"error": {"message": "no replica can answer at the moment; try '
+    'again", "type": "unavailable_error", "param": null, "code": 503}}\''
+)
+
+
+def started(config: Path) -> subprocess.CompletedProcess[str]:
+    ports = {"RAY_SERVE_HAPROXY_STATS_PORT": "9001", "RAY_SERVE_HAPROXY_METRICS_PORT": "9002"}
+    command = ["sh", str(WRAPPER), "-db", "-f", str(config), "-sf", "1"]
+    env = {**os.environ, **ports, "RATCHET_HAPROXY": "echo"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_request_is_read_whole_and_statistics_stay_on_this_machine(tmp_path: Path) -> None:
+    """The file that is named on the command line: Ray puts it into a folder of the node's."""
+    config = tmp_path / "node" / "haproxy.cfg"
+    config.parent.mkdir()
+    config.write_text(WRITTEN)
+    for _ in range(2):  # started again on the same file
+        assert started(config).stdout.split() == ["-db", "-f", str(config), "-sf", "1"]
+    assert config.read_text().splitlines() == [
+        "defaults",
+        "    option redispatch 1",
+        "    option http-buffer-request",
+        f"    http-error {AWAY}",
+        "    errorfile 504 /there/500.http",
+        "frontend prometheus",
+        "    bind 127.0.0.1:9002",
+        "frontend http_frontend",
+        "    http-request set-header x-ratchet-id %[uuid]",
+        "    http-request disable-l7-retry if { path_beg /admin/ }",
+        "    http-request set-header x-request-disconnect-disabled ?1 if { path_beg /v1/ }",
+        "    http-after-response set-header Retry-After 1 if { status 503 }",
+        "    bind 127.0.0.1:8000",
+        "backend default_backend",
+        f"    http-request return {AWAY}",
+        "listen stats",
+        "  bind 127.0.0.1:9001",
+    ]
+
+
+def test_settings_that_ray_writes_otherwise_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(WRITTEN.replace("option redispatch 1", "option redispatch"))
+    found = started(config)
+    assert found.returncode != 0 and "no place for 'http-buffer-request'" in found.stderr
+
+
+def test_ports_of_a_run_are_its_own(tmp_path: Path) -> None:
+    ours = environment(tmp_path) | own_ports()
+    first = int(ours["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"])
+    assert int(ours["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"]) == first + BLOCK - 1
+    with socket.create_server(("127.0.0.1", first + 7)):  # a replica of ours
+        assert first not in {free_block() for _ in range(1000)}
+    proxy = int(ours["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"])
+    with socket.create_server(("127.0.0.1", proxy)):
+        assert own_ports()["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] != str(proxy)
+    assert not own_ports().keys() & environment(tmp_path).keys()

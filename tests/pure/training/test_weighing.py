@@ -1,0 +1,186 @@
+import asyncio
+import random
+
+import pytest
+
+from core.config import GateConfig
+from core.errors import Unavailable
+from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt
+from core.messages.versions import Question
+from training.gate.gate import Gate, GateLedger
+from training.gate.statistics import accuracy, paired_difference
+from training.gate.weighing import BASE_PROBES, Weighing, greedy_hits
+
+
+class FakePolicy:
+    """Answers right as often as the version's rate says, always the same to the same question."""
+
+    def __init__(self, rates: dict[int, float], finish: str = "stop") -> None:
+        self.rates = rates
+        self.finish = finish
+        self.asked: list[tuple[int, str]] = []
+        self.now = self.peak = 0
+
+    async def generate(self, prompt, sampling, ref=None):
+        assert sampling.temperature == 0 and sampling.n == 1 and ref is not None
+        self.asked.append((ref.version, prompt.id))
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        await asyncio.sleep(0)
+        self.now -= 1
+        if ref.version not in self.rates:
+            raise Unavailable("no replica")
+        right = random.Random(prompt.id).random() < self.rates[ref.version]
+        return [
+            Candidate(
+                id="c",
+                start=ref,
+                end=ref,
+                context_ids=b"",
+                completion_ids=b"",
+                text="right" if right else "wrong",
+                finish=self.finish,
+                render_id="r",
+            )
+        ]
+
+    async def logprobs(self, prompt, text, ref=None):
+        return []
+
+
+def questions(n: int) -> list[Question]:
+    return [
+        Question(Prompt(id=f"q{i}", messages=(ChatMessage(role="user", content=f"{i}?"),)), "right") for i in range(n)
+    ]
+
+
+def ask(policy, n, version=1, **kwargs):
+    return asyncio.run(greedy_hits(policy, questions(n), PolicyRef(version=version), lambda text: text, 8, **kwargs))
+
+
+def test_hits_come_in_the_order_of_the_questions_and_are_asked_together():
+    policy = FakePolicy({1: 0.5})
+    hits = ask(policy, 40, concurrency=10)
+    assert hits == [random.Random(f"q{i}").random() < 0.5 for i in range(40)]
+    assert policy.peak == 10
+
+
+def test_an_answer_that_was_cut_off_is_a_miss():
+    assert ask(FakePolicy({1: 1.0}, finish="length"), 3) == [False] * 3
+
+
+def test_a_broken_policy_raises_and_gives_no_partial_result():
+    with pytest.raises(Unavailable):
+        ask(FakePolicy({}), 3)
+
+
+def weighing(policy, gate, n, version, cache, champion=BASE):
+    return Weighing(
+        policy,
+        gate,
+        questions(n),
+        random.Random(0),
+        PolicyRef(version=version),
+        champion,
+        lambda text: text,
+        max_tokens=8,
+        certified=False,
+        cache=cache,
+    )
+
+
+def run_weigh(policy, gate, n, version, cache, champion=BASE):
+    made = weighing(policy, gate, n, version, cache, champion)
+    return asyncio.run(made.verdict()), made.evidence
+
+
+def test_a_better_candidate_is_promoted_in_one_batch_and_the_champion_is_asked_once():
+    policy, cache = FakePolicy({0: 0.2, 1: 0.9, 2: 0.1}), {}
+    gate = Gate(GateConfig(batch=64))
+    decision, evidence = run_weigh(policy, gate, 500, 1, cache)
+    assert decision.verdict == "promote" and decision.new_champion and not decision.certified
+    assert len(evidence.candidate_hits) == 64 == decision.probes
+    decision, _ = run_weigh(policy, gate, 500, 2, cache, champion=PolicyRef(version=1))
+    assert decision.verdict == "reject"
+    assert len(policy.asked) == len(set(policy.asked)), "nobody is asked the same question twice"
+
+
+def test_when_the_probes_are_used_up_the_candidate_is_held():
+    gate = Gate(GateConfig(batch=16))
+    decision, evidence = run_weigh(FakePolicy({0: 0.5, 1: 0.5}), gate, 40, 1, {})
+    assert decision.verdict == "hold" and len(evidence.champion_hits) == 40
+    assert run_weigh(FakePolicy({}), gate, 0, 2, {})[0].verdict == "hold"
+
+
+def test_the_wilson_interval_of_fifty_in_a_hundred():
+    rate, low, high = accuracy([True] * 50 + [False] * 50)
+    assert (rate, round(low, 4), round(high, 4)) == (0.5, 0.4038, 0.5962)
+    assert accuracy([]) == (0.0, 0.0, 1.0)
+    assert accuracy([True] * 10)[1:] == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))
+
+
+def test_the_paired_bound_counts_only_questions_that_differ():
+    a, b = [True] * 60 + [False] * 40, [True] * 40 + [False] * 60
+    mean, low = paired_difference(a, b)
+    assert mean == pytest.approx(0.2)
+    assert low == pytest.approx(0.2 - 1.644854 * (0.16 * 100 / 99 / 100) ** 0.5, abs=1e-6)
+    assert paired_difference(a, a) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="no pairs"):
+        paired_difference([True], [])
+
+
+def test_a_promoted_version_that_is_better_becomes_the_champion_when_asked_on():
+    gate = Gate(GateConfig(batch=16))
+    made = weighing(FakePolicy({0: 0.6, 1: 0.66}), gate, 2000, 1, {})
+    decision = asyncio.run(made.verdict())
+    assert decision.verdict == "promote" and not decision.new_champion
+    seen = asyncio.run(made.crown())
+    assert seen is not None and seen.result == "crowned"
+    assert gate.ledger.champion == PolicyRef(version=1)
+    assert len(made.evidence.candidate_hits) > decision.probes
+
+
+def test_a_promoted_version_that_is_merely_equal_never_becomes_the_champion():
+    gate = Gate(GateConfig(batch=64))
+    made = weighing(FakePolicy({0: 0.5, 1: 0.5}), gate, 2000, 1, {})
+    if asyncio.run(made.verdict()).verdict == "promote":
+        assert not asyncio.run(made.crown())
+    assert gate.ledger.champion == BASE
+
+
+def test_the_base_answers_the_first_probes_too_each_once():
+    policy, cache = FakePolicy({0: 0.6, 1: 0.6, 2: 0.6}), {}
+    gate = Gate(GateConfig(), GateLedger(champion=PolicyRef(version=1)))
+    made = weighing(policy, gate, 2000, 2, cache, champion=PolicyRef(version=1))
+    asyncio.run(made.verdict())
+    assert sum(version == 0 for version, _ in policy.asked) == min(BASE_PROBES, made.asked)
+    assert len(policy.asked) == len(set(policy.asked))
+
+
+def test_after_a_promotion_the_same_order_is_asked_on_and_a_fall_is_seen():
+    policy = FakePolicy({0: 0.95, 1: 0.95})
+    gate = Gate(GateConfig(max_probes=1000, watch_probes=256))
+    made = weighing(policy, gate, 2000, 1, {})
+    decision = asyncio.run(made.verdict())
+    assert decision.verdict == "promote" and asyncio.run(made.crown()) is None
+    policy.rates[1] = 0.3
+    for _ in range(4):
+        seen = asyncio.run(made.watch())
+        if seen is not None:
+            break
+    assert seen is not None and seen.result == "rollback" and "0.03 worse than the champion" in seen.reason
+    assert decision.probes < seen.probes <= decision.probes + 256
+    assert len(policy.asked) == len(set(policy.asked)), "fresh probes"
+
+
+def test_a_watch_ends_after_its_probes_when_nothing_is_found():
+    gate = Gate(GateConfig(max_probes=1000, watch_probes=100, batch=64))
+    made = weighing(FakePolicy({0: 0.95, 1: 0.95}), gate, 2000, 1, {})
+    asyncio.run(made.verdict())
+    assert asyncio.run(made.crown()) is None
+    assert asyncio.run(made.watch()) is None
+    seen = asyncio.run(made.watch())
+    assert seen is not None and (seen.result, seen.reason) == (
+        "nothing",
+        "nothing against it on 128 probes asked since",
+    )

@@ -1,0 +1,113 @@
+"""Every benchmark runs, small, and its last line is one JSON object with the keys that docs/results.md is made of."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from core.store.writer import RunReader
+from tests.real.conftest import bench
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+long = pytest.mark.skipif("RATCHET_LONG" not in os.environ, reason="takes minutes of two cores; RATCHET_LONG=1 runs it")
+
+
+def test_the_gate_keeps_its_chance_of_error_in_simulation() -> None:
+    found = bench("gate")
+    assert found["false_promotions"] <= 0.05
+    assert found["missed_gains"] <= 0.05
+
+
+def test_the_system_adds_little_to_what_the_engine_costs() -> None:
+    found = bench("generation")
+    assert all(turn["tokens"] > 1000 for name in ("system", "bare", "bare_queued") for turn in found[name])
+    assert found["ratio"] > 0.5  # the floor is .9, on a calm machine and of a longer measurement than this one
+
+
+def test_a_trainer_alone_eats_windows_and_publishes() -> None:
+    found = bench("train", "--objective", "grpo", "--steps", "2", "model.weights={kind: full}")
+    assert found["steps"] == 2 and found["tokens_per_s"] > 0
+    before, after = found["weights_norm"]
+    assert before != after, "training changed nothing"
+
+
+def test_swaps_under_load_cost_no_request() -> None:
+    found = bench("swap")
+    for kind in ("lora", "full"):
+        assert found[kind]["requests"] > 10
+        assert (found[kind]["failed"], found[kind]["truncated"], found[kind]["unproven"]) == (0, 0, 0)
+        assert found[kind]["max_gap_ms_p99"] > 0
+
+
+def test_whole_models_are_learned_from_the_base_and_swapped_in_place(tmp_path: Path) -> None:
+    few = ("gate.max_probes=400",)
+    found = bench("learn", "--config", "configs/tiny-full.yaml", "--out", str(tmp_path), *few)["lmsi"]
+    assert found["accuracy_n"] == 240
+    assert found["accuracy_end_mean"] > found["accuracy_start"]
+    assert found["tokens_generated"][0] > 0
+    (run_dir,) = (tmp_path / "quick").iterdir()
+    verdicts = [v["verdict"] for v in json.loads((run_dir / "report.json").read_text())["versions"]]
+    assert verdicts[0] == "base" and len(verdicts) == 3 and "promote" in verdicts
+    assert not RunReader(run_dir).events("proof_failed")
+
+
+@long
+def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: object) -> None:
+    found = bench("http", "--out", str(tmp_path))["by_concurrency"]
+    assert set(found) == {"1", "16", "64"}
+    for each in found.values():
+        assert min(side["answers"] for turns in each["rounds"] for side in turns.values()) > 0
+        assert each["throughput_ratio"] > 0.4  # the floor is .9, on a calm machine and of longer turns than these
+        assert min(each["ttft_p50_ratio"], each["total_p99_ratio"], each["server_cpu_s_ratio"]) > 0
+
+
+@long
+def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) -> None:
+    found = bench("priority", "--out", str(tmp_path))
+    assert found["collector_tokens_per_s"] > 0  # it did learn
+    assert found["ttft_idle_ms_p50"] > 0 and found["ttft_loaded_ms_p50"] <= found["ttft_loaded_ms_p99"]
+    assert found["decode_step_ms"] > 0
+
+
+@long
+def test_a_replica_killed_in_a_swap_leaves_nothing_mixed(tmp_path: object) -> None:
+    found = bench("swap-kill")
+    assert found["kills"] > 0 and found["requests"] > 10
+    assert (found["truncated"], found["mixed"], found["unproven"]) == (0, 0, 0)
+
+
+@long
+def test_everything_at_once_makes_no_errors(tmp_path: object) -> None:
+    found = bench("soak", "--out", str(tmp_path))
+    assert found["requests"] > 0 and found["rss_mb"] > 0
+    assert found["errors"] == 0, (found["failed_requests"], found["error_events"])
+
+
+@long
+def test_a_recipe_that_ruins_the_model_is_set_against_the_gate(tmp_path: object) -> None:
+    found = bench("collapse", "--out", str(tmp_path))
+    assert set(found["recipes"]["ttrl"]) == {"off", "anchors"}
+    assert found["worst_drop_gated"]["ttrl"] <= 0.1  # of 240 questions; the full drill asks 600 and five seeds
+
+
+@long
+def test_liars_are_set_against_honest_voters(tmp_path: object) -> None:
+    found = bench("poison", "--out", str(tmp_path))
+    assert {"accuracy_guarded", "accuracy_unguarded", "accuracy_clean"} <= found.keys()
+
+
+@long
+def test_a_serving_mode_is_set_against_one_answer(tmp_path: object) -> None:
+    found = bench("modes", "--out", str(tmp_path))
+    assert found["greedy"]["gain"] == 0
+    assert found["policy:vote"]["tokens_per_answer"] > 4 * found["greedy"]["tokens_per_answer"]
+    assert found["policy:vote"]["accuracy"] > 0
+
+
+@long
+def test_the_pipeline_is_carried_by_simulated_engines(tmp_path: object) -> None:
+    found = bench("scale", "--out", str(tmp_path))
+    points = [*found["by_collectors"].values(), *found["by_replicas"].values(), *found["by_serve"].values()]
+    assert min(point["samples_per_s"] for point in [*points, found["pipeline"]]) > 0
+    assert found["version_live_s"]["replicas"] == 4 and found["version_live_s"]["median"] > 0

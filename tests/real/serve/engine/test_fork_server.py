@@ -1,0 +1,89 @@
+"""Engines forked from one server: of one machine, gone with their replicas, and without it each on its own."""
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serve.engine.patches.fork_server import NICER
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+DRIVER = """
+    import asyncio, os, psutil, sys, time
+    from pathlib import Path
+    from core.config import load
+    from serve.engine import Engine
+    from serve.engine.arguments import environment
+    from serve.engine.patches.fork_server import share
+
+    config = load("configs/tiny.yaml", [])
+
+    async def replica():
+        engine = Engine(config.model, config.serve.engine, max_versions=2, seed=0)
+        await engine.start()
+        answer = await engine.generate([1, 2, 3], {sampling}, {ref})
+        print("up", len(answer), flush=True)
+        time.sleep(600)
+
+    def engine_in_a_child():
+        if os.fork() == 0:
+            os.execv(sys.executable, [sys.executable, "-c", Path(sys.argv[1]).read_text(), sys.argv[1], "replica"])
+
+    if sys.argv[-1] == "replica":
+        os.nice(7)
+        sys.exit(asyncio.run(replica()))
+    with share(environment(config.model, config.serve.engine)) as print_to:
+        print_to(Path(sys.argv[2]))
+        if sys.argv[-1] == "gone":
+            (server,) = psutil.Process().children()
+            server.kill()
+            os.waitpid(server.pid, 0)
+        engine_in_a_child()
+        time.sleep(600)
+"""
+
+
+def driver(folder: Path, *, gone: bool) -> subprocess.Popen[str]:
+    script = folder / "driver.py"
+    fields = {
+        "sampling": '__import__("core.messages").messages.Sampling(max_tokens=2)',
+        "ref": '__import__("core.messages").messages.BASE',
+    }
+    script.write_text(textwrap.dedent(DRIVER).format(**fields))
+    command = [sys.executable, str(script), str(script), str(folder / "engines.log"), "gone" if gone else "there"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def named(family: list[psutil.Process], name: str) -> list[psutil.Process]:
+    return [process for process in family if name in " ".join(process.cmdline())]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_engine_of_the_shared_server_or_without_one_ends_with_its_replica(tmp_path: Path, gone: bool) -> None:
+    process = driver(tmp_path, gone=gone)
+    try:
+        assert process.stdout is not None and "up 1\n" in process.stdout
+        family = psutil.Process(process.pid).children(recursive=True)
+        (engine,) = named(family, "VLLM::EngineCore")
+        (replica,) = [each for each in family if each.cmdline()[-1:] == ["replica"]]
+        servers = ("import serve_forks", "forkserver import main")  # the machine's, and a replica's own
+        forked = [each for name in servers for each in named(family, name)]  # their children look like them
+        shared = [each for each in forked if each.ppid() != engine.pid]
+        (server,) = shared  # the machine's, or that of the replica whose machine's is dead
+        assert ("serve_forks" in " ".join(server.cmdline())) is not gone
+        assert engine.ppid() == server.pid
+        assert (replica.nice(), engine.nice()) == (7, 7 + NICER)
+        engine.suspend()  # one that hangs is ended all the same
+        replica.kill()
+        engine.wait(10)
+    finally:
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            each.kill()
+    deadline = time.monotonic() + 20
+    while [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]:
+        assert time.monotonic() < deadline, f"left behind: {family}"
+        time.sleep(0.2)

@@ -1,0 +1,36 @@
+"""Intervals for what a report says."""
+
+import math
+from collections.abc import Sequence
+
+
+def accuracy(hits: Sequence[bool]) -> tuple[float, float, float]:
+    """Rate with its 95% interval (low, high). Source: Wilson 1927. Without outcomes: (0, 0, 1)."""
+    n = len(hits)
+    if n == 0:
+        return 0.0, 0.0, 1.0
+    rate = sum(hits) / n
+    centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n * n))
+    return rate, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float]:
+    """Mean of a less b on the same questions, and its one-sided 95% lower bound (normal; for 30 questions or more).
+
+    Pairing counts: questions on which both agree add nothing to the variance. Raises: ValueError when unpaired."""
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} outcomes are no pairs; ask both the same questions")
+    n = len(a)
+    if n < 2:
+        return (float(a[0]) - float(b[0]) if n else 0.0), -1.0
+    d = [int(x) - int(y) for x, y in zip(a, b, strict=True)]
+    mean = sum(d) / n
+    variance = sum((x - mean) ** 2 for x in d) / (n - 1)
+    return mean, max(-1.0, mean - Z95_ONE_SIDED * math.sqrt(variance / n))
+
+
+Z95 = 1.959964
+
+
+Z95_ONE_SIDED = 1.644854

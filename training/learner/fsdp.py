@@ -1,0 +1,115 @@
+# pyright: basic
+"""One learner on several devices: FSDP2 shards its weights, gradients and optimiser state over as many processes.
+
+Every member draws the same batches, computes its share of each one's rows, and divides by the weight of the whole
+batch, which it knows without asking. The sum of all members' gradients is then that of one process, but for the order
+in which floats are added.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from training.learner.collate import Continued, length, micro_batches
+
+T = TypeVar("T")
+
+
+def shard(model: Any, mesh: DeviceMesh) -> None:
+    """Cut each tensor of the model along its first dimension over the mesh. A forward or backward then gathers one
+    decoder layer at a time, and what stands outside of them."""
+    layers = set(model._no_split_modules or ())
+    for module in model.modules():
+        if type(module).__name__ in layers:
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    # also after the forward of the whole, so that its parameters are always the shards
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    register_fsdp_forward_method(model, "logits_at")
+
+
+def deal(batch: Sequence[Continued], size: int, micro_batch_tokens: int | None) -> list[list[list[Continued]]]:
+    """Member -> turn -> what it computes. Members get rows of the same lengths, and as many turns: in one that has no
+    row left for it, a member repeats the shortest with weight 0, for every forward gathers from all of them."""
+    if not batch:
+        return [[] for _ in range(size)]
+    rows = sorted(batch, key=length)
+    idle = [rows[0].model_copy(update={"weight": 0.0})]
+    dealt = [micro_batches(rows[rank::size], micro_batch_tokens) for rank in range(size)]
+    most = max(map(len, dealt))
+    return [[turn or idle for turn in turns] + [idle] * (most - len(turns)) for turns in dealt]
+
+
+class Sharded:
+    """A `Team` of all processes of torch's default group, which has to be there already."""
+
+    def __init__(self) -> None:
+        self._rank, self._size = dist.get_rank(), dist.get_world_size()
+        self._meshes: dict[str, DeviceMesh] = {}
+
+    @property
+    def first(self) -> bool:
+        return self._rank == 0
+
+    def place(self, model: Any, device: torch.device) -> None:
+        """Each member has read the whole model into memory; a layer at a time goes to the device and is cut."""
+        if device.type not in self._meshes:
+            self._meshes[device.type] = init_device_mesh(device.type, (self._size,))
+        shard(model, self._meshes[device.type])
+
+    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
+        return deal(batch, self._size, micro_batch_tokens)[self._rank]
+
+    def backward(self, loss: torch.Tensor) -> None:
+        (loss * self._size).backward()  # FSDP takes the mean over the members
+
+    def clip(self, parameters: Sequence[torch.nn.Parameter], norm: float) -> float:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total = torch.nn.utils.get_total_norm(gradients)
+        total = total.full_tensor() if isinstance(total, DTensor) else total
+        torch.nn.utils.clip_grads_with_norm_(parameters, norm, total)
+        return total.item()
+
+    def total(self, number: float) -> float:
+        parts: list[Any] = [None] * self._size
+        dist.all_gather_object(parts, number)
+        return sum(parts)
+
+    def merged(self, found: dict[str, Any]) -> dict[str, Any]:
+        parts: list[Any] = [None] * self._size
+        dist.all_gather_object(parts, found)
+        return {key: value for part in parts for key, value in part.items()}
+
+    def whole(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """On the CPU, and gathered one after the other: no device ever holds more than one of them."""
+        found: dict[str, torch.Tensor] = {}
+        for name, tensor in tensors.items():
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if self.first:
+                found[name] = full.cpu()
+        return found
+
+    def part(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if isinstance(tensor, DTensor) or not isinstance(like, DTensor):
+            return tensor
+        there = tensor.to(like.device, like.dtype)
+        return distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None)
+
+    def by_first(self, act: Callable[[], T]) -> T:
+        outcome: list[Any] = [None, None]
+        failure: Exception | None = None
+        if self.first:
+            try:
+                outcome = [act(), None]
+            except Exception as error:
+                outcome, failure = [None, error], error
+        dist.broadcast_object_list(outcome, src=0)
+        if failure is not None:
+            raise failure
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]

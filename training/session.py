@@ -1,0 +1,123 @@
+# pyright: basic
+"""The training room: a window comes in, a version on disk goes out. What actors.train.trainer drives."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.artifacts import MANIFEST
+from core.chat_template import PLAIN_TEMPLATE, render_id
+from core.config import LearningConfig, ModelConfig
+from core.errors import MismatchError
+from core.messages import BASE, PolicyRef, Prompt, Published, Reinforce, Window
+
+if TYPE_CHECKING:  # a room is described where nobody needs torch, and opened where the trainer runs
+    from training.learner.learner import Learner
+    from training.learner.parallel import Team
+
+PROOF_ANSWER_TOKENS = 48
+MISMATCH_EXAMPLES = 64
+"""Of each version that sampled."""
+
+
+@dataclass
+class Room:
+    """All calls block; one at a time."""
+
+    run_dir: Path
+    model: ModelConfig
+    learning: LearningConfig
+    seed: int
+    objective: str
+    proof_prompts: Sequence[Prompt]
+    """The base's greedy answers to these are the fixed tokens by which an engine proves that a version arrived."""
+    team: "Team | None" = None
+    """The processes that learn together, each with a room like this; None: only this one."""
+    render_id: str = field(init=False)
+    _learner: "Learner" = field(init=False)
+    _trained: tuple[PolicyRef, dict[str, float]] | None = field(default=None, init=False)
+    """What the learner holds and no version does yet, because there was no room for it."""
+
+    def open(self) -> Published:
+        """Load the model; returns the base, described on disk. Raises: ArtifactError for a run of another base."""
+        from transformers import AutoTokenizer
+
+        from training.learner.learner import Learner
+        from training.versions.publish import publish_base
+
+        tokenizer = AutoTokenizer.from_pretrained(self.model.path)
+        template = tokenizer.chat_template or PLAIN_TEMPLATE
+        self.render_id = render_id(tokenizer.backend_tokenizer.to_str(), template)
+        self._learner = Learner(self.model, self.learning, self.seed, self.render_id, self.objective, self.team)
+        self._learner.load()
+        return publish_base(self._learner, self.run_dir, self._proof_sequences(tokenizer, template))
+
+    def return_to(self, parent: Published) -> None:
+        from training.versions.load import load_version
+
+        self._trained = None
+        load_version(self._learner, self.run_dir, parent.ref)
+
+    def make(
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+    ) -> Published:
+        """Raises: MismatchError when the engine's log-probabilities are not the trainer's; nothing was trained then.
+        StorageFull: asked again for the same version, it only writes it."""
+        from training.versions.publish import publish
+
+        if self._trained is None or self._trained[0] != ref:
+            self._trained = None
+            stats = {**self._mismatch(window, parent.ref), **self._learner.train(window, rest, lr_scale)}
+            self._trained = (ref, stats)
+        published = publish(self._learner, ref, parent.ref, window.number, self.run_dir, self._trained[1])
+        self._trained = None
+        return published
+
+    def _mismatch(self, window: Window, parent: PolicyRef) -> dict[str, float]:
+        """Engine against trainer on sampled tokens, each version that sampled with its own weights: an older version is
+        no mismatch. The learner holds the parent's weights before and after."""
+        from training.versions.load import load_version
+        from training.versions.publish import version_dir
+
+        sampled: dict[PolicyRef, list[Reinforce]] = {}
+        for example in window.reinforce:
+            sampled.setdefault(example.policy, []).append(example)
+        worst, at = 0.0, parent
+        for ref, examples in sampled.items():
+            manifest = version_dir(self.run_dir, ref) / MANIFEST
+            if self._learner.team.by_first(manifest.is_file):
+                if ref != at:
+                    load_version(self._learner, self.run_dir, ref)
+                    at = ref
+                worst = max(worst, self._learner.mismatch_kl(examples[:MISMATCH_EXAMPLES]))
+        if at != parent:
+            load_version(self._learner, self.run_dir, parent)
+        if self.learning.max_mismatch_kl is not None and not worst <= self.learning.max_mismatch_kl:
+            raise MismatchError(
+                f"engine and trainer differ by {worst:.3g} nats a sampled token on window {window.number}, with the "
+                f"same weights; learning.max_mismatch_kl allows {self.learning.max_mismatch_kl:g}. Check "
+                "model.engine_dtype, model.trainer_dtype and what changed in the engine, or raise the limit"
+            )
+        return {"mismatch_kl": worst} if sampled else {}
+
+    def _proof_sequences(self, tokenizer: Any, template: str) -> list[list[int]]:
+        if (self.run_dir / "versions" / f"v{BASE.version:04d}").exists():
+            return []  # fixed when the run began
+        import torch
+
+        sequences: list[list[int]] = []
+        for prompt in self.proof_prompts:
+            chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            ids = tokenizer.apply_chat_template(
+                chat, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+            with torch.no_grad():
+                answered = self._learner.model.generate(
+                    torch.tensor([ids], device=self._learner.device),
+                    attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=self._learner.device),
+                    max_new_tokens=PROOF_ANSWER_TOKENS,
+                    do_sample=False,
+                )
+            sequences.append(answered[0].tolist())
+        return sequences
