@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from actors.cli.app import app
+from actors.cli.main import app
 from actors.inspect.timeline import life
 from actors.inspect.trace import trace
 from core.errors import Missing

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from actors.cli.app import app
+from actors.cli.main import app
 from actors.storage.backup import backup, restore
 from actors.storage.run_dir import CONFIG_FILE
 from core import config as configuration

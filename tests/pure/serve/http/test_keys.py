@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from actors.cli import preflight
-from actors.cli.app import app
+from actors.cli.main import app
 from core.config import AccessConfig, Config, load
 from core.errors import ConfigError
 from serve.http import keys_file
