@@ -12,7 +12,6 @@ from actors.collect.collector import Collector
 from actors.evaluate.evaluator import Evaluator
 from actors.people.feedback import Desk
 from actors.replay.buffer import Buffer
-from actors.replay.sharding import buffer_of, store_of
 from actors.runtime.rpc import LocalPeer
 from actors.storage.store import Store
 from actors.train.trainer import Room, Trainer
@@ -23,7 +22,6 @@ from core.errors import Overdue
 from core.messages import BASE, PolicyRef, Published, ReplicaReport, Slots, Window
 from core.metrics import MemorySink, Metrics
 from core.protocols import Policy
-from core.store.shards import shards_of
 
 
 class SlottedPolicy(Policy, Protocol):
@@ -67,17 +65,11 @@ class LocalSystem:
         self.config = config
         self.sink = MemorySink()
         metrics = Metrics([self.sink])
-        shards = shards_of(config.run.shards)
-        about = (config.learning, config.run.versions, metrics, config.method.votes)
-        self.stores = [Store(str(run_dir), config.run, config.learning, shard=shard) for shard in shards]
-        self.store = self.stores[0]
-        """The run's own."""
-        stores = [LocalPeer(store) for store in self.stores]
-        store = stores[0]
-        self.buffers = [Buffer(str(run_dir), store_of(shard, stores), *about, shard=shard) for shard in shards]
-        self.buffer = self.buffers[0]
-        buffer = self.whole = buffer_of([LocalPeer(buffer) for buffer in self.buffers])
-        """The buffer, or all of them asked as one."""
+        self.store = Store(str(run_dir), config.run, config.learning)
+        """Another one may take its place before `run`."""
+        store = LocalPeer(self.store)
+        self.buffer = Buffer(str(run_dir), store, config.learning, config.run.versions, metrics, config.method.votes)
+        buffer = self.buffer_peer = LocalPeer(self.buffer)
         plateau = config.learning.plateau
         patience, backoff = plateau.versions if plateau else None, config.learning.backoff
         self.versions = Versions(str(run_dir), store, buffer, metrics, patience, backoff=backoff)
@@ -94,17 +86,15 @@ class LocalSystem:
     async def run(self, decided: int = 0, until_paused: bool = False, timeout_s: float = 60.0) -> None:
         """Until so many candidates are decided, and learning is paused if asked. Raises: Overdue; an ExceptionGroup of
         what ended a part."""
-        stores = [self.store, *self.stores[1:]]  # a test may have put another in the first's place
-        for store in stores:
-            await store.start()
-        background = [asyncio.create_task(store.run()) for store in stores]
-        for part in (*self.buffers, self.versions, self.trainer, self.evaluator, *self.collectors):
+        await self.store.start()
+        storing = asyncio.create_task(self.store.run())
+        for part in (self.buffer, self.versions, self.trainer, self.evaluator, *self.collectors):
             await part.start()
         for part in self.beside:
             await part.start()
         try:
             async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
-                parts = (*self.buffers, self.trainer, self.evaluator, self.replica, *self.collectors, *self.beside)
+                parts = (self.buffer, self.trainer, self.evaluator, self.replica, *self.collectors, *self.beside)
                 running = [tasks.create_task(part.run()) for part in parts]
                 while not await self._is_done(decided, until_paused):
                     await asyncio.sleep(0.02)
@@ -114,16 +104,13 @@ class LocalSystem:
         except TimeoutError:
             raise Overdue(f"{decided} candidates were not decided (or no pause) within {timeout_s:.0f} s") from None
         finally:
-            for task in background:
-                task.cancel()
-            for task in background:
-                with suppress(asyncio.CancelledError):
-                    await task
-            for store in stores:
-                await store.stop()
+            storing.cancel()
+            with suppress(asyncio.CancelledError):
+                await storing
+            await self.store.stop()
 
     async def _is_done(self, decided: int, until_paused: bool) -> bool:
-        paused = (await self.whole.call("status"))["paused"] is not None
+        paused = (await self.buffer.status())["paused"] is not None
         versions = await self.versions.status()
         return versions["decided"] >= decided and not versions["owed"] and (paused or not until_paused)
 

@@ -14,11 +14,10 @@ from actors.evaluate.evaluator import Evaluator
 from actors.people.admin import Console
 from actors.people.feedback import Desk
 from actors.replay.buffer import Buffer
-from actors.replay.sharding import Stores, buffer_of, store_of
 from actors.runtime import gpu_shares, local_cluster
 from actors.runtime.niceness import hosted
 from actors.runtime.placement import placement
-from actors.runtime.rpc import Peer, RayPeer
+from actors.runtime.rpc import RayPeer
 from actors.storage.store import Store
 from actors.train.group import TrainGroup
 from actors.train.remote_node import Abroad
@@ -28,7 +27,6 @@ from core.config import Config
 from core.errors import RatchetError
 from core.metrics import Metrics
 from core.store.records import event
-from core.store.shards import shards_of
 from methods import recipes
 from methods.data import prompts
 from methods.modes import modes
@@ -57,7 +55,6 @@ class RaySystem:
         self._address = address
         self._keys = keys or Keys()
         self._service: Service | None = None
-        self._shards = shards_of(config.run.shards)
         self._service_away_at = -math.inf
 
     def connect(self) -> None:
@@ -73,12 +70,7 @@ class RaySystem:
 
     def peer(self, name: str, deadline_s: float | None = None) -> RayPeer:
         """Patient by default: whom it asks may hang until that is noticed, and then starts again."""
-        stores = [shard.name("store") for shard in self._shards]
-        return RayPeer(name, self.namespace, deadline_s or 3 * self.config.run.hang_s, stores)
-
-    def buffer(self) -> Peer:
-        """The run's buffer, or all of them asked as one."""
-        return buffer_of([self.peer(shard.name("buffer")) for shard in self._shards])
+        return RayPeer(name, self.namespace, deadline_s or 3 * self.config.run.hang_s)
 
     def kill(self, name: str) -> None:
         ray.kill(self.parts[name], no_restart=False)
@@ -104,15 +96,13 @@ class RaySystem:
         config, run_dir = self.config, str(self.run_dir)
         plateau = config.learning.plateau
         patience = plateau.versions if plateau is not None and config.run.versions is None else None
-        for shard in self._shards:
-            name = shard.name("store")
-            self._host(name, Store, run_dir, config.run, config.learning, metrics=_metrics(), shard=shard)
+        self._host("store", Store, run_dir, config.run, config.learning, metrics=_metrics())
         self._host(
             "versions",
             Versions,
             run_dir,
             self.peer("store"),
-            self.buffer(),
+            self.peer("buffer"),
             _metrics(),
             plateau=patience,
             backoff=config.learning.backoff,
@@ -132,11 +122,9 @@ class RaySystem:
         """What a first answer does not need: all that learns, and the console."""
         assert self._service is not None, "serve() comes first"
         config, policy, run_dir = self.config, ServedPolicy(self._service.learning), str(self.run_dir)
-        store, buffer, versions = self.peer("store"), self.buffer(), self.peer("versions")
-        stores = [self.peer(shard.name("store")) for shard in self._shards]
-        for shard in self._shards:
-            about = (config.learning, config.run.versions, _metrics(), config.method.votes)
-            self._host(shard.name("buffer"), Buffer, run_dir, store_of(shard, stores), *about, shard=shard)
+        store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
+        about = (config.learning, config.run.versions, _metrics(), config.method.votes)
+        self._host("buffer", Buffer, run_dir, store, *about)
         self._host("desk", Desk, run_dir, store, buffer, config, _metrics())
         abroad = Abroad(Travel(self.namespace), versions, keep=config.learning.max_lag + 2)
         self._host(
@@ -152,21 +140,10 @@ class RaySystem:
             load_timeout_s=config.run.start_timeout_s,
         )
         for index in range(config.collect.collectors):
-            self.make_collector(index)
+            self._host(f"collector-{index}", Collector, buffer, config, policy)
         asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}
-        asked |= {"buffer": buffer, "store": Stores(stores)} if len(stores) > 1 else {}
         self._host("console", Console, asked, config.report.final, run_dir)
         self._host("evaluator", Evaluator, run_dir, store, versions, config, policy, _metrics())
-
-    def make_collector(self, index: int) -> str:
-        assert self._service is not None, "serve() comes first"
-        name, policy = f"collector-{index}", ServedPolicy(self._service.learning)
-        self._host(name, Collector, self.buffer(), self.config, policy)
-        return name
-
-    def end(self, name: str) -> None:
-        """For good."""
-        ray.kill(self.parts.pop(name))
 
     def disconnect(self) -> None:
         """Take everything down that this run brought up."""

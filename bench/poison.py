@@ -231,15 +231,13 @@ def compose(
     config: Config, folder: Path, policy: Any, known: Mapping[str, Known], electorate: Electorate, room: Any = None
 ) -> LocalSystem:
     """All parts in one process, with people beside them. A `room` of its own is for tests."""
-    pool = prompts.read(
-        config.prompts, config.run.seed, kept_out(config), config.run.shards
-    )  # as collectors read it, place by place
+    pool = prompts.read(config.prompts, config.run.seed, kept_out(config))  # as collectors read it, place by place
     asked = [pool[place] for place in range(min(PROOF_PROMPTS, len(pool)))]
     objective = recipes.build(config.method).objective
     room = room or Room(folder, config.model, config.learning, config.run.seed, objective, asked)
     system = LocalSystem(config, folder, policy, room)
     size, windows = config.learning.groups_per_window, config.run.versions or 1
-    system.beside.append(Polls(system.whole, electorate, pool, known, size, windows))
+    system.beside.append(Polls(system.buffer_peer, electorate, pool, known, size, windows))
     return system
 
 

@@ -50,7 +50,6 @@ Point = dict[str, Any]
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latency", type=float, default=0.25, help="seconds that an engine takes for a prompt")
     parser.add_argument("--seconds", type=float, default=10.0, help="that each point is measured")
-    parser.add_argument("--shards", type=int, default=1, help="run.shards: 1, 2, 4 or 8")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-scale"))
     parser.add_argument("--only", choices=("collectors", "replicas", "serve", "pipeline", "live"))
     parser.add_argument("--at", type=int, help="only this many collectors, or replicas, of those that are measured")
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         collectors, replicas = (tuple(n for n in each if n == options.at) for each in (collectors, replicas))
 
     def point(name: str, c: int, r: int, latency: float, **more: Any) -> Point:
-        found = asyncio.run(measure(options.out / name, c, r, latency, seconds, options.shards, **more))
+        found = asyncio.run(measure(options.out / name, c, r, latency, seconds, **more))
         print(f"{name}: {found}", file=sys.stderr, flush=True)
         return found
 
@@ -107,21 +106,19 @@ def live(folder: Path, replicas: int, versions: int) -> dict[str, Any]:
 
 
 def simulated(
-    folder: Path, collectors: int, replicas: int, latency_s: float, shards: int = 1, in_flight: int = 24, **more: Any
+    folder: Path, collectors: int, replicas: int, latency_s: float, in_flight: int = 24, **more: Any
 ) -> SimulatedSystem:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     collecting = (f"collect.collectors={collectors}", f"collect.in_flight={in_flight}")
-    parts = (*collecting, f"serve.replicas={replicas}", f"run.shards={shards}", f"run.dir={folder}")
+    parts = (*collecting, f"serve.replicas={replicas}", f"run.dir={folder}")
     config: Config = load("configs/tiny.yaml", [*SETTINGS, *parts])
     return SimulatedSystem(config, folder, latency_s, **more)
 
 
-async def measure(
-    folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, shards: int, **more: Any
-) -> Point:
+async def measure(folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, **more: Any) -> Point:
     """More as `simulated` takes it."""
-    system = simulated(folder, collectors, replicas, latency_s, shards, **more)
+    system = simulated(folder, collectors, replicas, latency_s, **more)
     lifecycle = Lifecycle(system, 600, 60, 60)
     try:
         await lifecycle.start()
@@ -164,7 +161,7 @@ async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
 
 async def delivered(system: SimulatedSystem) -> int:
     """Prompts whose samples are on disk."""
-    status = await system.buffer().call("status")
+    status = await system.peer("buffer").call("status")
     return int(status["accepted"] + status["filtered"])
 
 

@@ -60,7 +60,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
     objectives.check(method)
     redactor(config.prompts.live.redact)
     _check_model(config)
-    pool = prompts.read(config.prompts, config.run.seed, shards=config.run.shards)
+    pool = prompts.read(config.prompts, config.run.seed)
     probes, _ = probes_of(config)
     report = report_questions(config)
     asked = [question.prompt for question in probes]

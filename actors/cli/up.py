@@ -17,7 +17,6 @@ from rich.markup import escape
 
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
-from actors.collect.autoscale import Scaling
 from actors.inspect import report
 from actors.runtime.rpc import RayPeer
 from actors.runtime.supervisor import Lifecycle
@@ -29,7 +28,6 @@ from core.config import Config
 from core.errors import ConfigError, RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.store.records import event, fact
-from core.store.schema import check_shards
 from core.store.writer import RunReader
 from serve.engine.arguments import environment
 from serve.engine.patches.fork_server import share
@@ -70,7 +68,6 @@ def _opened(config: Config, console: Console, address: str | None) -> RunDir:
         console.print(f"[yellow]note[/] {escape(note)}")
     if config.run.dir is not None:
         preflight.check_same_base(config, Path(config.run.dir))
-        check_shards(Path(config.run.dir), config.run.shards)
     run = RunDir.open(config)
     _log_to(run.path / "logs" / "driver.log")
     return run
@@ -131,14 +128,12 @@ async def _until_done(
     sinks = _sinks(config, run.path)
     flush = WhenChanged()
     failed = asyncio.create_task(lifecycle.failed())
-    scaling, peers = Scaling(config, lifecycle), {"console": system.peer("console", STATUS_S)}
+    asked = ["console", *(name for name in system.parts if name.startswith("collector"))]
+    peers = {name: system.peer(name, STATUS_S) for name in asked}
     try:
         with Progress(run.path, url, console) as progress:
             while True:
-                there = {name: peers.get(name) or system.peer(name, STATUS_S) for name in _collectors(system)}
-                peers = {"console": peers["console"]} | there
                 status = await _status(peers)
-                await scaling.look(status)
                 progress.show(status)
                 flush(sinks, _snapshot(status))
                 decided = status.get("versions", {}).get("decided", 0)
@@ -152,7 +147,6 @@ async def _until_done(
                     failed.result()
     finally:
         failed.cancel()
-        await scaling.stop()
         for sink in sinks:
             sink.close()
 
@@ -205,10 +199,6 @@ async def _status(peers: dict[str, RayPeer]) -> dict[str, Any]:
         logging.getLogger("ratchet.driver").warning("no status: %s", error)
         return {}
     return status
-
-
-def _collectors(system: RaySystem) -> list[str]:
-    return [name for name in system.parts if name.startswith("collector")]
 
 
 def _sinks(config: Config, run_dir: Path) -> list[Sink]:

@@ -42,7 +42,6 @@ class Collector:
         self._in_flight = 0
         self._undelivered = 0
         self._leasing = False
-        self._leaving = False
         self._room = asyncio.Condition()
         self._explored = 0
         self._resettled = 0
@@ -52,7 +51,7 @@ class Collector:
         """Read the pool without what the gate or the report asks. Whatever else may ever be explored meets the same
         check, in `_explore`."""
         self._probes = await asyncio.to_thread(kept_out, self._config)
-        pool = (self._config.prompts, self._config.run.seed, self._probes, self._config.run.shards)
+        pool = (self._config.prompts, self._config.run.seed, self._probes)
         self._prompts = await asyncio.to_thread(prompts.read, *pool)
 
     async def run(self) -> None:
@@ -74,11 +73,6 @@ class Collector:
 
     async def stop(self) -> None: ...
 
-    async def leave(self) -> bool:
-        """Lease no more. Returns whether all that was leased is delivered, so that this may end."""
-        self._leaving = True
-        return not self._leasing and self._in_flight == 0 and self._undelivered == 0
-
     async def quiet_s(self) -> float:
         """Seconds since its work last moved on; 0 while it has none."""
         return self._policy.quiet_s
@@ -94,7 +88,7 @@ class Collector:
 
     @property
     def _free(self) -> int:
-        return 0 if self._leaving else self._config.collect.in_flight - self._in_flight
+        return self._config.collect.in_flight - self._in_flight
 
     async def _lease(self, wanted: int) -> Lease | None:
         asked, token = time.monotonic(), uuid.uuid4().hex

@@ -24,8 +24,7 @@ def told(event: Event) -> str | None:
     d = event.detail
     match event.kind:
         case "drawn":
-            part = f", shard {d['shard'] + 1} of {d['shards']}" if "shards" in d else ""
-            return f"window {d['window']}{part}: {d['prompts']} prompts voted, {d['examples']} examples to train on"
+            return f"window {d['window']}: {d['prompts']} prompts voted, {d['examples']} examples to train on"
         case "voted":
             left_out = f", {d['left_out']} left out" if d["left_out"] else ""
             return f"people cast {d['votes']} votes{left_out}; {d['resettled']} prompts settled again"

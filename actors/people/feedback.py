@@ -155,7 +155,7 @@ class Desk:
         """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
 
         def read() -> list[tuple[int, Feedback]]:
-            with closing(RunReader(self._run_dir, 0)) as reader:
+            with closing(RunReader(self._run_dir)) as reader:
                 return reader.page("feedback", Feedback, key, after, min(limit, PAGE))
 
         rows = await asyncio.to_thread(read)
@@ -189,7 +189,7 @@ class Desk:
         return found
 
     def _stored(self, ids: set[str]) -> dict[str, Response]:
-        with closing(RunReader(self._run_dir, 0)) as reader:
+        with closing(RunReader(self._run_dir)) as reader:
             found = {id: reader.get("responses", Response, id) for id in ids}
         return {id: response for id, response in found.items() if response is not None}
 

@@ -23,7 +23,6 @@ from actors.replay.outbox import UNSURE, Owed
 from actors.replay.pause import Pause
 from actors.replay.prompt_queue import Asked
 from actors.replay.recovery import COUNTS, SETTLED, Recollection, recollect
-from actors.replay.sharding import part_of
 from actors.runtime.rpc import Peer
 from actors.waiting import comes_true
 from core.aio import Gather
@@ -35,7 +34,6 @@ from core.messages import Outcome, Prompt, Vote
 from core.metrics import Metrics
 from core.store.encoded import Parcel, parcel_of
 from core.store.records import Record, Row, event, fact, message
-from core.store.shards import WHOLE, Shard
 from core.store.writer import WINDOW, RunReader
 from training.replay.backpressure import Throttle
 from training.replay.interval_set import Places
@@ -57,22 +55,19 @@ class Buffer:
         metrics: Metrics,
         votes: VotesConfig | None = None,
         clock: Clock | None = None,
-        shard: Shard = WHOLE,
     ) -> None:
-        """`learning`, `votes`: of the whole run."""
-        learning, votes = part_of(learning, votes or VotesConfig(), shard)
+        votes = votes or VotesConfig()
         self._run_dir = Path(run_dir)
-        self._shard = shard
         self._learning = learning
         self._store = store
         self._metrics = metrics
         self._clock = clock or SystemClock()
         self._throttle = Throttle(learning.groups_per_window, learning.max_lag, windows_wanted)
-        self._leases = Leases(self._throttle, learning.lease_s, self._clock, shard)
+        self._leases = Leases(self._throttle, learning.lease_s, self._clock)
         self._replay = Replay(
             learning.groups_per_window, learning.replay_windows, learning.max_lag, votes.correction_share
         )
-        self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock, shard)
+        self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock)
         self._asked = Asked(votes.asked_room)
         self._one_ballot = asyncio.Lock()
         self._ballots = Gather(self._cast)
@@ -81,7 +76,7 @@ class Buffer:
         self._unsaved: dict[int, list[Record]] = {}
         """Windows drawn that the store did not acknowledge yet, and nobody was given."""
         self._owed = Owed(self._append)
-        self._paused = Pause(self._owed, self._tell, metrics, self._clock, shard)
+        self._paused = Pause(self._owed, self._tell, metrics, self._clock)
         self._failures = 0
         self._shares: deque[float] = deque(maxlen=learning.groups_per_window)
         self._tokens = 0
@@ -92,7 +87,7 @@ class Buffer:
 
     async def start(self) -> None:
         """Rebuild the view from what the store holds."""
-        found = await asyncio.to_thread(recollect, self._run_dir, self._learning, self._shard)
+        found = await asyncio.to_thread(recollect, self._run_dir, self._learning)
         self._restore(found)
         self._metrics.begin(*COUNTED)
         self._started = True
@@ -270,8 +265,8 @@ class Buffer:
         return about
 
     def _traces(self, name: str) -> Traces:
-        with closing(self._reader()) as reader, closing(RunReader(self._run_dir, 0)) as book:
-            return traces(reader, book, name, self._voting.prompts)
+        with closing(self._reader()) as reader:
+            return traces(reader, name, self._voting.prompts)
 
     async def ask(self, batch: bytes) -> int:
         """Explore prompts that people asked, on disk when this returns; how many of them are new. Those beyond
@@ -401,7 +396,7 @@ class Buffer:
         self._unsaved[window.number] = [
             fact(f"{WINDOW}{window.number}", body),
             fact(COUNTS, self._counts(window.number)),
-            self._event("drawn", window=window.number, prompts=len(places), examples=examples, **self._shard.told),
+            self._event("drawn", window=window.number, prompts=len(places), examples=examples),
             *self._news(),
         ]
         new = set(window.group_ids)
@@ -419,7 +414,7 @@ class Buffer:
         except UNSURE:
             return False
         if self._unsaved.pop(number, None) is not None:
-            self._metrics.count("windows_drawn_total", self._shard.index == 0)
+            self._metrics.count("windows_drawn_total")
             self._metrics.set("lag_versions", self._lag)
         return True
 
@@ -458,10 +453,10 @@ class Buffer:
             await self._append([record])
 
     def _event(self, kind: str, **detail: Any) -> Record:
-        return event(self._clock.now(), self._shard.name("buffer"), kind, **detail)
+        return event(self._clock.now(), "buffer", kind, **detail)
 
     def _reader(self) -> RunReader:
-        return RunReader(self._run_dir, self._shard.index)
+        return RunReader(self._run_dir)
 
     async def _wake(self) -> None:
         counts = self._replay.counts()
@@ -480,7 +475,7 @@ class Buffer:
             versions=found.versions,
             newest_at_draw={number: body["newest"] for number, body in found.windows.items()},
             oldest_at_draw={number: body["oldest"] for number, body in found.windows.items() if "oldest" in body},
-            used=Places.below(found.next_place, but=found.open, stride=self._shard.of),
+            used=Places.below(found.next_place, but=found.open),
         )
         self._replay.recount(found.counts["stale"], found.counts["quarantined"])
         counts = self._replay.counts()

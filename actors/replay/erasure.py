@@ -25,8 +25,8 @@ def is_of(voter: str, name: str) -> bool:
     return voter == name or account(voter) == name
 
 
-def traces(reader: RunReader, book: RunReader, name: str, voted: Sequence[str]) -> Traces:
-    """In one shard. `book`: the run's own, which knows its versions. `voted`: the prompts that people voted on."""
+def traces(reader: RunReader, name: str, voted: Sequence[str]) -> Traces:
+    """`voted`: the prompts that people voted on."""
     found = Traces(ids={"votes": [], "feedback": [], "responses": [], "resettled": []})
     found.ids["facts"] = [first(prompt, name) for prompt in voted]
     places: list[str] = []
@@ -40,7 +40,7 @@ def traces(reader: RunReader, book: RunReader, name: str, voted: Sequence[str]) 
     found.ids["resettled"] = [id for place in places for id in reader.ids("resettled", place)]
     found.ids["feedback"] = [f.id for f in reader.all("feedback", Feedback) if is_of(f.voter, name)]
     found.ids["responses"] = [r.id for r in reader.all("responses", Response) if is_of(asker(r), name)]
-    found.versions = _learned(reader, book, set(found.prompts))
+    found.versions = _learned(reader, set(found.prompts))
     return found
 
 
@@ -49,10 +49,10 @@ def asker(response: Response) -> str:
     return f"{response.key}/{response.user}" if response.key and response.user else response.key or response.user
 
 
-def _learned(reader: RunReader, book: RunReader, prompts: set[str]) -> list[int]:
+def _learned(reader: RunReader, prompts: set[str]) -> list[int]:
     of = {number for number, places in reader.windows().items() if any(_prompt(reader, p) in prompts for p in places)}
     learned: set[int] = set()
-    for published in book.versions():  # parents come first
+    for published in reader.versions():  # parents come first
         if published.window in of or published.parent.version in learned:
             learned.add(published.ref.version)
     return sorted(learned)

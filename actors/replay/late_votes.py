@@ -22,7 +22,6 @@ from core.messages import Outcome, Resettle, Vote
 from core.metrics import Metrics
 from core.store.encoded import Parcel
 from core.store.records import Record, fact, message, resettled_record
-from core.store.shards import WHOLE, Shard
 from core.store.writer import RunReader
 from methods.ballot import Budgets
 from training.replay.replay import Replay
@@ -78,10 +77,8 @@ class Voting:
         config: VotesConfig,
         metrics: Metrics,
         clock: Clock,
-        shard: Shard = WHOLE,
     ) -> None:
         self._run_dir = run_dir
-        self._shard = shard
         self._append = append
         self._replay = replay
         self._metrics = metrics
@@ -157,13 +154,13 @@ class Voting:
         """Those that count; reads the store."""
         if prompt_id not in self._voted:
             return []
-        with closing(RunReader(self._run_dir, self._shard.index)) as reader:
+        with closing(RunReader(self._run_dir)) as reader:
             return [vote for vote in _of_people(reader, prompt_id) if vote.counted]
 
     def _known(self, ids: Sequence[str], unsure: Iterable[str]) -> tuple[set[str], dict[str, int]]:
         """Which votes the store holds, and how many count of those on prompts of which a write may have been kept
         though nobody was told."""
-        reader, self._reader = self._reader or RunReader(self._run_dir, self._shard.index), None
+        reader, self._reader = self._reader or RunReader(self._run_dir), None
         try:
             kept = {prompt: sum(vote.counted for vote in _of_people(reader, prompt)) for prompt in unsure}
             seen = reader.which("votes", ids)
@@ -235,7 +232,7 @@ class Voting:
 
     def work(self, place: int, work_id: str) -> Resettle | None:
         """What is to be settled, from the store; None when it was thrown away, since no window takes it any more."""
-        with closing(RunReader(self._run_dir, self._shard.index)) as reader:
+        with closing(RunReader(self._run_dir)) as reader:
             outcome = reader.outcome(place)
             if outcome is None or not outcome.scored:
                 return None

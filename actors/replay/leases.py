@@ -12,7 +12,6 @@ from actors.replay.recovery import Recollection
 from core.clock import Clock
 from core.messages import Lease
 from core.store.encoded import Parcel
-from core.store.shards import WHOLE, Shard
 from training.replay.backpressure import Throttle
 
 TOKENS_KEPT = 256
@@ -26,16 +25,15 @@ class Leased:
 
 
 class Leases:
-    def __init__(self, throttle: Throttle, lease_s: float, clock: Clock, shard: Shard = WHOLE) -> None:
+    def __init__(self, throttle: Throttle, lease_s: float, clock: Clock) -> None:
         self._throttle = throttle
-        self._shard = shard
         self._lease_s = lease_s
         self._clock = clock
         self.outstanding: dict[int, Leased] = {}
         self.returned: deque[int] = deque()
         """Leased before, and free again."""
-        self.next_place = shard.index
-        """None of the shard's from here on was leased."""
+        self.next_place = 0
+        """None from here on was leased."""
         self._arriving: dict[int, Leased] = {}
         """Claimed, and not known to be stored."""
         self._deadlines: list[tuple[float, int, str]] = []
@@ -80,7 +78,7 @@ class Leases:
 
     def _take_places(self, n: int) -> list[int]:
         places = [self.returned.popleft() for _ in range(min(n, len(self.returned)))]
-        fresh = self._shard.places(self.next_place, n - len(places))
+        fresh = range(self.next_place, self.next_place + n - len(places))
         places += fresh
         self.next_place = fresh.stop
         self._second_hand.update(place for place in places if place < self._leased_before)
@@ -169,7 +167,7 @@ class Leases:
         t = self._throttle
         self.next_place = found.next_place
         # as many as could be under way: the throttle lets no more be
-        self._leased_before = self._shard.places(found.next_place, (t.max_lag + 1) * t.groups_per_window).stop
+        self._leased_before = found.next_place + (t.max_lag + 1) * t.groups_per_window
         self.returned.extend(found.open)
         self._second_hand.update(found.open)
         t.accepted, t.filtered = found.counts["accepted"], found.counts["filtered"]

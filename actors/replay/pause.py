@@ -9,11 +9,10 @@ from actors.replay.recovery import PAUSED
 from core.clock import Clock
 from core.metrics import Metrics
 from core.store.records import Record, event, fact
-from core.store.shards import WHOLE, Shard
 
 
 class Pause:
-    """`tell` writes a line of history. A lasting pause is all shards', and told by the first."""
+    """`tell` writes a line of history."""
 
     def __init__(
         self,
@@ -21,13 +20,11 @@ class Pause:
         tell: Callable[[Record], Awaitable[None]],
         metrics: Metrics,
         clock: Clock,
-        shard: Shard = WHOLE,
     ) -> None:
         self._owed = owed
         self._tell = tell
         self._metrics = metrics
         self._clock = clock
-        self._shard = shard
         self._now: dict[str, Any] | None = None
 
     def __bool__(self) -> bool:
@@ -39,17 +36,16 @@ class Pause:
             self._set(now)
             if lasting:
                 self._owed.owe(fact(PAUSED, now))
-            await self._told("paused", now, reason=reason)
+            await self._tell_of("paused", reason=reason)
         if lasting and PAUSED in self._owed:
             await self._owed.write(insist=True)
 
     async def end(self, woken: Callable[[], Awaitable[None]]) -> None:
         """`woken`: who waits for this hears of it before it is on disk."""
         if self._now is not None:
-            ended = self._now
             self._set(None)
             self._owed.owe(fact(PAUSED, None))
-            await self._told("resumed", ended)
+            await self._tell_of("resumed")
             await woken()
         if PAUSED in self._owed:
             await self._owed.write(insist=True)
@@ -59,7 +55,7 @@ class Pause:
         self._set(None if found is None else {**found, "earlier": True})
         if found is not None:
             reason = f"{found['reason']} (before this start; `ratchet resume` goes on)"
-            await self._told("paused", found, reason=reason)
+            await self._tell_of("paused", reason=reason)
 
     def status(self) -> dict[str, Any]:
         now = self._now or {}
@@ -73,6 +69,5 @@ class Pause:
         self._now = now
         self._metrics.set("learning_paused", float(now is not None))
 
-    async def _told(self, kind: str, which: dict[str, Any], **detail: Any) -> None:
-        if self._shard.index == 0 or not which["lasting"]:
-            await self._tell(event(self._clock.now(), self._shard.name("buffer"), kind, **detail))
+    async def _tell_of(self, kind: str, **detail: Any) -> None:
+        await self._tell(event(self._clock.now(), "buffer", kind, **detail))

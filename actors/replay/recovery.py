@@ -15,7 +15,6 @@ from actors.replay.late_votes import FIRST, VOTED
 from actors.versions.lineage import FELL
 from core.config import LearningConfig
 from core.messages import Decision, Outcome, Prompt
-from core.store.shards import WHOLE, Shard
 from core.store.writer import WINDOW, RunReader
 
 SETTLED = "settled:"
@@ -57,15 +56,15 @@ class Recollection:
     asked: list[Prompt] = field(default_factory=list[Prompt])
 
 
-def recollect(run_dir: Path, learning: LearningConfig, shard: Shard = WHOLE) -> Recollection:
-    with closing(RunReader(run_dir, shard.index)) as reader, closing(RunReader(run_dir, 0)) as book:
-        settled, unwritten = _settled(reader, book)
-        withdrawn = book.fact("lineage", {}).get("withdrawn", [])
+def recollect(run_dir: Path, learning: LearningConfig) -> Recollection:
+    with closing(RunReader(run_dir)) as reader:
+        settled, unwritten = _settled(reader)
+        withdrawn = reader.fact("lineage", {}).get("withdrawn", [])
         drawn = sorted((int(name.removeprefix(WINDOW)) for name in reader.fact_names(WINDOW)), reverse=True)
-        counts = reader.fact(COUNTS, {**FROM_THE_BEGINNING, "next_place": shard.index})
+        counts = reader.fact(COUNTS, FROM_THE_BEGINNING)
         windows = _needed(reader, drawn, settled, learning.replay_windows + learning.max_lag + 1)
         late = [window for window in drawn if window > counts["window"]]
-        new, counts, next_place, unknown = _since(reader, counts, drawn, shard)
+        new, counts, next_place, unknown = _since(reader, counts, drawn)
         taken = {place for window in late for place in _window(reader, windows, window)["places"]}
         waiting = [place for place in (*counts["waiting"], *new) if place not in taken]
         places = [*(place for number in sorted(windows) for place in windows[number]["places"]), *waiting]
@@ -78,7 +77,7 @@ def recollect(run_dir: Path, learning: LearningConfig, shard: Shard = WHOLE) -> 
             settled=settled,
             unwritten=unwritten,
             bad_versions={body["version"] for body in settled.values() if body["rejected"]} | set(withdrawn),
-            versions=[published.ref.version for published in book.versions()],
+            versions=[published.ref.version for published in reader.versions()],
             paused=reader.fact(PAUSED),
             voted={name.removeprefix(VOTED): body for name, body in reader.facts(VOTED).items()},
             firsts=list(reader.facts(FIRST).values()),
@@ -86,13 +85,13 @@ def recollect(run_dir: Path, learning: LearningConfig, shard: Shard = WHOLE) -> 
         )
 
 
-def _settled(reader: RunReader, book: RunReader) -> tuple[dict[int, dict[str, Any]], list[int]]:
+def _settled(reader: RunReader) -> tuple[dict[int, dict[str, Any]], list[int]]:
     """What the buffer was told, and what it was to be told: a decision is stored before."""
     told = {int(name.removeprefix(SETTLED)): body for name, body in reader.facts(SETTLED).items()}
-    window_of = {published.ref.version: published.window for published in book.versions()}
-    withdrawn = set(book.fact("lineage", {}).get("withdrawn", []))
+    window_of = {published.ref.version: published.window for published in reader.versions()}
+    withdrawn = set(reader.fact("lineage", {}).get("withdrawn", []))
     settled = dict(told)
-    for decision in book.all("decisions", Decision):
+    for decision in reader.all("decisions", Decision):
         version = decision.candidate.version
         if version in window_of:
             rejected = decision.verdict == "reject" or version in withdrawn
@@ -123,7 +122,7 @@ def _window(reader: RunReader, held: dict[int, dict[str, Any]], number: int) -> 
 
 
 def _since(
-    reader: RunReader, counts: dict[str, Any], drawn: list[int], shard: Shard
+    reader: RunReader, counts: dict[str, Any], drawn: list[int]
 ) -> tuple[list[int], dict[str, Any], int, list[int]]:
     """What was stored and not yet counted, in order: its usable places, the counts with it, the next place, and the
     places before that which nothing is known of."""
@@ -131,12 +130,12 @@ def _since(
     next_place = counts["next_place"]
     for outcome in _uncounted(reader, counts, drawn):
         met.add(outcome.place)
-        next_place = max(next_place, outcome.place + shard.of)
+        next_place = max(next_place, outcome.place + 1)
         counts["tokens"] += outcome.tokens
         counts[_result(reader, outcome)] += 1
         if outcome.failure is None:
             new.append(outcome.place)
-    leased = (*counts["open"], *range(counts["next_place"], next_place, shard.of))
+    leased = (*counts["open"], *range(counts["next_place"], next_place))
     unknown = [place for place in leased if place not in met]
     return new, counts, next_place, unknown
 

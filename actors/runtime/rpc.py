@@ -9,7 +9,6 @@ number taken twice stays unused.
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import ray
@@ -48,10 +47,8 @@ class LocalPeer:
 class RayPeer:
     """An actor, looked up by name whenever it has to be."""
 
-    def __init__(self, name: str, namespace: str, deadline_s: float = 60.0, stores: Sequence[str] = (STORE,)) -> None:
-        """`stores`: one of them may say that the disk is full."""
+    def __init__(self, name: str, namespace: str, deadline_s: float = 60.0) -> None:
         self.name = name
-        self._stores = stores
         self._namespace = namespace
         self._deadline_s = deadline_s
         self._handle: Any = None
@@ -97,12 +94,9 @@ class RayPeer:
             answer.cancel()
 
     async def _disk_is_full(self) -> bool:
-        return any(await asyncio.gather(*(self._says_full(store) for store in self._stores)))
-
-    async def _says_full(self, store: str) -> bool:
-        """Whether it says so, or that it was so lately; one that says nothing is no reason to wait."""
+        """Whether the store says so, or that it was so lately; a store that says nothing is no reason to wait."""
         try:
-            status = await asyncio.wait_for(_answer(self._find(store).status.remote()), STORE_WAIT_S)
+            status = await asyncio.wait_for(_answer(self._find(STORE).status.remote()), STORE_WAIT_S)
         except (TimeoutError, RatchetError, RayError, ValueError):
             return False
         room_for_s = status.get("room_for_s")

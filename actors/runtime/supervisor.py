@@ -37,14 +37,6 @@ class System(Protocol):
     def make_core(self) -> None: ...
     def serve(self) -> None: ...
     def make_learners(self) -> None: ...
-    def make_collector(self, index: int) -> str:
-        """One more, by the name that it returns."""
-        ...
-
-    def end(self, name: str) -> None:
-        """Remove a part for good."""
-        ...
-
     def kill(self, name: str) -> None:
         """End a part's process, which Ray then brings up anew; also one that does not answer."""
         ...
@@ -104,24 +96,6 @@ class Lifecycle:
         known = set(self._system.parts)
         await self._in_thread("making all that learns", self._system.make_learners, deadline)
         await self._bring_up([name for name in self._system.parts if name not in known], deadline)
-
-    async def add_collector(self, index: int) -> None:
-        made: list[str] = []
-        deadline = time.monotonic() + self._start_timeout_s
-        await self._in_thread("another collector", lambda: made.append(self._system.make_collector(index)), deadline)
-        await self._bring_up(made, deadline)
-
-    async def remove_collector(self, index: int, leave_s: float) -> None:
-        """Once it has delivered what it had leased, or after `leave_s`: then its leases expire."""
-        name = f"collector-{index}"
-        with contextlib.suppress(TimeoutError, RayError):
-            async with asyncio.timeout(leave_s):
-                while not await self._system.parts[name].leave.remote():
-                    await asyncio.sleep(RESTART_RETRY_S)
-        watching = self._watching.pop(name)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await _daemon(lambda: self._system.end(name))
 
     async def failed(self) -> None:
         """Waits until a part cannot go on. Raises: what ended it."""

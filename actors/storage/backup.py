@@ -1,15 +1,13 @@
 """A copy of a run, taken while it goes on, and a run made of the copy again.
 
-A backup holds what resuming needs: a snapshot of run.sqlite and of the other shards' files as they stood at one moment,
-config.yaml, and the folders of the versions that the snapshot names. It appears whole, with a digest of every file.
+A backup holds what resuming needs: a snapshot of run.sqlite at one moment, config.yaml, and the folders of the versions that the snapshot names. It appears whole, with a digest of every file.
 Metrics, logs, reports and exports are not in it, nor are the model and the prompts, which lie outside the directory.
 """
 
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from typing import Any
 from actors.storage.run_dir import CONFIG_FILE
 from core.artifacts import appearing, digest_file, verify, whole
 from core.errors import ArtifactError, ConfigError, StorageFull, StoreError
-from core.store.shards import Shard, shards_of
 from core.store.writer import FILE, RunReader, RunStore
 
 KIND = "backup"
@@ -41,7 +38,7 @@ def backup(run_dir: Path, to: Path) -> Backup:
         raise ConfigError(f"{to} exists; a backup is never written over another: choose a new folder with --to")
     manifest: dict[str, Any] = {"kind": KIND, "run": run_dir.name, "taken_at": time.time()}
     with appearing(to.absolute(), manifest) as aside:
-        _snapshots(run_dir, aside)
+        _snapshot(run_dir / FILE, aside / FILE)
         shutil.copyfile(run_dir / CONFIG_FILE, aside / CONFIG_FILE)
         known, needed = _versions(aside)
         copied = [version for version in known if _copy_version(run_dir, aside, version, version in needed)]
@@ -66,44 +63,9 @@ def restore(folder: Path, to: Path) -> list[int]:
             shutil.copyfile(folder / name, aside / name)
             if digest_file(aside / name) != expected:
                 raise ArtifactError(f"{folder / name} was not copied as it is; is one of the two disks failing?")
-        for shard in _shards(aside):
-            RunStore(aside, shard).close()  # an older one is brought up to date; one that cannot be opened is refused
+        RunReader(aside).close()  # says what is wrong with it
+        RunStore(aside).close()  # an older one is brought up to date; one that cannot be opened is refused
     return list(manifest.get("versions", []))
-
-
-def _shards(run_dir: Path) -> list[Shard]:
-    """Raises: StoreError, in words of ours, for what is wrong with any of them."""
-    reader = RunReader(run_dir)
-    reader.close()
-    return shards_of(reader.shards)
-
-
-def _snapshots(run_dir: Path, aside: Path) -> None:
-    """Raises: StoreError, StorageFull."""
-    shards = _shards(run_dir)
-    if len(shards) == 1:
-        return _snapshot(run_dir / FILE, aside / FILE)
-    try:
-        with ExitStack() as opened:
-            pinned = [opened.enter_context(_pinned(run_dir / shard.file)) for shard in shards]
-            for shard, source in zip(shards, pinned, strict=True):
-                copy = aside / f".{shard.file}"
-                with closing(sqlite3.connect(copy)) as db:
-                    source.backup(db)
-                _snapshot(copy, aside / shard.file)
-                for file in aside.glob(f"{copy.name}*"):
-                    file.unlink()
-    except sqlite3.Error as error:
-        raise _refusal(error, run_dir / FILE, aside) from None
-
-
-@contextmanager
-def _pinned(file: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that reads what was there when it was made, whatever is written meanwhile."""
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
-        db.execute("BEGIN")
-        db.execute("SELECT count(*) FROM facts").fetchone()
-        yield db
 
 
 def _refusal(error: sqlite3.Error, source: Path, to: Path) -> StoreError:

@@ -23,7 +23,6 @@ from core.messages import Scored
 from core.metrics import Metrics
 from core.store.records import Record, Row, event, fact
 from core.store.retention import forgettable, windows_kept
-from core.store.shards import WHOLE, Shard
 from core.store.writer import Forgotten, RunReader, RunStore
 
 log = logging.getLogger("ratchet.store")
@@ -63,10 +62,8 @@ class Store:
         clock: Clock | None = None,
         look_s: float = LOOK_S,
         metrics: Metrics | None = None,
-        shard: Shard = WHOLE,
     ) -> None:
         self._run_dir = Path(run_dir)
-        self._shard = shard
         self._metrics = metrics or Metrics()
         self._run = run or RunConfig()
         self._keep = windows_kept(self._run.retention, learning or LearningConfig())
@@ -85,7 +82,7 @@ class Store:
         self._pulse = Pulse(self._clock)
 
     async def start(self) -> None:
-        self._store = await asyncio.to_thread(RunStore, self._run_dir, self._shard)
+        self._store = await asyncio.to_thread(RunStore, self._run_dir)
         for kind in TROUBLE:
             self._metrics.begin("events_total", kind=kind)
         self._meter_room()
@@ -270,11 +267,11 @@ class Store:
                 total.votes += part.votes
 
     def _event(self, kind: str, **detail: Any) -> Record:
-        return event(self._clock.now(), self._shard.name("store"), kind, **detail)
+        return event(self._clock.now(), "store", kind, **detail)
 
     def _plan(self, keep: int) -> tuple[dict[int, list[int]], list[int]]:
         """Windows with their places that no draw can need, and places that a rejected version sampled for no window."""
-        reader = RunReader(self._run_dir, self._shard.index)
+        reader = RunReader(self._run_dir)
         try:
             drawn = reader.windows()
             settled = {int(name.removeprefix(SETTLED)): body for name, body in reader.facts(SETTLED).items()}

@@ -10,6 +10,12 @@ from pydantic_core import ErrorDetails
 from core.config.root import Config
 from core.errors import ConfigError
 
+REMOVED: dict[tuple[str, str], tuple[Any, str]] = {
+    ("run", "shards"): (1, "a run has one buffer and one store; leave it out"),
+    ("collect", "max_collectors"): (None, "the number of collectors is fixed; set collect.collectors"),
+}
+"""Settings that are gone, with the value that still holds, and what to do about any other."""
+
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """The file's settings with `a.b=value` overrides (values are YAML) on top of the defaults.
@@ -21,7 +27,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _override(tree, override)
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(_without_removed(tree))
     except ValidationError as error:
         where = f" (in {path})" if path is not None and not overrides else ""
         raise ConfigError("\n".join(_readable(detail) + where for detail in error.errors())) from None
@@ -46,6 +52,21 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds {type(tree).__name__}, expected a mapping of settings")
     return cast(dict[str, Any], tree)
+
+
+def _without_removed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Configs of older runs name settings that are gone. One that says what holds anyway is left out.
+
+    Raises: ConfigError for any other value of it."""
+    for (part, name), (holds, remedy) in REMOVED.items():
+        settings: Any = tree.get(part)
+        if isinstance(settings, dict) and name in settings:
+            settings = dict(cast(dict[str, Any], settings))
+            value = settings.pop(name)
+            if value != holds:
+                raise ConfigError(f"{part}.{name}={value} was removed, expected {holds} or nothing; {remedy}")
+            tree = {**tree, part: settings}
+    return tree
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -54,17 +54,3 @@ class Config(Part):
                 f"serve.engine.max_seqs (now {self.serve.engine.max_seqs}) or lower serve.reserve_seats"
             )
         return self
-
-    @model_validator(mode="after")
-    def _whole_shards(self) -> "Config":
-        groups, shards = self.learning.groups_per_window, self.run.shards
-        if groups % shards:
-            nearest = ", ".join(str(n) for n in (groups - groups % shards, groups - groups % shards + shards) if n)
-            raise ValueError(
-                f"learning.groups_per_window={groups} cannot be divided among run.shards={shards}; "
-                f"set it to a multiple, such as {nearest}"
-            )
-        return self
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------

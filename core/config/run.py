@@ -1,27 +1,15 @@
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from core.config.part import Part
 
 
 class CollectConfig(Part):
     collectors: int = Field(default=1, ge=1)
-    max_collectors: int | None = Field(default=None, ge=1)
-    """Collectors are added up to so many while replicas have seats to spare, and removed down to `collectors` while
-    what they ask has to wait. None: always `collectors`."""
     in_flight: int = Field(default=24, ge=1)
     """Prompts that one collector has under way at once. They go to the policy in batches that come back whole: three
     times what its seats hold keeps them taken."""
-
-    @model_validator(mode="after")
-    def _grows(self) -> "CollectConfig":
-        if self.max_collectors is not None and self.max_collectors < self.collectors:
-            raise ValueError(
-                f"collect.max_collectors={self.max_collectors} is below collect.collectors={self.collectors}, with "
-                "which it starts; raise it, or null for a fixed number"
-            )
-        return self
 
 
 class ClusterConfig(Part):
@@ -75,6 +63,3 @@ class RunConfig(Part):
     """With less room on the run directory's disk nothing is written: learning stands still until there is more,
     serving goes on."""
     retention: RetentionConfig = RetentionConfig()
-    shards: int = Field(default=1, ge=1, le=8)
-    """Buffers with a store and a file each, among which the prompts are divided. Fixed for the life of a run directory;
-    divides `learning.groups_per_window`."""

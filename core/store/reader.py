@@ -9,55 +9,28 @@ from typing import Any, TypeVar
 from core.codec import decode
 from core.errors import ArtifactError, StoreError
 from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Prompt, Published, Reinforce, Scored
-from core.store.schema import FILE, READABLE, check_schema, known, open_file, schema_of, shard_in, uri_of, way_out
-from core.store.shards import Shard, shards_of
+from core.store.schema import FILE, READABLE, check_schema, known, open_file, refuse_divided, schema_of, way_out
 
 M = TypeVar("M", bound=Message)
 WINDOW = "window:"
 """Prefix of the facts that say which places a window is made of."""
-DIVIDED = ("votes", "groups", "examples", "outcomes", "resettled", "asked")
-"""Tables of which each shard has its own part."""
 
 
 class RunReader:
-    """Reads a run, running or stopped, without disturbing its writer. Raises: StoreError for what cannot be read.
+    """Reads a run, running or stopped, without disturbing its writer. Raises: StoreError for what cannot be read."""
 
-    Of a run of several shards it reads all, but for facts and events: those are of run.sqlite, the run's own book.
-    `shard`: that one's file alone."""
-
-    def __init__(self, run_dir: Path, shard: int | None = None) -> None:
+    def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._path = run_dir / Shard(shard or 0).file
-        self._where = str(self._path)
-        self._files = ["main"]
-        """By the names under which they are attached."""
+        self._path = run_dir / FILE
         if not self._path.is_file():
-            raise StoreError(f"{run_dir} holds no {self._path.name}: it is no run directory")
+            raise StoreError(f"{run_dir} holds no {FILE}: it is no run directory")
         try:
             self._db = open_file(self._path, read_only=True)
             check_schema(self._db, self._path, READABLE)
             self._schema = schema_of(self._db)
-            self.shards = shard_in(self._db, self._path).of
-            if shard is None and self.shards > 1:
-                self._attach_others()
+            refuse_divided(self._db, self._path)
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
-
-    def _attach_others(self) -> None:
-        """A view in `temp` hides the table of that name. SQLite takes a query's conditions into each part of it, and
-        merges them by `ORDER BY seq` without sorting, as long as `seq` is selected too."""
-        for shard in shards_of(self.shards)[1:]:
-            path, name = self._run_dir / shard.file, f"shard_{shard.index}"
-            if not path.is_file():
-                raise StoreError(f"{path} is gone, but it is a shard of the run in {FILE}; restore it from a backup")
-            self._db.execute(f"ATTACH ? AS {name}", (uri_of(path, read_only=True),))
-            check_schema(self._db, path, READABLE, name)
-            self._files.append(name)
-        self._where = f"{self._path} or another shard's file"
-        self._db.execute("PRAGMA temp_store = MEMORY")
-        for table in DIVIDED:
-            parts = (f"SELECT seq, id, parent, payload FROM {name}.{table}" for name in self._files)
-            self._db.execute(f"CREATE TEMP VIEW {table} AS {' UNION ALL '.join(parts)}")
 
     def all(self, table: str, kind: type[M]) -> Iterator[M]:
         """Every record of a table, oldest first."""
@@ -160,13 +133,8 @@ class RunReader:
         return {id: self._json("fact", id, value) for id, value in rows}
 
     def windows(self) -> dict[int, list[int]]:
-        """Every window drawn -> the places that are new in it, of each shard that is read."""
-        windows: dict[int, list[int]] = {}
-        for name in self._files:
-            range_ = (WINDOW, WINDOW + "\U0010ffff")
-            for id, value in self._rows(f"SELECT id, value FROM {name}.facts WHERE id >= ? AND id < ?", *range_):
-                windows.setdefault(int(id.removeprefix(WINDOW)), []).extend(self._json("fact", id, value)["places"])
-        return windows
+        """Every window drawn -> the places that are new in it."""
+        return {int(name.removeprefix(WINDOW)): body["places"] for name, body in self.facts(WINDOW).items()}
 
     def events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[Event]:
         """Events oldest first; only these kinds if any are named, only the newest so many if asked."""
@@ -200,7 +168,7 @@ class RunReader:
             for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` would close it after the file
                 yield row
         except sqlite3.Error as error:
-            raise StoreError(f"{self._where} cannot be read ({error}); {way_out(error)}") from None
+            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
 
     def _decoded(self, kind: type[M], table: str, id: object, payload: Any) -> M:
         try:
@@ -229,7 +197,7 @@ class RunReader:
             raise self._damaged("groups", place, error) from None
 
     def _damaged(self, what: str, name: object, error: Exception) -> StoreError:
-        return StoreError(f"{self._where}: {what} {name!r} is damaged ({error}); restore it from a backup")
+        return StoreError(f"{self._path}: {what} {name!r} is damaged ({error}); restore it from a backup")
 
 
 def here(published: Published, run_dir: Path) -> Published:

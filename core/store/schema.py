@@ -1,6 +1,5 @@
 """The file behind core.store.writer: how it is opened, made and brought up to date, and what SQLite's refusals mean."""
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from pathlib import Path
 
 from core.artifacts import says_full
 from core.errors import StoreError
-from core.store.shards import WHOLE, Shard, shards_of
 
 SCHEMA = 4
 READABLE = 1
@@ -26,9 +24,9 @@ TABLES = (
     "feedback",
     "asked",
 )
-FILE = WHOLE.file
+FILE = "run.sqlite"
 SHARD = "shard"
-"""Fact in each file of a run of several shards: which one it is, and of how many."""
+"""Fact in each file of a run that an older program divided among several stores."""
 WAL_BYTES = 64 * 2**20
 """What a long reader made the log grow to is cut down to this again."""
 LOG_PAGES = 4000
@@ -39,64 +37,22 @@ _HARMLESS = (*_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT)
 """Refusals after which a connection is as good as before."""
 
 
-def refuse_loss(run_dir: Path, shard: Shard = WHOLE) -> None:
+def refuse_loss(run_dir: Path) -> None:
     """An empty file where versions were trained is no new run. Raises: StoreError."""
-    file, trained = run_dir / shard.file, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
+    file, trained = run_dir / FILE, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
     if file.exists() and file.stat().st_size > 0:
         return
     if trained:
         raise StoreError(f"{file} is empty or gone, but there are {len(trained)} versions; restore it from a backup")
-    if shard.index and is_made(run_dir):
-        raise StoreError(f"{file} is empty or gone, but it is a shard of the run in {FILE}; restore it from a backup")
 
 
-def is_made(run_dir: Path) -> bool:
-    """Whether a run was begun here: its shards' files are made first, run.sqlite in one go after them."""
-    if not (run_dir / FILE).is_file():
-        return False
-    db = open_file(run_dir / FILE, read_only=True)
-    try:
-        return schema_of(db) > 0
-    except sqlite3.DatabaseError:  # it is damaged, which whoever opens it says
-        return True
-    finally:
-        db.close()
-
-
-def check_shards(run_dir: Path, shards: int) -> None:
-    """Raises: StoreError for a run of another number of shards, or one that lacks a shard's file."""
-    try:
-        if not is_made(run_dir):
-            return
-        db = open_file(run_dir / FILE, read_only=True)
-        try:
-            check_shard(db, run_dir / FILE, Shard(0, shards))
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        raise StoreError(f"{run_dir / FILE} cannot be read ({error}); {way_out(error)}") from None
-    for other in shards_of(shards)[1:]:
-        refuse_loss(run_dir, other)
-
-
-def check_shard(db: sqlite3.Connection, path: Path, wanted: Shard) -> None:
-    found = shard_in(db, path)
-    if found.of != wanted.of:
+def refuse_divided(db: sqlite3.Connection, path: Path) -> None:
+    """Raises: StoreError for a run of several shards."""
+    if db.execute("SELECT 1 FROM facts WHERE id = ?", (SHARD,)).fetchone() is not None:
         raise StoreError(
-            f"{path} belongs to a run with run.shards={found.of}, found run.shards={wanted.of}; a run keeps its number "
-            f"for life: set run.shards={found.of}, or begin another run directory"
+            f"{path} is one of several files of a run with run.shards above 1, expected one file a run; this version "
+            "of Ratchet has no shards: export the run with the version that made it, or begin another run directory"
         )
-    if found.index != wanted.index:
-        raise StoreError(f"{path} is shard {found.index} of its run, expected {wanted.index}; give it its name back")
-
-
-def shard_in(db: sqlite3.Connection, path: Path) -> Shard:
-    """What a file says of itself."""
-    row = db.execute("SELECT value FROM facts WHERE id = ?", (SHARD,)).fetchone()
-    try:
-        return Shard(**json.loads(row[0])) if row is not None else WHOLE
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: fact {SHARD!r} is damaged ({error}); restore it from a backup") from None
 
 
 def uri_of(path: Path, *, read_only: bool) -> str:
@@ -107,11 +63,11 @@ def open_file(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return sqlite3.connect(uri_of(path, read_only=read_only), uri=True, timeout=30, check_same_thread=False)
 
 
-def prepare(db: sqlite3.Connection, path: Path, shard: Shard = WHOLE) -> None:
+def prepare(db: sqlite3.Connection, path: Path) -> None:
     """Create or bring up to date, in one transaction. A file that is not ours, or newer, is left as it is."""
     check_schema(db, path, 0)
     if schema_of(db) > 0:
-        check_shard(db, path, shard)
+        refuse_divided(db, path)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
@@ -122,8 +78,6 @@ def prepare(db: sqlite3.Connection, path: Path, shard: Shard = WHOLE) -> None:
         found = schema_of(db)
         if found == 0:
             _create(db)
-            if shard.of > 1:
-                db.execute("INSERT INTO facts VALUES (?, ?)", (SHARD, json.dumps(vars(shard))))
         for older in range(found or SCHEMA, SCHEMA):
             MIGRATIONS[older](db)
         if found != SCHEMA:

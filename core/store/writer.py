@@ -17,10 +17,6 @@ bytes.
     asked      parent: its origin     a Prompt that somebody asked, to be explored
     facts      replaceable: small JSON values by name (lineage, ledger, windows drawn, measurements)
     events     the run's history, one JSON line each
-
-With `run.shards` above 1 there are as many files, each with a writer of its own. run.sqlite is the first and holds what
-is not of one prompt; the others hold votes, groups, examples, outcomes, resettled and asked of their prompts, and facts
-of their buffers.
 """
 
 import json
@@ -41,17 +37,14 @@ from core.store.records import Record, Row, event, fact, message, outcome_record
 from core.store.schema import (
     FILE,
     TABLES,
-    check_shards,
     is_full,
     is_harmless,
-    is_made,
     known,
     open_file,
     prepare,
     refuse_loss,
     way_out,
 )
-from core.store.shards import WHOLE, Shard, shards_of
 
 __all__ = [
     "FILE",
@@ -82,19 +75,13 @@ class Forgotten:
 
 
 class RunStore:
-    """The writer. One a run directory, or one a shard; calls may come from any thread, one at a time."""
+    """The writer, one a run directory; calls may come from any thread, one at a time."""
 
-    def __init__(self, run_dir: Path, shard: Shard = WHOLE) -> None:
-        """A new run's first shard makes the files of all."""
-        self._path = run_dir / shard.file
-        self._shard = shard
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / FILE
         self._lock = threading.Lock()  # sqlite3 crashes when it is closed under a running statement
         self._closed = False
-        refuse_loss(run_dir, shard)
-        if shard.of > 1 and shard.index == 0:
-            check_shards(run_dir, shard.of)
-            for other in () if is_made(run_dir) else shards_of(shard.of)[1:]:
-                RunStore(run_dir, other).close()
+        refuse_loss(run_dir)
         self._db: sqlite3.Connection | None = self._connect()
 
     def write(self, records: Iterable[Row]) -> int:
@@ -174,7 +161,7 @@ class RunStore:
         db: sqlite3.Connection | None = None
         try:
             db = open_file(self._path, read_only=False)
-            prepare(db, self._path, self._shard)
+            prepare(db, self._path)
             return db
         except StoreError:
             if db is not None:

@@ -20,17 +20,15 @@ from core.codec import stable_id
 from core.config import PromptsConfig, SplitByHash
 from core.errors import ConfigError, PromptError
 from core.messages import ChatMessage, Origin, Prompt
-from core.store.shards import shard_of
 from methods.data.files import rows
 from methods.data.probes import Probes
 from methods.data.text import asked_text, together
 
 
 class Prompts:
-    """All prompts of a run, or of each of its shards. A place is any number from 0; a place beyond the length lies in a
-    later epoch.
+    """All prompts of a run. A place is any number from 0; a place beyond the length lies in a later epoch.
 
-    Raises: ConfigError when there is none, or none of a shard."""
+    Raises: ConfigError when there is none."""
 
     def __init__(
         self,
@@ -39,16 +37,13 @@ class Prompts:
         reports: Sequence[str] = (),
         duplicates: int = 0,
         near_probes: int = 0,
-        shards: int = 1,
     ) -> None:
         # compact: 100,000 prompts as strings are some 30 MB, as messages several times that
         self._contents: list[tuple[tuple[Any, str], ...]] = []
-        self._of_shard: list[list[int]] = [[] for _ in range(shards)]
         for prompt in prompts:
-            self._of_shard[shard_of(prompt.id, shards)].append(len(self._contents))
             self._contents.append(tuple((message.role, message.content) for message in prompt.messages))
         self._seed = seed
-        self._order = lru_cache(maxsize=4 * shards)(_order)
+        self._order = lru_cache(maxsize=4)(_order)
         self.reports = tuple(reports)
         """What was wrong with each line that was skipped."""
         self.duplicates = duplicates
@@ -57,11 +52,6 @@ class Prompts:
         """Lines left out because they nearly ask what a probe asks."""
         if not self._contents:
             raise ConfigError("there is no prompt to learn from; give prompts.path a file that holds at least one")
-        if not all(self._of_shard):
-            raise ConfigError(
-                f"run.shards={shards}, but shard {self._of_shard.index([])} has none of the {len(self)} prompts; "
-                "lower run.shards, or give prompts.path more of them"
-            )
 
     def __len__(self) -> int:
         return len(self._contents)
@@ -73,12 +63,11 @@ class Prompts:
     def __getitem__(self, place: int) -> Prompt:
         if place < 0:
             raise IndexError(f"place {place} is before the first prompt; places count from 0")
-        mine = self._of_shard[place % len(self._of_shard)]
-        epoch, index = divmod(place // len(self._of_shard), len(mine))
-        return _prompt(self._contents[mine[self._order(self._seed, epoch, len(mine))[index]]], "dataset")
+        epoch, index = divmod(place, len(self))
+        return _prompt(self._contents[self._order(self._seed, epoch, len(self))[index]], "dataset")
 
 
-def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None, shards: int = 1) -> Prompts:
+def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None) -> Prompts:
     """All of the file but what `probes` holds.
 
     Raises: ConfigError that names file and line when the file cannot be read, a line is no prompt and
@@ -106,7 +95,7 @@ def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None, sha
     if not found:
         left_out = f" ({near_probes} ask what the gate or the report asks)" if near_probes else ""
         raise ConfigError(together(f"{config.path} holds no valid prompt{left_out}", reports))
-    return Prompts(found.values(), seed, reports, duplicates, near_probes, shards)
+    return Prompts(found.values(), seed, reports, duplicates, near_probes)
 
 
 def questions(

@@ -12,21 +12,18 @@ class Places:
     _starts: list[int] = field(default_factory=list[int])
     _ends: list[int] = field(default_factory=list[int])
     """First and one after the last of each run; runs neither meet nor overlap."""
-    stride: int = 1
-    """Of so many numbers in a row only one, always the same, may be in it: those of one shard are neighbours."""
 
     @classmethod
-    def below(cls, end: int, but: Iterable[int] = (), stride: int = 1) -> "Places":
+    def below(cls, end: int, but: Iterable[int] = ()) -> "Places":
         """All from 0 to before `end`, `but` these."""
-        places = cls([0], [end // stride], stride) if end >= stride else cls(stride=stride)
+        places = cls([0], [end]) if end else cls()
         for place in but:
             places.discard(place)
         return places
 
     def __contains__(self, place: int) -> bool:
-        at = place // self.stride
-        run = bisect_right(self._starts, at) - 1
-        return run >= 0 and at < self._ends[run]
+        run = bisect_right(self._starts, place) - 1
+        return run >= 0 and place < self._ends[run]
 
     def __len__(self) -> int:
         return sum(self._ends) - sum(self._starts)
@@ -38,7 +35,6 @@ class Places:
     def add(self, place: int) -> None:
         if place in self:
             return
-        place //= self.stride
         after = bisect_right(self._starts, place)
         meets_before = after > 0 and self._ends[after - 1] == place
         meets_after = after < len(self._starts) and self._starts[after] == place + 1
@@ -56,7 +52,6 @@ class Places:
     def discard(self, place: int) -> None:
         if place not in self:
             return
-        place //= self.stride
         run = bisect_right(self._starts, place) - 1
         start, end = self._starts[run], self._ends[run]
         left = [(start, place)] if start < place else []

@@ -111,3 +111,15 @@ def test_a_file_that_is_no_config_is_refused_in_one_line_that_names_it(tmp_path:
     ):
         with pytest.raises(ConfigError, match=message):
             load(path)
+
+
+def test_a_config_of_an_older_run_may_name_removed_settings_with_what_holds_anyway(tmp_path: Path) -> None:
+    old = written(tmp_path, "run: {shards: 1, seed: 3}\ncollect: {max_collectors: null, collectors: 2}\n")
+    config = load(old)
+    assert (config.run.seed, config.collect.collectors) == (3, 2)
+
+
+@pytest.mark.parametrize("setting", ["run.shards=2", "collect.max_collectors=4"])
+def test_a_removed_setting_that_asks_for_something_is_refused_with_the_remedy(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting} was removed, expected .+; "):
+        load(None, [setting])

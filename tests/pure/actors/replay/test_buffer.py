@@ -47,7 +47,6 @@ from core.messages import (
 from core.metrics import MemorySink, Metrics
 from core.store.encoded import parcels
 from core.store.records import Record, message
-from core.store.shards import WHOLE
 from core.store.writer import RunReader, RunStore
 from methods import recipes
 from methods.data.prompts import as_prompt
@@ -145,7 +144,6 @@ class Restarts(RuleBasedStateMachine):
     """Collectors, a trainer and a gate at any pace, a store that may keep a write and not say so, and a buffer that
     restarts at any point."""
 
-    shard = WHOLE
     learning = LEARNING
 
     @initialize()
@@ -172,7 +170,7 @@ class Restarts(RuleBasedStateMachine):
         self.store.fates = fates
 
     def start(self) -> None:
-        self.buffer = make(self.folder, self.store, self.clock, self.learning, shard=self.shard)
+        self.buffer = make(self.folder, self.store, self.clock, self.learning)
         self.do(self.buffer.start())
 
     def do(self, call: Any) -> Any:
@@ -316,7 +314,7 @@ class Restarts(RuleBasedStateMachine):
     @invariant()
     def no_place_is_lost_and_what_is_held_is_what_the_store_holds(self) -> None:
         buffer = self.buffer
-        with closing(RunReader(self.folder, self.shard.index)) as reader:
+        with closing(RunReader(self.folder)) as reader:
             stored = {outcome.place for outcome in reader.briefs()}
             for explored in buffer._replay.held():
                 kept = reader.outcome(explored.place)
@@ -324,7 +322,7 @@ class Restarts(RuleBasedStateMachine):
         leases = buffer._leases
         assert len(leases.returned) == len(set(leases.returned)) and not {*leases.returned} & {*leases.outstanding}
         under_way = {*leases.outstanding, *leases.returned}
-        taken = set(range(self.shard.index, leases.next_place, self.shard.of)) - under_way
+        taken = set(range(leases.next_place)) - under_way
         assert taken <= stored
         throttle = buffer._throttle
         assert throttle.accepted + throttle.filtered + throttle.failed == len(taken)
