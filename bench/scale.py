@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 import ray
 
-from actors.runtime.supervisor import Lifecycle
+from actors.runtime.supervisor import Supervisor
 from bench._simulated import SimulatedSystem
 from core.config import Config, load
 from core.store.writer import RunReader
@@ -119,7 +119,7 @@ def simulated(
 async def measure(folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, **more: Any) -> Point:
     """More as `simulated` takes it."""
     system = simulated(folder, collectors, replicas, latency_s, **more)
-    lifecycle = Lifecycle(system, 600, 60, 60)
+    lifecycle = Supervisor(system, 600, 60, 60)
     try:
         await lifecycle.start()
         await lifecycle.learn()
@@ -142,7 +142,7 @@ async def measure(folder: Path, collectors: int, replicas: int, latency_s: float
 async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
     """Seconds from published to proven by every replica, of the first versions."""
     system = simulated(folder, 2, replicas, 0.0)
-    lifecycle = Lifecycle(system, 600, 60, 60)
+    lifecycle = Supervisor(system, 600, 60, 60)
     try:
         await lifecycle.start()
         await lifecycle.learn()

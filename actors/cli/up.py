@@ -19,7 +19,7 @@ from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
 from actors.inspect import report
 from actors.runtime.rpc import RayPeer
-from actors.runtime.supervisor import Lifecycle
+from actors.runtime.supervisor import Supervisor
 from actors.storage.run_dir import RunDir
 from actors.system import MEASURE_S, RaySystem
 from core import gc_tuning
@@ -78,7 +78,7 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
     keys, own = keys_file.read(config.serve.access, os.environ).with_own()
     os.environ.pop(keys_file.ENVIRONMENT, None)  # nobody that this process starts needs them
     system = RaySystem(config, run.path, address, keys)
-    lifecycle = Lifecycle(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
+    lifecycle = Supervisor(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
     url = f"http://{config.serve.host}:{config.serve.port}"
     try:
         with console.status("starting Ray, the engine and the trainer"):
@@ -122,7 +122,7 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
 
 
 async def _until_done(
-    config: Config, run: RunDir, lifecycle: Lifecycle, system: RaySystem, url: str, console: Console
+    config: Config, run: RunDir, lifecycle: Supervisor, system: RaySystem, url: str, console: Console
 ) -> dict[str, Any]:
     """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
     sinks = _sinks(config, run.path)

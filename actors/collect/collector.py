@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from actors.runtime.pulse_policy import WatchedPolicy
+from actors.runtime.pulse_policy import PulsePolicy
 from actors.runtime.rpc import Peer
 from core.clock import Clock, SystemClock
 from core.codec import decode, decode_batch, encode_batch
@@ -15,7 +15,7 @@ from core.config import Config
 from core.errors import Overdue, PromptError, RatchetError, StoreError
 from core.messages import Lease, Outcome, Prompt, Resettle, Vote
 from core.protocols import Policy, Votes
-from core.store.encoded import parcels
+from core.store.encoded import encode_outcomes
 from methods import recipes
 from methods.data import prompts
 from methods.data.held_out import kept_out
@@ -35,7 +35,7 @@ class Collector:
     def __init__(self, buffer: Peer, config: Config, policy: Policy, clock: Clock | None = None) -> None:
         self._config = config
         self._clock = clock or SystemClock()
-        self._policy = WatchedPolicy(policy, self._clock)
+        self._policy = PulsePolicy(policy, self._clock)
         self._buffer = buffer
         self._method = recipes.build(config.method)
         self._outbox: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=4 * BATCH)
@@ -133,7 +133,7 @@ class Collector:
             batch = [await self._outbox.get()]
             while len(batch) < BATCH and not self._outbox.empty():
                 batch.append(self._outbox.get_nowait())
-            await self._hand_over("deliver", parcels(batch))
+            await self._hand_over("deliver", encode_outcomes(batch))
             self._undelivered -= len(batch)
 
     async def _hand_over(self, method: str, body: bytes) -> None:

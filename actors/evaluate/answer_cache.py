@@ -14,7 +14,7 @@ ANSWERS = "answers:"
 """Prefix of the facts that hold one version's answers: by probe id what was read out of it, and its tokens."""
 
 
-class KnownAnswers(dict[tuple[PolicyRef, str], Answer]):
+class AnswerCache(dict[tuple[PolicyRef, str], Answer]):
     def restore(self, reader: RunReader, questions: Iterable[Question]) -> None:
         """What is on disk. Whether it is a hit is said anew: the probes' own answers may have been changed."""
         expected = {question.prompt.id: question.answer for question in questions}

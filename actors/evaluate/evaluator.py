@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from actors.evaluate.answer_cache import KnownAnswers
-from actors.runtime.pulse_policy import WatchedPolicy
+from actors.evaluate.answer_cache import AnswerCache
+from actors.runtime.pulse_policy import PulsePolicy
 from actors.runtime.rpc import Peer
 from core.answers import extractor
 from core.clock import Clock, SystemClock
@@ -51,13 +51,13 @@ class Evaluator:
         self._store = store
         self._metrics = metrics
         self._clock = clock or SystemClock()
-        self._policy = WatchedPolicy(policy, self._clock)
+        self._policy = PulsePolicy(policy, self._clock)
         self._extract = extractor(config.method.answer)
         self._max_tokens = config.method.sampler.max_tokens
         self._probes: list[Question] = []
         self._report: list[Question] = []
         self._asked: set[PolicyRef] = set()
-        self._known = KnownAnswers()
+        self._known = AnswerCache()
         self._watched: Weighing | None = None
         """The version promoted last, as long as it is to be asked on."""
         self._before: Weighing | None = None

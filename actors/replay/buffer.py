@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.replay.erasure import Traces, traces
-from actors.replay.late_votes import Voting, check
+from actors.replay.late_votes import LateVotes, check
 from actors.replay.leases import Leases
-from actors.replay.outbox import UNSURE, Owed
+from actors.replay.outbox import UNSURE, Outbox
 from actors.replay.pause import Pause
-from actors.replay.prompt_queue import Asked
-from actors.replay.recovery import COUNTS, SETTLED, Recollection, recollect
+from actors.replay.prompt_queue import PromptQueue
+from actors.replay.recovery import COUNTS, SETTLED, Recovered, recover
 from actors.runtime.rpc import Peer
 from actors.waiting import comes_true
 from core.aio import Gather
@@ -32,11 +32,11 @@ from core.config import LearningConfig, VotesConfig
 from core.errors import Unavailable
 from core.messages import Outcome, Prompt, Vote
 from core.metrics import Metrics
-from core.store.encoded import Parcel, parcel_of
+from core.store.encoded import EncodedOutcome, encode_outcome
 from core.store.records import Record, Row, event, fact, message
 from core.store.writer import WINDOW, RunReader
-from training.replay.backpressure import Throttle
-from training.replay.interval_set import Places
+from training.replay.backpressure import Backpressure
+from training.replay.interval_set import IntervalSet
 from training.replay.replay import Explored, Replay
 
 OWED_RETRY_S = 1.0
@@ -62,20 +62,20 @@ class Buffer:
         self._store = store
         self._metrics = metrics
         self._clock = clock or SystemClock()
-        self._throttle = Throttle(learning.groups_per_window, learning.max_lag, windows_wanted)
+        self._throttle = Backpressure(learning.groups_per_window, learning.max_lag, windows_wanted)
         self._leases = Leases(self._throttle, learning.lease_s, self._clock)
         self._replay = Replay(
             learning.groups_per_window, learning.replay_windows, learning.max_lag, votes.correction_share
         )
-        self._voting = Voting(self._run_dir, self._append, self._replay, votes, metrics, self._clock)
-        self._asked = Asked(votes.asked_room)
+        self._voting = LateVotes(self._run_dir, self._append, self._replay, votes, metrics, self._clock)
+        self._asked = PromptQueue(votes.asked_room)
         self._one_ballot = asyncio.Lock()
         self._ballots = Gather(self._cast)
         self._settled: dict[int, bool] = {}
         """Window -> whether its version was rejected."""
         self._unsaved: dict[int, list[Record]] = {}
         """Windows drawn that the store did not acknowledge yet, and nobody was given."""
-        self._owed = Owed(self._append)
+        self._owed = Outbox(self._append)
         self._paused = Pause(self._owed, self._tell, metrics, self._clock)
         self._failures = 0
         self._shares: deque[float] = deque(maxlen=learning.groups_per_window)
@@ -87,7 +87,7 @@ class Buffer:
 
     async def start(self) -> None:
         """Rebuild the view from what the store holds."""
-        found = await asyncio.to_thread(recollect, self._run_dir, self._learning)
+        found = await asyncio.to_thread(recover, self._run_dir, self._learning)
         self._restore(found)
         self._metrics.begin(*COUNTED)
         self._started = True
@@ -132,7 +132,7 @@ class Buffer:
         """Take parcels in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
         last are on disk when this returns. Delivering again changes nothing."""
         self._check_started()
-        parcels = decode_batch(Parcel, batch)
+        parcels = decode_batch(EncodedOutcome, batch)
         claimed = [self._leases.claim(parcel) for parcel in parcels]
         mine = [parcel for parcel, leased in zip(parcels, claimed, strict=True) if leased is not None]
         try:
@@ -324,22 +324,22 @@ class Buffer:
 
     # --- parcels ---
 
-    async def _standing(self, parcels: Sequence[Parcel]) -> dict[int, Parcel]:
+    async def _standing(self, parcels: Sequence[EncodedOutcome]) -> dict[int, EncodedOutcome]:
         """Place -> what the store holds for it, where that is another: an outcome that was thought lost may have been
         first."""
         return await asyncio.to_thread(self._others, parcels) if parcels else {}
 
-    def _others(self, parcels: Sequence[Parcel]) -> dict[int, Parcel]:
+    def _others(self, parcels: Sequence[EncodedOutcome]) -> dict[int, EncodedOutcome]:
         with closing(self._reader()) as reader:
             kept = {parcel.place: reader.outcome(parcel.place) for parcel in parcels if not reader.has(parcel.brief)}
-        return {place: parcel_of(outcome) for place, outcome in kept.items() if outcome is not None}
+        return {place: encode_outcome(outcome) for place, outcome in kept.items() if outcome is not None}
 
     def _explored(self, prompts: Sequence[Prompt]) -> set[str]:
         with closing(self._reader()) as reader:
             return {prompt.id for prompt in prompts if reader.ids("outcomes", prompt.id)}
 
     def _take(
-        self, delivered: Sequence[Parcel], explored: dict[int, Explored], standing: Mapping[int, Parcel]
+        self, delivered: Sequence[EncodedOutcome], explored: dict[int, Explored], standing: Mapping[int, EncodedOutcome]
     ) -> list[str]:
         """Count what is stored."""
         explored |= {place: _explored(parcel) for place, parcel in standing.items()}
@@ -351,7 +351,7 @@ class Buffer:
             for parcel, stored, result in zip(delivered, stands, results, strict=True)
         ]
 
-    def _count(self, delivered: Parcel, standing: Parcel, explored: Explored) -> str:
+    def _count(self, delivered: EncodedOutcome, standing: EncodedOutcome, explored: Explored) -> str:
         result = self._replay.take(explored) if standing.failure is None else "failed"
         self._leases.end(delivered.place, result)
         self._asked.end(delivered.place, again=result == "failed" and not delivered.prompt_id)
@@ -362,7 +362,7 @@ class Buffer:
             self._voting.delivered(standing)
         return result
 
-    def _meter(self, parcels: Sequence[Parcel], results: Sequence[str]) -> None:
+    def _meter(self, parcels: Sequence[EncodedOutcome], results: Sequence[str]) -> None:
         for result, prompts in Counter(results).items():
             self._metrics.count("prompts_total", prompts, result=result)
         self._metrics.count("candidates_total", sum(parcel.candidates for parcel in parcels))
@@ -466,7 +466,7 @@ class Buffer:
         async with self._changed:
             self._changed.notify_all()
 
-    def _restore(self, found: Recollection) -> None:
+    def _restore(self, found: Recovered) -> None:
         self._replay.restore(
             found.outcomes,
             drawn={number: body["places"] for number, body in found.windows.items()},
@@ -475,7 +475,7 @@ class Buffer:
             versions=found.versions,
             newest_at_draw={number: body["newest"] for number, body in found.windows.items()},
             oldest_at_draw={number: body["oldest"] for number, body in found.windows.items() if "oldest" in body},
-            used=Places.below(found.next_place, but=found.open),
+            used=IntervalSet.below(found.next_place, but=found.open),
         )
         self._replay.recount(found.counts["stale"], found.counts["quarantined"])
         counts = self._replay.counts()
@@ -491,7 +491,7 @@ class Buffer:
         self._asked.add(found.asked)
 
 
-def _explored(parcel: Parcel) -> Explored:
+def _explored(parcel: EncodedOutcome) -> Explored:
     return Explored(
         place=parcel.place,
         version=parcel.version,

@@ -20,7 +20,7 @@ from core.config import VotesConfig
 from core.errors import ArtifactError
 from core.messages import Outcome, Resettle, Vote
 from core.metrics import Metrics
-from core.store.encoded import Parcel
+from core.store.encoded import EncodedOutcome
 from core.store.records import Record, fact, message, resettled_record
 from core.store.writer import RunReader
 from methods.ballot import Budgets
@@ -66,7 +66,7 @@ def first(prompt_id: str, voter: str) -> str:
     return f"{FIRST}{prompt_id}/{voter}"
 
 
-class Voting:
+class LateVotes:
     """`append` returns when its records are on disk. Calls of `cast` must not overlap."""
 
     def __init__(
@@ -217,7 +217,7 @@ class Voting:
 
     # --- settling again ---
 
-    def delivered(self, parcel: Parcel) -> None:
+    def delivered(self, parcel: EncodedOutcome) -> None:
         """A prompt was explored: people may have voted on it before, or while it was under way."""
         self._settle_soon(parcel.place, parcel.prompt_id, parcel.revision)
 

@@ -7,12 +7,12 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
-from actors.replay.prompt_queue import Asked
-from actors.replay.recovery import Recollection
+from actors.replay.prompt_queue import PromptQueue
+from actors.replay.recovery import Recovered
 from core.clock import Clock
 from core.messages import Lease
-from core.store.encoded import Parcel
-from training.replay.backpressure import Throttle
+from core.store.encoded import EncodedOutcome
+from training.replay.backpressure import Backpressure
 
 TOKENS_KEPT = 256
 """Leases whose caller may ask for them once more."""
@@ -25,7 +25,7 @@ class Leased:
 
 
 class Leases:
-    def __init__(self, throttle: Throttle, lease_s: float, clock: Clock) -> None:
+    def __init__(self, throttle: Backpressure, lease_s: float, clock: Clock) -> None:
         self._throttle = throttle
         self._lease_s = lease_s
         self._clock = clock
@@ -40,7 +40,7 @@ class Leases:
         self._granted: OrderedDict[str, Lease] = OrderedDict()
         self._second_hand: set[int] = set()
         self._leased_before = 0
-        """Places before this may have been leased before the last start, their outcomes still on the way to disk."""
+        """IntervalSet before this may have been leased before the last start, their outcomes still on the way to disk."""
 
     @property
     def expires_at(self) -> float:
@@ -58,7 +58,7 @@ class Leases:
         """The lease that was asked for with this token, for as long as it runs."""
         return self._granted.get(token)
 
-    def grant(self, wanted: int, token: str, voted: bool, asked: Asked) -> Lease | None:
+    def grant(self, wanted: int, token: str, voted: bool, asked: PromptQueue) -> Lease | None:
         """As many of the wanted places as the throttle allows, what was asked at the first of them."""
         n = self._throttle.lease(wanted)
         if not n:
@@ -86,7 +86,7 @@ class Leases:
 
     # --- delivery ---
 
-    def claim(self, parcel: Parcel) -> Leased | None:
+    def claim(self, parcel: EncodedOutcome) -> Leased | None:
         """The lease that this parcel ends, if it still runs; nobody else may end it, or wait for it, meanwhile."""
         leased = self.outstanding.get(parcel.place)
         if leased is None or leased.lease_id != parcel.lease_id:
@@ -162,7 +162,7 @@ class Leases:
             "expired": t.expired,
         }
 
-    def restore(self, found: Recollection, held: int) -> None:
+    def restore(self, found: Recovered, held: int) -> None:
         """Nothing is outstanding after a restart; what was, is leased again. `held` prompts are drawn or wait to be."""
         t = self._throttle
         self.next_place = found.next_place

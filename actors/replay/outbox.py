@@ -11,7 +11,7 @@ UNSURE = (StoreError, Overdue, Unavailable)
 """Ends of a write after which nobody knows whether it was kept."""
 
 
-class Owed:
+class Outbox:
     """`append` returns when its records are on disk."""
 
     def __init__(self, append: Callable[[Sequence[Record]], Awaitable[None]]) -> None:

@@ -4,7 +4,7 @@ failed prompts does not."""
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from actors.replay.outbox import Owed
+from actors.replay.outbox import Outbox
 from actors.replay.recovery import PAUSED
 from core.clock import Clock
 from core.metrics import Metrics
@@ -16,7 +16,7 @@ class Pause:
 
     def __init__(
         self,
-        owed: Owed,
+        owed: Outbox,
         tell: Callable[[Record], Awaitable[None]],
         metrics: Metrics,
         clock: Clock,

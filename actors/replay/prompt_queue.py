@@ -12,7 +12,7 @@ TRIES = 3
 """A prompt that fails so often is not explored."""
 
 
-class Asked:
+class PromptQueue:
     def __init__(self, room: int) -> None:
         """`room`: so many wait at most; more are refused."""
         self._room = room

@@ -36,11 +36,11 @@ FROM_THE_BEGINNING: dict[str, Any] = {
 
 
 @dataclass
-class Recollection:
+class Recovered:
     counts: dict[str, Any]
     next_place: int
     open: list[int]
-    """Places before that which nothing is known of: their leases ended with the buffer."""
+    """IntervalSet before that which nothing is known of: their leases ended with the buffer."""
     windows: dict[int, dict[str, Any]]
     """Those that a draw may need, the newest among them."""
     outcomes: list[Outcome]
@@ -56,7 +56,7 @@ class Recollection:
     asked: list[Prompt] = field(default_factory=list[Prompt])
 
 
-def recollect(run_dir: Path, learning: LearningConfig) -> Recollection:
+def recover(run_dir: Path, learning: LearningConfig) -> Recovered:
     with closing(RunReader(run_dir)) as reader:
         settled, unwritten = _settled(reader)
         withdrawn = reader.fact("lineage", {}).get("withdrawn", [])
@@ -68,7 +68,7 @@ def recollect(run_dir: Path, learning: LearningConfig) -> Recollection:
         taken = {place for window in late for place in _window(reader, windows, window)["places"]}
         waiting = [place for place in (*counts["waiting"], *new) if place not in taken]
         places = [*(place for number in sorted(windows) for place in windows[number]["places"]), *waiting]
-        return Recollection(
+        return Recovered(
             counts=counts,
             next_place=next_place,
             open=unknown,
@@ -141,7 +141,7 @@ def _since(
 
 
 def _uncounted(reader: RunReader, counts: dict[str, Any], drawn: list[int]) -> Iterator[Outcome]:
-    """Places that were open when the window was drawn; then all that was leased, and so stored, after that."""
+    """IntervalSet that were open when the window was drawn; then all that was leased, and so stored, after that."""
     for place in counts["open"]:
         outcome = reader.get("outcomes", Outcome, str(place))
         if outcome is not None:

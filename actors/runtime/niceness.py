@@ -25,6 +25,11 @@ def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
             await super().start()
             gc_tuning.settle()
 
+        async def invoke(self, part: str, method: str, *arguments: Any, **settings: Any) -> Any:
+            """A call through `actors.runtime.rpc`, to the actor or to the part of it that carries the port out."""
+            target = getattr(self, part) if part else self
+            return await getattr(target, method)(*arguments, **settings)
+
     Hosted.__name__ = Hosted.__qualname__ = kind.__name__  # by which Ray calls the process
     return Hosted
 

@@ -9,7 +9,7 @@ from core.messages import Candidate, PolicyRef, Prompt, Sampling
 from core.protocols import Policy
 
 
-class WatchedPolicy:
+class PulsePolicy:
     def __init__(self, policy: Policy, clock: Clock) -> None:
         self._policy = policy
         self.tokens: Counter[str] = policy.tokens

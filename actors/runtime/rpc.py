@@ -9,12 +9,15 @@ number taken twice stays unused.
 
 import asyncio
 import time
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from core.errors import Overdue, RatchetError, StorageFull, Unavailable
+from core.proxy import proxy
+
+P = TypeVar("P")
 
 STORE = "store"
 STORE_WAIT_S = 5.0
@@ -22,44 +25,50 @@ FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 2.0
 
 
-class Peer(Protocol):
-    """Another part of the same run, wherever it lives."""
+def local(part: P) -> P:
+    """A part in this process, as others of it call it: for run_local and tests."""
+    return proxy(type(part), LocalCall(part))
 
-    async def call(self, method: str, *arguments: Any) -> Any: ...
+
+def remote(port: type[P], name: str, namespace: str, deadline_s: float = 60.0, part: str = "") -> P:
+    """An actor's port. `part`: the attribute of the actor that carries it out; empty for the actor itself."""
+    return proxy(port, RemoteCall(name, namespace, deadline_s, part))
 
 
-class LocalPeer:
-    """A part in this process, for run_local and tests."""
-
+class LocalCall:
     def __init__(self, part: object) -> None:
         self._part = part
 
-    async def call(self, method: str, *arguments: Any) -> Any:
+    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
         delay_s = FIRST_DELAY_S
         while True:
             try:
-                return await getattr(self._part, method)(*arguments)
+                return await getattr(self._part, method)(*arguments, **settings)
             except StorageFull:
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
 
-class RayPeer:
-    """An actor, looked up by name whenever it has to be."""
+class RemoteCall:
+    """A call to an actor, which is looked up by its name when its handle is not known or no longer good."""
 
-    def __init__(self, name: str, namespace: str, deadline_s: float = 60.0) -> None:
-        self.name = name
+    def __init__(self, name: str, namespace: str, deadline_s: float, part: str) -> None:
+        self._name = name
         self._namespace = namespace
         self._deadline_s = deadline_s
+        self._part = part
         self._handle: Any = None
 
-    async def call(self, method: str, *arguments: Any) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteCall, (self._name, self._namespace, self._deadline_s, self._part)
+
+    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
         """Raises: Overdue when no answer came by the deadline, and whatever the method itself raises."""
         stop_at = time.monotonic() + self._deadline_s
         delay_s = FIRST_DELAY_S
         while True:
             try:
-                return await self._attempt(method, arguments, stop_at - time.monotonic())
+                return await self._attempt(method, arguments, settings, stop_at - time.monotonic())
             except StorageFull:
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, LONGEST_DELAY_S)
@@ -69,20 +78,20 @@ class RayPeer:
                 if isinstance(error, ValueError) and not _is_missing_actor(error):
                     raise
                 last = error
-            except Overdue:  # of something that the other waited for
+            except Overdue:  # raised by the actor over something that it waited for
                 raise
             except TimeoutError:
-                raise Overdue(f"{self.name}.{method} did not answer within {self._deadline_s:.0f} s") from None
+                raise Overdue(f"{self._name}.{method} did not answer within {self._deadline_s:.0f} s") from None
             if time.monotonic() + delay_s > stop_at:
-                raise Overdue(f"{self.name}.{method} was out of reach for {self._deadline_s:.0f} s: {last}") from None
+                raise Overdue(f"{self._name}.{method} was out of reach for {self._deadline_s:.0f} s: {last}") from None
             self._handle = None
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
-    async def _attempt(self, method: str, arguments: tuple[Any, ...], left_s: float) -> Any:
+    async def _attempt(self, method: str, arguments: tuple[Any, ...], settings: dict[str, Any], left_s: float) -> Any:
         if self._handle is None:
-            self._handle = self._find(self.name)
-        answer = asyncio.ensure_future(_answer(getattr(self._handle, method).remote(*arguments)))
+            self._handle = self._find(self._name)
+        answer = asyncio.ensure_future(_answer(self._handle.invoke.remote(self._part, method, *arguments, **settings)))
         try:
             while not answer.done():
                 await asyncio.wait({answer}, timeout=max(left_s, 0.01))

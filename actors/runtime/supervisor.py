@@ -52,7 +52,7 @@ class System(Protocol):
     def disconnect(self) -> None: ...
 
 
-class Lifecycle:
+class Supervisor:
     def __init__(
         self, system: System, start_timeout_s: float, stop_timeout_s: float, hang_s: float, look_s: float = 5.0
     ) -> None:

@@ -1,7 +1,8 @@
 """A copy of a run, taken while it goes on, and a run made of the copy again.
 
-A backup holds what resuming needs: a snapshot of run.sqlite at one moment, config.yaml, and the folders of the versions that the snapshot names. It appears whole, with a digest of every file.
-Metrics, logs, reports and exports are not in it, nor are the model and the prompts, which lie outside the directory.
+A backup holds what resuming needs: a snapshot of run.sqlite at one moment, config.yaml, and the folders of the versions
+that the snapshot names. It appears whole, with a digest of every file. Metrics, logs, reports and exports are not in
+it, nor are the model and the prompts, which lie outside the directory.
 """
 
 import shutil

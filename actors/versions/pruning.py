@@ -1,4 +1,4 @@
-"""Folders of versions: which of them nobody can need any more, and their end."""
+"""Pruning of versions: which of them nobody can need any more, and their end."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from core.store.retention import prunable
 log = logging.getLogger("ratchet.versions")
 
 
-class Folders:
+class Pruning:
     """`keep`: run.retention.versions."""
 
     def __init__(self, root: Path, lineage: Lineage, keep: int | None) -> None:

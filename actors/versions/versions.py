@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.runtime.rpc import Peer
 from actors.versions.lineage import FELL, Due, Held, Lineage, Settled
-from actors.versions.pruning import Folders
+from actors.versions.pruning import Pruning
 from actors.versions.replicas import Replicas
 from actors.waiting import comes_true
 from core.clock import Clock, SystemClock
@@ -62,7 +62,7 @@ class Versions:
         self._changed = asyncio.Condition()
         self._replicas = Replicas(self._clock)
         self._ledger: dict[str, Any] | None = None
-        self._folders = Folders(self._run_dir / "versions", self._lineage, keep)
+        self._folders = Pruning(self._run_dir / "versions", self._lineage, keep)
         self._considering: set[asyncio.Task[None]] = set()
         self._owed: list[Record] = []
         """What the store has yet to take; a write that it refused goes with the next."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from core.codec import decode, encode_batch
+from core.codec import decode
 from core.messages import Example, Message, Outcome
 from core.store.records import Row, outcome_records
 
 
-class Parcel(Message):
+class EncodedOutcome(Message):
     lease_id: str
     place: int
     prompt_id: str
@@ -41,8 +41,8 @@ class Parcel(Message):
         return tuple(decode(Example, payload) for payload in bodies.values())
 
 
-def parcel_of(outcome: Outcome) -> Parcel:
-    return Parcel(
+def encode_outcome(outcome: Outcome) -> EncodedOutcome:
+    return EncodedOutcome(
         lease_id=outcome.lease_id,
         place=outcome.place,
         prompt_id=outcome.prompt_id,
@@ -58,6 +58,5 @@ def parcel_of(outcome: Outcome) -> Parcel:
     )
 
 
-def parcels(outcomes: Iterable[Outcome]) -> bytes:
-    """As `Buffer.deliver` takes them."""
-    return encode_batch([parcel_of(outcome) for outcome in outcomes])
+def encode_outcomes(outcomes: Iterable[Outcome]) -> list[EncodedOutcome]:
+    return [encode_outcome(outcome) for outcome in outcomes]

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from core.codec import decode
 from core.errors import ArtifactError, StoreError
@@ -12,6 +12,18 @@ from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Pro
 from core.store.schema import FILE, READABLE, check_schema, known, open_file, refuse_divided, schema_of, way_out
 
 M = TypeVar("M", bound=Message)
+
+
+class IsFact(Protocol):
+    """See core.store.facts."""
+
+    NAME: ClassVar[str]
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray) -> Self: ...
+
+
+F = TypeVar("F", bound=IsFact)
 WINDOW = "window:"
 """Prefix of the facts that say which places a window is made of."""
 
@@ -110,7 +122,7 @@ class RunReader:
         )
 
     def places_held(self) -> set[int]:
-        """Places whose groups were not forgotten."""
+        """IntervalSet whose groups were not forgotten."""
         return {self._int(place) for (place,) in self._rows("SELECT DISTINCT parent FROM groups")}
 
     def get(self, table: str, kind: type[M], id: str) -> M | None:
@@ -119,6 +131,19 @@ class RunReader:
 
     def count(self, table: str) -> int:
         return sum(int(n) for (n,) in self._rows(f"SELECT count(*) FROM {known(table)}"))
+
+    def read(self, kind: type[F], key: object = "") -> F | None:
+        """A fact; None where it was never written, or does not hold any more."""
+        name = f"{kind.NAME}{key}"
+        rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
+        return self._fact(kind, name, rows[0][0]) if rows else None
+
+    def read_all(self, kind: type[F]) -> dict[str, F]:
+        """All facts of a kind that has a key, by their keys, in no order."""
+        first, end = kind.NAME, kind.NAME + "\U0010ffff"
+        rows = self._rows("SELECT id, value FROM facts WHERE id >= ? AND id < ?", first, end)
+        found = {id.removeprefix(first): self._fact(kind, id, value) for id, value in rows}
+        return {key: fact for key, fact in found.items() if fact is not None}
 
     def fact(self, name: str, default: Any = None) -> Any:
         rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
@@ -177,6 +202,12 @@ class RunReader:
             return decode(kind, payload)
         except ArtifactError as error:
             raise self._damaged(table, id, error) from None
+
+    def _fact(self, kind: type[F], name: str, value: str) -> F | None:
+        try:
+            return None if value == "null" else kind.model_validate_json(value)
+        except ValueError as error:
+            raise self._damaged("fact", name, error) from None
 
     def _json(self, what: str, name: object, text: Any) -> Any:
         try:

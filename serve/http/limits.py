@@ -48,7 +48,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
 
 
 class Queue:
-    """Places for users' requests, waiting or being answered; who finds none is told when to come back."""
+    """IntervalSet for users' requests, waiting or being answered; who finds none is told when to come back."""
 
     def __init__(self, access: AccessConfig) -> None:
         self._places = access.max_queue

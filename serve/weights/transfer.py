@@ -1,4 +1,4 @@
-"""Folders from node to node, through Ray's object store. What lies at its path already does not travel.
+"""Pruning from node to node, through Ray's object store. What lies at its path already does not travel.
 
 On the node that has a folder, a depot reads it: an actor that is started when another node first asks, and that ends
 with whoever started it. On the node that lacks it, whoever asks fetches, and leaves a copy for the others of its node

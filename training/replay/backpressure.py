@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Throttle:
+class Backpressure:
     """Counts every leased prompt until its fate is known, and grants leases from what capacity is left.
 
     Laws, at every moment:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Places:
+class IntervalSet:
     """A set of natural numbers kept as runs: nearly every place is used once the next one is leased."""
 
     _starts: list[int] = field(default_factory=list[int])
@@ -14,7 +14,7 @@ class Places:
     """First and one after the last of each run; runs neither meet nor overlap."""
 
     @classmethod
-    def below(cls, end: int, but: Iterable[int] = ()) -> "Places":
+    def below(cls, end: int, but: Iterable[int] = ()) -> "IntervalSet":
         """All from 0 to before `end`, `but` these."""
         places = cls([0], [end]) if end else cls()
         for place in but:

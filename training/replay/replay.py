@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from core.messages import Example, Imitate, Outcome, Prefer, Reinforce, Window
-from training.replay.interval_set import Places
+from training.replay.interval_set import IntervalSet
 
 Added = Literal["accepted", "duplicate", "filtered", "failed", "stale"]
 
@@ -29,7 +29,7 @@ class Explored:
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """What a quarantine took out of the waiting prompts. Pass len(places) to Throttle.quarantine."""
+    """What a quarantine took out of the waiting prompts. Pass len(places) to Backpressure.quarantine."""
 
     places: tuple[int, ...] = ()
     group_ids: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Replay:
     _windows_drawn: int = 0
     _oldest: dict[int, int] = field(default_factory=dict[int, int])
     """Window held -> the oldest version whose examples were fresh when it was drawn."""
-    _places: Places = field(default_factory=Places)
+    _places: IntervalSet = field(default_factory=IntervalSet)
     _versions: set[int] = field(default_factory=set[int])
     _bad_versions: set[int] = field(default_factory=set[int])
     _bad_windows: set[int] = field(default_factory=set[int])
@@ -83,7 +83,7 @@ class Replay:
         """Hold a delivered prompt, unless it is held already: by its place in the source or by a group's id.
 
         accepted, filtered: it counts towards the next window, with or without examples. failed: the place goes back.
-        duplicate: nothing changed. stale: a quarantined version made it, so its place goes back; tell the Throttle
+        duplicate: nothing changed. stale: a quarantined version made it, so its place goes back; tell the Backpressure
         `accept` and `quarantine(1)`."""
         return "failed" if outcome.failure is not None else self.take(_explored(outcome))
 
@@ -222,7 +222,7 @@ class Replay:
         versions: Iterable[int] = (),
         newest_at_draw: Mapping[int, int] | None = None,
         oldest_at_draw: Mapping[int, int] | None = None,
-        used: Places | None = None,
+        used: IntervalSet | None = None,
     ) -> None:
         """After a restart, on an empty replay: what the store kept. `outcomes` in order of delivery; those that no
         draw can need again may be missing, and their places then stand in `used`. `drawn`: window number ->
@@ -234,7 +234,7 @@ class Replay:
             raise ValueError("restore needs an empty replay; make a new one")
         self._versions, self._bad_versions = set(versions), set(quarantined)
         self._bad_windows = set(quarantined_windows)
-        self._places = Places() if used is None else used
+        self._places = IntervalSet() if used is None else used
         held: dict[int, Explored] = {}
         for explored in (_explored(outcome) for outcome in outcomes if outcome.failure is None):
             if explored.place in held and held[explored.place].version in self._bad_versions:

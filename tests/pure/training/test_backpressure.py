@@ -2,17 +2,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.replay.backpressure import Throttle
+from training.replay.backpressure import Backpressure
 
 
 def test_at_the_start_one_window_and_its_lag_may_be_leased():
-    throttle = Throttle(groups_per_window=4, max_lag=1)
+    throttle = Backpressure(groups_per_window=4, max_lag=1)
     assert throttle.capacity == 8
     assert [throttle.lease(5), throttle.lease(5), throttle.lease(5)] == [5, 3, 0]
 
 
 def test_failed_and_expired_prompts_give_their_room_back_and_delivered_ones_do_not():
-    throttle = Throttle(groups_per_window=4, max_lag=0)
+    throttle = Backpressure(groups_per_window=4, max_lag=0)
     throttle.lease(4)
     throttle.fail()
     throttle.expire()
@@ -22,7 +22,7 @@ def test_failed_and_expired_prompts_give_their_room_back_and_delivered_ones_do_n
 
 
 def test_a_settled_window_makes_room_for_another_whatever_the_verdict():
-    throttle = Throttle(groups_per_window=2, max_lag=0)
+    throttle = Backpressure(groups_per_window=2, max_lag=0)
     for _ in range(2):
         throttle.lease(1)
         throttle.accept()
@@ -32,7 +32,7 @@ def test_a_settled_window_makes_room_for_another_whatever_the_verdict():
 
 
 def test_quarantined_prompts_are_collected_anew():
-    throttle = Throttle(groups_per_window=4, max_lag=0)
+    throttle = Backpressure(groups_per_window=4, max_lag=0)
     throttle.lease(4)
     for _ in range(4):
         throttle.accept()
@@ -41,7 +41,7 @@ def test_quarantined_prompts_are_collected_anew():
 
 
 def test_a_run_that_ends_leases_no_prompt_beyond_its_last_window():
-    throttle = Throttle(groups_per_window=4, max_lag=3, windows_wanted=2)
+    throttle = Backpressure(groups_per_window=4, max_lag=3, windows_wanted=2)
     assert throttle.lease(100) == 8
     for _ in range(8):
         throttle.accept()
@@ -50,7 +50,7 @@ def test_a_run_that_ends_leases_no_prompt_beyond_its_last_window():
 
 
 def test_a_discarded_window_of_a_run_that_ends_is_collected_anew():
-    throttle = Throttle(groups_per_window=4, max_lag=1, windows_wanted=2)
+    throttle = Backpressure(groups_per_window=4, max_lag=1, windows_wanted=2)
     throttle.lease(8)
     for _ in range(8):
         throttle.accept()
@@ -61,12 +61,12 @@ def test_a_discarded_window_of_a_run_that_ends_is_collected_anew():
 
 def test_what_was_not_leased_cannot_be_delivered():
     with pytest.raises(ValueError, match="no prompt is outstanding"):
-        Throttle(groups_per_window=4, max_lag=0).accept()
+        Backpressure(groups_per_window=4, max_lag=0).accept()
 
 
 def test_counts_that_break_the_law_are_refused():
     with pytest.raises(ValueError, match="breaks leased"):
-        Throttle(groups_per_window=4, max_lag=0, leased=3, accepted=1)
+        Backpressure(groups_per_window=4, max_lag=0, leased=3, accepted=1)
 
 
 MOVES = ("lease", "accept", "filter", "fail", "expire", "draw", "promote", "reject")
@@ -76,7 +76,7 @@ class Run:
     """A producer and a consumer at any pace; what one of them cannot do now, it skips."""
 
     def __init__(self, groups: int, lag: int, wanted: int | None) -> None:
-        self.throttle = Throttle(groups, lag, wanted)
+        self.throttle = Backpressure(groups, lag, wanted)
         self.groups = groups
         self.waiting = 0
         self.drawn = 0

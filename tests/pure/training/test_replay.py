@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from core.codec import pack_ids
 from core.messages import Imitate, Outcome, PolicyRef, Reinforce
-from training.replay.interval_set import Places
+from training.replay.interval_set import IntervalSet
 from training.replay.replay import Replay, Withdrawn
 
 
@@ -153,7 +153,7 @@ def test_a_long_run_remembers_its_places_in_the_room_of_the_gaps_between_them():
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=80))
 def test_places_are_a_set_of_numbers(moves):
-    places, model = Places.below(10, but=(3, 4, 20)), {*range(10)} - {3, 4}
+    places, model = IntervalSet.below(10, but=(3, 4, 20)), {*range(10)} - {3, 4}
     for adds, place in moves:
         (places.add if adds else places.discard)(place)
         (model.add if adds else model.discard)(place)

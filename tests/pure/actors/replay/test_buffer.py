@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from actors.replay.buffer import Buffer
 from actors.replay.late_votes import SETTLE_S, SETTLE_VOTES
-from actors.replay.recovery import COUNTS, recollect
+from actors.replay.recovery import COUNTS, recover
 from actors.versions.lineage import PARENT_REJECTED
 from core.clock import ManualClock
 from core.codec import decode, decode_batch, encode_batch, pack_ids
@@ -45,7 +45,7 @@ from core.messages import (
     Window,
 )
 from core.metrics import MemorySink, Metrics
-from core.store.encoded import parcels
+from core.store.encoded import encode_outcomes
 from core.store.records import Record, message
 from core.store.writer import RunReader, RunStore
 from methods import recipes
@@ -208,7 +208,7 @@ class Restarts(RuleBasedStateMachine):
     @rule(share=st.integers(1, 3), kind=st.sampled_from(["accepted", "accepted", "filtered", "failed"]), fates=FATES)
     def deliver(self, share: int, kind: str, fates: list[str]) -> None:
         picked = self.held[::share]
-        batch = parcels([explored(place, lease, self.newest, kind) for lease, place in picked])
+        batch = encode_outcomes([explored(place, lease, self.newest, kind) for lease, place in picked])
         self.store.fates = list(fates)
         results = self.tried(self.buffer.deliver(batch))
         self.store.fates = []
@@ -344,7 +344,7 @@ class Restarts(RuleBasedStateMachine):
             self.leases_expire([])
             self.held = []
             self.lease(6, "")
-            batch = parcels([explored(place, lease, self.newest) for lease, place in self.held])
+            batch = encode_outcomes([explored(place, lease, self.newest) for lease, place in self.held])
             self.do(self.buffer.deliver(batch))
             self.held = []
             self.draw([])
@@ -384,7 +384,7 @@ async def filled(buffer: Buffer, windows: int, version: int = 0) -> None:
     """Explore, draw and settle so many windows."""
     for _ in range(windows):
         lease = leased(await buffer.lease(3, 0.0))
-        await buffer.deliver(parcels([explored(place, lease.id, version) for place in lease.places]))
+        await buffer.deliver(encode_outcomes([explored(place, lease.id, version) for place in lease.places]))
         number = (await buffer.status())["windows_drawn"] + 1
         assert await buffer.draw(number - 1, version, 0.0) is not None
         await buffer.settle(number, 1000 + number, rejected=False, discarded=False)
@@ -396,12 +396,12 @@ async def test_an_outcome_that_was_thought_lost_stands_and_its_place_is_explored
     lease = leased(await first.lease(1, 0.0))
     store.fates = ["late"]
     with pytest.raises(Overdue):
-        await first.deliver(parcels([explored(0, lease.id)]))
+        await first.deliver(encode_outcomes([explored(0, lease.id)]))
     second = await started(tmp_path, store, clock)
     again = leased(await second.lease(1, 0.0))
     store.land()
     assert again.places == lease.places == (0,)
-    assert await second.deliver(parcels([explored(0, again.id)])) == ["duplicate"]
+    assert await second.deliver(encode_outcomes([explored(0, again.id)])) == ["duplicate"]
     for buffer in (second, await started(tmp_path, store, clock)):
         (held,) = buffer._replay.held()
         assert held.group_ids == (f"g0-{lease.id}",) and [e.id for e in held.examples] == [f"e0-{lease.id}"]
@@ -412,13 +412,13 @@ async def test_an_outcome_delivered_again_after_an_unsure_write_is_taken_once(tm
     store, clock = FlakyStore(tmp_path), ManualClock(1.0)
     buffer = await started(tmp_path, store, clock)
     lease = leased(await buffer.lease(2, 0.0))
-    batch = parcels([explored(place, lease.id) for place in lease.places])
+    batch = encode_outcomes([explored(place, lease.id) for place in lease.places])
     store.fates = ["overdue"]
     with pytest.raises(Overdue):
         await buffer.deliver(batch)
     assert await buffer.deliver(batch) == ["accepted", "accepted"]
     assert await buffer.deliver(batch) == ["expired", "expired"]
-    twice = parcels([explored(2, (held := leased(await buffer.lease(1, 0.0))).id)] * 2)
+    twice = encode_outcomes([explored(2, (held := leased(await buffer.lease(1, 0.0))).id)] * 2)
     assert held.places == (2,) and await buffer.deliver(twice) == ["accepted", "expired"]
 
 
@@ -448,7 +448,7 @@ async def test_a_pause_outlives_restarts_and_a_run_of_failures_does_not(tmp_path
     await second.resume()
     third = await started(tmp_path, store, clock)
     lease = leased(await third.lease(3, 0.0))
-    await third.deliver(parcels([explored(place, lease.id, kind="failed") for place in lease.places]))
+    await third.deliver(encode_outcomes([explored(place, lease.id, kind="failed") for place in lease.places]))
     assert "3 prompts in a row failed" in (await third.status())["paused"]
     assert (await (await started(tmp_path, store, clock)).status())["paused"] is None
 
@@ -472,9 +472,9 @@ async def test_a_restart_reads_the_last_windows_and_not_the_whole_run(tmp_path: 
     late = [
         explored(place, lease.id, kind=kind) for place, kind in zip(lease.places, ("accepted", "failed"), strict=False)
     ]
-    await buffer.deliver(parcels(late))
+    await buffer.deliver(encode_outcomes(late))
     store.disk.forget(range(20))  # what no window can need: its payloads may be gone
-    found = recollect(tmp_path, LEARNING)
+    found = recover(tmp_path, LEARNING)
     assert sorted(outcome.place for outcome in found.outcomes) == list(range(48, 61)) and sorted(found.windows) == [
         *range(17, 21)
     ]
@@ -491,7 +491,7 @@ async def test_a_run_of_an_older_program_is_counted_from_its_beginning(tmp_path:
     buffer = await started(tmp_path, store, clock)
     await filled(buffer, 4)
     lease = leased(await buffer.lease(3, 0.0))
-    await buffer.deliver(parcels([explored(lease.places[1], lease.id)]))
+    await buffer.deliver(encode_outcomes([explored(lease.places[1], lease.id)]))
     assert store.disk._db is not None
     store.disk._db.execute("DELETE FROM facts WHERE id = ?", (COUNTS,))
     store.disk._db.commit()
@@ -506,7 +506,7 @@ async def test_a_window_that_the_store_did_not_acknowledge_is_given_to_nobody(tm
     store, clock = FlakyStore(tmp_path), ManualClock(1.0)
     buffer = await started(tmp_path, store, clock)
     lease = leased(await buffer.lease(6, 0.0))
-    await buffer.deliver(parcels([explored(place, lease.id) for place in lease.places]))
+    await buffer.deliver(encode_outcomes([explored(place, lease.id) for place in lease.places]))
     store.fates = ["late", "lost"]
     assert await buffer.draw(0, 0, 0.0) is None and await buffer.draw(0, 0, 0.0) is None
     window = await buffer.draw(0, 0, 0.0)
@@ -519,7 +519,7 @@ async def test_a_settlement_that_never_reached_the_buffer_is_found_in_the_decisi
     buffer = await started(tmp_path, store, clock)
     for number in (1, 2):
         lease = leased(await buffer.lease(3, 0.0))
-        await buffer.deliver(parcels([explored(place, lease.id) for place in lease.places]))
+        await buffer.deliver(encode_outcomes([explored(place, lease.id) for place in lease.places]))
         await buffer.draw(number - 1, 0, 0.0)
         store.disk.write([message("versions", f"policy@v{number}", "", published(number, 0, number))])
     fell = decision(2, "reject", PARENT_REJECTED)
@@ -540,7 +540,7 @@ async def test_a_version_rolled_back_after_its_promotion_stays_quarantined_over_
     await buffer.published(1)
     await buffer.settle(1, 1, rejected=False, discarded=False)
     lease = leased(await buffer.lease(3, 0.0))
-    await buffer.deliver(parcels([explored(place, lease.id, version=1) for place in lease.places]))
+    await buffer.deliver(encode_outcomes([explored(place, lease.id, version=1) for place in lease.places]))
     await buffer.settle(1, 1, rejected=True, discarded=False)
     again = await started(tmp_path, store, clock)
     for each in (buffer, again):
@@ -578,7 +578,7 @@ async def explored_by_lmsi(buffer: Buffer, n: int) -> Lease:
     asked = [as_prompt(f"prompt {place}") for place in lease.places]
     ends = [{"lease_id": lease.id, "place": place, "clock": ManualClock()} for place in lease.places]
     outcomes = [await explore(METHOD, p, policy, **end) for p, end in zip(asked, ends, strict=True)]
-    await buffer.deliver(parcels(outcomes))
+    await buffer.deliver(encode_outcomes(outcomes))
     return lease
 
 
@@ -622,7 +622,7 @@ async def test_votes_wait_for_a_prompt_that_was_not_explored(tmp_path: Path) -> 
     revision, votes = await again.votes_on(as_prompt("prompt 0").id)
     assert revision == 1 and [v.id for v in decode_batch(Vote, votes)] == ["v"]
     informed = explored(0, lease.id).model_copy(update={"revision": revision})
-    await again.deliver(parcels([informed, explored(1, lease.id)]))
+    await again.deliver(encode_outcomes([informed, explored(1, lease.id)]))
     assert (await again.status())["to_resettle"] == 1, "one was explored without its vote"
     work = decode(Resettle, await again.resettle(0.0) or b"")
     assert (work.place, work.revision, [v.id for v in work.votes]) == (1, 1, ["w"])
@@ -701,7 +701,7 @@ async def test_what_cannot_be_settled_again_or_is_too_old_asks_for_nothing_more(
     assert await buffer.resettled(encode_batch([about(work, "the judge is away")])) == ["failed"]
     assert await buffer.resettle(0.0) is None
     lease = leased(await buffer.lease(2, 0.0))
-    await buffer.deliver(parcels([explored(place, lease.id) for place in lease.places]))
+    await buffer.deliver(encode_outcomes([explored(place, lease.id) for place in lease.places]))
     await buffer.draw(0, 0, 0.0)
     await buffer.settle(1, 1, rejected=False, discarded=False)
     await filled(buffer, 4)
