@@ -24,8 +24,7 @@ from actors.replay.pause import Pause
 from actors.replay.prompt_queue import PromptQueue
 from actors.replay.recovery import COUNTS, SETTLED, Recovered, recover
 from actors.runtime.rpc import Peer
-from actors.waiting import comes_true
-from core.aio import Gather
+from core.aio import Gather, comes_true
 from core.clock import Clock, SystemClock
 from core.codec import decode_batch, encode, encode_batch
 from core.config import LearningConfig, VotesConfig

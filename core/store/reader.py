@@ -4,26 +4,16 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 from core.codec import decode
 from core.errors import ArtifactError, StoreError
 from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Prompt, Published, Reinforce, Scored
+from core.store.facts import Answers, Fact
 from core.store.schema import FILE, READABLE, check_schema, known, open_file, refuse_divided, schema_of, way_out
 
 M = TypeVar("M", bound=Message)
-
-
-class IsFact(Protocol):
-    """See core.store.facts."""
-
-    NAME: ClassVar[str]
-
-    @classmethod
-    def model_validate_json(cls, json_data: str | bytes | bytearray) -> Self: ...
-
-
-F = TypeVar("F", bound=IsFact)
+F = TypeVar("F", bound=Fact | Answers)
 WINDOW = "window:"
 """Prefix of the facts that say which places a window is made of."""
 
