@@ -59,7 +59,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
+class ModeAnswer:
     """What a serving mode answers with."""
 
     text: str
@@ -74,7 +74,7 @@ class Mode(Protocol):
     The policy that it gets is of one request: it asks the version that admitted the request, with what the client wants
     of each sample, and counts what is sampled. A mode can neither forget a hidden token nor mix versions."""
 
-    async def __call__(self, prompt: Prompt, policy: Policy) -> Said: ...
+    async def __call__(self, prompt: Prompt, policy: Policy) -> ModeAnswer: ...
 
 
 Filter = Callable[[Scored], DropReason | None]

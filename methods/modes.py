@@ -9,7 +9,7 @@ from functools import partial
 from core.answers import extractor
 from core.config import MethodConfig
 from core.messages import Prompt
-from core.protocols import Mode, Policy, Said, Sampler, Scorer, Votes
+from core.protocols import Mode, ModeAnswer, Policy, Sampler, Scorer, Votes
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 
@@ -26,7 +26,7 @@ def modes(config: MethodConfig) -> dict[str, Mode]:
     return {"vote": partial(vote, Iid(sampler), Majority(extractor(config.answer), config.votes))}
 
 
-async def vote(sample: Sampler, score: Scorer, prompt: Prompt, policy: Policy) -> Said:
+async def vote(sample: Sampler, score: Scorer, prompt: Prompt, policy: Policy) -> ModeAnswer:
     """Self-consistency, arXiv 2203.11171: of the samples that say what most say, the first, word for word.
 
     Deviation: the paper weighs answers alone; here a reader gets the text that came with it. Where no sample has an
@@ -38,4 +38,4 @@ async def vote(sample: Sampler, score: Scorer, prompt: Prompt, policy: Policy) -
         for candidate, value in zip(one.group.candidates, one.verdict.scores, strict=True)
     ]
     best, _ = max(judged, key=lambda pair: (pair[1], pair[0].finish == "stop"))  # of equals, the first
-    return Said(text=best.text, finish=best.finish, share=scored[0].verdict.share)
+    return ModeAnswer(text=best.text, finish=best.finish, share=scored[0].verdict.share)

@@ -14,7 +14,7 @@ from core.clock import Clock
 from core.errors import ConfigError
 
 
-class Seats:
+class Admission:
     """Laws: background never holds more than total - reserve seats; first come, first seated; whoever waits alone
     with nothing held is seated, so that neither large groups nor busy users starve learning."""
 

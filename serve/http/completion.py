@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from core.protocols import Said
+from core.protocols import ModeAnswer
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Completion:
     model: str
     versions: str
     """`policy@v3`, or `policy@v3..v4` when the model was swapped under it."""
-    said: Said
+    said: ModeAnswer
     asked: int
     """Continuations that were sampled for it."""
     prompt_tokens: int

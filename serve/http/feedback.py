@@ -18,7 +18,7 @@ from serve.http.errors import Refusal
 LIMIT = 256
 LATE_S = 2.0
 """An answer may still be on its way to the desk when the first feedback on it comes."""
-Said = tuple[Sequence[Mapping[str, Any]], str, bool]
+Submission = tuple[Sequence[Mapping[str, Any]], str, bool]
 """Bodies as `parse` gives them; the key that says it; whether it is an admin's."""
 Results = list[dict[str, str]]
 WAYS = ("binary", "better_than", "correction", "comment", "metric")
@@ -26,16 +26,16 @@ FIELDS = frozenset({"id", "response_id", "choice", "user", *WAYS})
 NAME_CHARS = 128
 
 
-class ToTheDesk:
+class FeedbackClient:
     """Feedback that comes at about the same time goes to the desk in one call. What is about an answer that is not
     written down yet waits for it alone, so that others need not."""
 
-    def __init__(self, ask: Callable[[Sequence[Said], float], Awaitable[Sequence[Results | Exception]]]) -> None:
+    def __init__(self, ask: Callable[[Sequence[Submission], float], Awaitable[Sequence[Results | Exception]]]) -> None:
         """`ask`: of each what became of it, all on disk; none waits longer than so many seconds for an answer."""
         self._ask = ask
-        self._gathered = Gather[Said, Results](lambda said: ask(said, 0.0))
+        self._gathered = Gather[Submission, Results](lambda said: ask(said, 0.0))
 
-    async def __call__(self, said: Said) -> Results:
+    async def __call__(self, said: Submission) -> Results:
         """Raises: why it was refused."""
         try:
             return await self._gathered(said)

@@ -1,6 +1,6 @@
 """Between HTTP and a serving mode: `policy:vote` asks one version many times and answers once.
 
-The mode is built elsewhere, from a sampler and a scorer, and knows nothing of HTTP. What it asks goes through `Asking`,
+The mode is built elsewhere, from a sampler and a scorer, and knows nothing of HTTP. What it asks goes through `PinnedPolicy`,
 which pins the version, sets what the client wants of each sample, and counts. Nothing is sent before the answer is
 there, so that a failure still has its status, and another replica may be asked.
 """
@@ -19,7 +19,7 @@ from core.clock import Clock
 from core.codec import stable_id
 from core.errors import RatchetError, VersionError
 from core.messages import Candidate, ChatMessage, PolicyRef, Prompt, Sampling
-from core.protocols import Mode, Policy, Said
+from core.protocols import Mode, ModeAnswer, Policy
 from serve.http.completion import Completion
 from serve.http.errors import Refusal, refusal_for
 
@@ -96,7 +96,7 @@ class ChatRequest(BaseModel):
         return {name: value for name, value in said.items() if value is not None}
 
 
-class Asking:
+class PinnedPolicy:
     """The policy of one request: its version, its client's wishes, and what it has cost so far."""
 
     def __init__(self, policy: Policy, ref: PolicyRef, wishes: Mapping[str, Any]) -> None:
@@ -148,10 +148,10 @@ class Modes:
         ends the sampling. Returns the tokens generated for it, hidden ones too.
 
         `receive`: what comes after the body. `fields`: the body, without what is not the client's to say."""
-        asking = Asking(self.policy, ref, {})
+        asking = PinnedPolicy(self.policy, ref, {})
         try:
             mode, request = self._mode(name), read(scope["path"], fields, name)
-            asking = Asking(self.policy, ref, request.wishes())
+            asking = PinnedPolicy(self.policy, ref, request.wishes())
             said = await unless_left(mode(request.prompt(), asking), receive)
             response = None if said is None else self._response(request, said, asking, f"{ref}:{name}")
         except Refusal as refusal:
@@ -170,7 +170,7 @@ class Modes:
             raise Refusal(400, f"there is no serving mode `{name}`; available: {there}", param="model")
         return self.modes[name]
 
-    def _response(self, request: ChatRequest, said: Said, asking: Asking, model: str) -> Response:
+    def _response(self, request: ChatRequest, said: ModeAnswer, asking: PinnedPolicy, model: str) -> Response:
         completion = Completion(
             id=self.new_id(),
             created_s=int(self.clock.now()),

@@ -19,14 +19,14 @@ ROOM = 16_384
 RETRY_S = 0.5
 
 
-class Heard:
+class Transcript:
     """Id and texts of an answer, from its body or its server-sent events."""
 
     def __init__(self) -> None:
         self.id = ""
         self.texts: dict[int, str] = {}
         self.whole = False
-        """Heard to its end: its client did not leave. Before that it has neither id nor texts."""
+        """Transcript to its end: its client did not leave. Before that it has neither id nor texts."""
         self._parts: list[bytes] = []
 
     def feed(self, body: bytes, streaming: bool, last: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.types import Message, Send
 
 from core.messages import PolicyRef
-from serve.http.recorder import Heard
+from serve.http.recorder import Transcript
 
 ROLE, USAGE, DONE = b'"delta":{"role":"assistant","content":""}', b'"choices":[]', b"data: [DONE]"
 """Events in which nothing is said. vLLM sends each right before another one: together they are one way through the
@@ -16,11 +16,11 @@ gateway, not two."""
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
-class Answer:
+class ResponseTap:
     """`send` for one answer to a user: names version and replica, counts status and tokens and hears what is said."""
 
     def __init__(self, send: Send, ref: PolicyRef, replica: str, dying: Callable[[], bool]) -> None:
-        self.heard = Heard()
+        self.heard = Transcript()
         self._send = send
         self._dying = dying
         self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]

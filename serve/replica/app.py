@@ -22,7 +22,7 @@ SHADOW_APP = "policy-shadow"
 
 
 @dataclass(frozen=True)
-class Service:
+class PolicyHandles:
     users: DeploymentHandle
     learning: DeploymentHandle
     """Where collectors and evaluator go: the same replicas with LoRA, the shadow ones with full weights."""
@@ -39,16 +39,16 @@ def open_gateway(config: Config) -> None:
     rayserve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port, request_timeout_s=None))
 
 
-def deploy(config: Config, namespace: str, gpus: float, modes: Mapping[str, Mode], keys: Keys) -> Service:
+def deploy(config: Config, namespace: str, gpus: float, modes: Mapping[str, Mode], keys: Keys) -> PolicyHandles:
     """Start the service and wait until every replica is healthy; `gpus` is what each replica asks of Ray.
 
     Raises: RuntimeError from Serve when a replica cannot start; its log says why."""
     serve = config.serve
     if not isinstance(config.model.weights, Full):
         handle = _run(config, "any", namespace, APP, "/", serve.replicas, gpus, modes, keys)
-        return Service(users=handle, learning=handle)
+        return PolicyHandles(users=handle, learning=handle)
     users = _run(config, "serving", namespace, APP, "/", serve.replicas, gpus, modes, keys)
-    return Service(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1, gpus, {}, keys))
+    return PolicyHandles(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1, gpus, {}, keys))
 
 
 def undeploy() -> None:

@@ -25,13 +25,13 @@ from core.errors import Overdue, PromptError, ProofError, RatchetError, Unavaila
 from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sampling, Slots
 from core.metrics import Metrics
 from core.protocols import Mode
-from serve.engine.admission import Seats
+from serve.engine.admission import Admission
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy, written
 from serve.engine.patches.log_handlers import kept
 from serve.http.cors import with_cors
-from serve.http.feedback import ToTheDesk
-from serve.http.gateway import BACKGROUND_PRIORITY, USER_PRIORITY, Gateway
+from serve.http.feedback import FeedbackClient
+from serve.http.ingress import BACKGROUND_PRIORITY, USER_PRIORITY, Ingress
 from serve.http.keys import Keys
 from serve.http.modes import Modes
 from serve.replica.reconcile import Prover, Reconciler
@@ -66,13 +66,15 @@ class PolicyReplica:
         self._parts: dict[str, Any] = {}
         self._meter = Metrics([RaySink()])
         self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
-        self._feedback = ToTheDesk(lambda said, wait_s: self._ask("desk", "feedback", said, wait_s))
-        self._gateway: Gateway | None = None
+        self._feedback = FeedbackClient(lambda said, wait_s: self._ask("desk", "feedback", said, wait_s))
+        self._ingress: Ingress | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0
         self._travel = Travel(namespace)
         self._wanted_here: tuple[Published, ...] = ()
-        self._seats = Seats(serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock())
+        self._admission = Admission(
+            serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock()
+        )
         self._engine = Engine(
             config.model,
             serve.engine,
@@ -95,10 +97,10 @@ class PolicyReplica:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         slots, access = self._reconciler, self._config.serve.access
         policy = EnginePolicy(self._engine, priority=USER_PRIORITY)
-        self._gateway = Gateway(
+        self._ingress = Ingress(
             await self._engine.openai_app(),
             lambda: slots.slots,
-            self._seats,
+            self._admission,
             self,
             self._meter,
             slots.replica,
@@ -107,8 +109,8 @@ class PolicyReplica:
             self._keys,
             dying=lambda: self._engine.dead,
         )
-        self._recording = asyncio.create_task(self._gateway.recorder.run())
-        return with_cors(self._gateway, access.allow_origins)
+        self._recording = asyncio.create_task(self._ingress.recorder.run())
+        return with_cors(self._ingress, access.allow_origins)
 
     async def check_health(self) -> None:
         if self._following is None or self._following.done():
@@ -120,7 +122,7 @@ class PolicyReplica:
         if self._following is not None:
             self._following.cancel()
             self._outliving.cancel()
-            if self._gateway is not None:
+            if self._ingress is not None:
                 self._recording.cancel()
             await self._reconciler.stop()
         await self._engine.stop()
@@ -136,11 +138,11 @@ class PolicyReplica:
                 asked = [tasks.create_task(self._candidates(p, want, ref)) for p in decode_batch(Prompt, prompts)]
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
-        self._meter.set("background_in_flight", self._seats.background_held)
+        self._meter.set("background_in_flight", self._admission.background_held)
         return [task.result() for task in asked]
 
     async def _candidates(self, prompt: Prompt, want: Sampling, ref: str | None) -> bytes | PromptError:
-        async with self._seats.background(want.n) as leave:
+        async with self._admission.background(want.n) as leave:
             version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
             try:
                 candidates = await self._engine.generate(
@@ -155,7 +157,7 @@ class PolicyReplica:
         """Log-probability of every token of `text` after the prompt, the stop token included (nats)."""
         version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
         context, completion = self._engine.render(decode(Prompt, prompt).messages, text)
-        async with self._seats.background(1):
+        async with self._admission.background(1):
             rows = await self._engine.score([[*context, *completion]], version)
         return rows[0][len(context) - 1 :]
 
@@ -165,7 +167,7 @@ class PolicyReplica:
     async def render_id(self) -> str:
         return self._engine.render_id
 
-    # --- what the routes ask (serve.http.gateway.Control) ---
+    # --- what the routes ask (serve.http.ingress.Control) ---
 
     async def status(self) -> dict[str, Any]:
         return await self._ask("console", "status")
@@ -190,8 +192,8 @@ class PolicyReplica:
 
     # --- reconciliation ---
 
-    def _gateway_tokens(self) -> int:
-        return self._gateway.tokens if self._gateway is not None else 0
+    def _ingress_tokens(self) -> int:
+        return self._ingress.tokens if self._ingress is not None else 0
 
     async def _ask(self, part: str, method: str, *arguments: Any) -> Any:
         try:
@@ -264,14 +266,14 @@ class PolicyReplica:
         self._meter.set("explore_version", slots.explore.version)
         for name, why in report.failed.items():
             log.error("%s", RatchetError(f"{name} was not proven: {why}"))
-        self._meter.set("users_in_flight", self._seats.users)
+        self._meter.set("users_in_flight", self._admission.users)
         self._swaps += len(new)
         counters = {
-            "tokens_user": self._gateway_tokens(),
-            "users": self._seats.users,
-            "background": self._seats.background_held,
-            "background_waiting": self._seats.background_waiting,
-            "background_limit": self._seats.limit(),
+            "tokens_user": self._ingress_tokens(),
+            "users": self._admission.users,
+            "background": self._admission.background_held,
+            "background_waiting": self._admission.background_waiting,
+            "background_limit": self._admission.limit(),
             "swaps": self._swaps,
             "pause_ms": 1e3 * self._engine.pauses_s[-1] if self._engine.pauses_s else 0.0,
         }

@@ -34,8 +34,8 @@ from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy
 from serve.http.errors import Refusal
-from serve.http.feedback import FIELDS, WAYS, Results, Said, ToTheDesk, parse
-from serve.http.recorder import Heard, Recorder
+from serve.http.feedback import FIELDS, WAYS, FeedbackClient, Results, Submission, parse
+from serve.http.recorder import Recorder, Transcript
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x), max_leaves=5
@@ -133,7 +133,7 @@ def test_any_json_is_feedback_or_refused(body: Any) -> None:
 
 
 def test_the_texts_of_an_answer_are_heard_whole_and_streamed_however_it_is_cut() -> None:
-    whole = Heard()
+    whole = Transcript()
     whole.feed(b'{"id": "chatcmpl-v1-a", "choices": [{"index": 0, "message": {"content": "5"}},', False, last=False)
     whole.feed(b'{"index": 1, "message": {"content": "6"}}]}', False, last=True)
     assert (whole.id, whole.texts) == ("chatcmpl-v1-a", {0: "5", 1: "6"})
@@ -142,12 +142,12 @@ def test_the_texts_of_an_answer_are_heard_whole_and_streamed_however_it_is_cut()
         for i, part in enumerate([b"a", b"x", b"b", b"y"])
     )
     for size in (1, 7, 1000):
-        heard = Heard()
+        heard = Transcript()
         for start in range(0, len(stream), size):
             heard.feed(stream[start : start + size], True, last=False)
         heard.feed(b"data: [DONE]\n\n", True, last=True)
         assert (heard.id, heard.texts) == ("chatcmpl-v1-b", {0: "ab", 1: "xy"})
-    refused = Heard()
+    refused = Transcript()
     refused.feed(b'{"error": {"message": "no"}}', False, last=True)
     assert refused.texts == {}
 
@@ -375,12 +375,12 @@ async def test_what_is_said_of_an_answer_that_is_on_its_way_holds_up_nobody_else
         await desk.answered([answer("r1")])
         waiting = asyncio.Event()
 
-        async def ask(said: Sequence[Said], wait_s: float) -> Sequence[Results | Exception]:
+        async def ask(said: Sequence[Submission], wait_s: float) -> Sequence[Results | Exception]:
             if wait_s:
                 waiting.set()
             return await desk.feedback(said, wait_s)
 
-        to_the_desk = ToTheDesk(ask)
+        to_the_desk = FeedbackClient(ask)
         early = asyncio.create_task(to_the_desk((parse({"id": "e", "response_id": "r2", "binary": True}), "", True)))
         await waiting.wait()
         (result,) = await to_the_desk((parse({"id": "o", "response_id": "r1", "binary": True}), "", True))

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.config import AccessConfig
 from core.messages import PolicyRef, Slots
 from core.metrics import Metrics
-from serve.engine.admission import Seats
+from serve.engine.admission import Admission
 from serve.engine.openai_app import ALLOWED
 from serve.http import cors, limits
 from serve.http.errors import Refusal
@@ -24,7 +24,7 @@ from serve.http.keys import LOCAL, Caller, Keys
 from serve.http.modes import Modes, parse_model
 from serve.http.page import FILES
 from serve.http.recorder import Recorder
-from serve.http.response_tap import Answer
+from serve.http.response_tap import ResponseTap
 from serve.http.routes import Control, header, own_routes, parse_object
 
 ALIAS = "policy"
@@ -55,14 +55,14 @@ USER_PRIORITY = 0
 BACKGROUND_PRIORITY = 10
 
 
-class Gateway:
+class Ingress:
     """ASGI app in front of vLLM's: keys, limits, allow-list, version pinning, seats, and Ratchet's own routes."""
 
     def __init__(
         self,
         engine_app: ASGIApp,
         slots: Callable[[], Slots],
-        seats: Seats,
+        seats: Admission,
         control: Control,
         metrics: Metrics,
         replica: str,
@@ -74,7 +74,7 @@ class Gateway:
         """`dying`: this process is about to end, and what its engine's app still says is an error."""
         self._engine_app = engine_app
         self._slots = slots
-        self._seats = seats
+        self._admission = seats
         self._access = access or AccessConfig()
         self._keys = keys or Keys()
         self._queue = limits.Queue(self._access)
@@ -117,9 +117,9 @@ class Gateway:
         fields = limits.check(parse_object(body), self._access)
         name, mode = parse_model(fields.get("model"))
         ref = self._resolve(name, scope)
-        answer = Answer(send, ref, self._replica, self._dying)
+        answer = ResponseTap(send, ref, self._replica, self._dying)
         try:
-            with self._seats.user():
+            with self._admission.user():
                 if mode is not None:
                     kept = {name: value for name, value in fields.items() if name not in ENGINE_FIELDS}
                     answer.tokens = await self._modes.answer(scope, receive, answer, kept, mode, ref)
@@ -133,7 +133,7 @@ class Gateway:
             self._count(answer, mode)
         self._record(fields, scope, ref, answer, caller)
 
-    def _count(self, answer: Answer, mode: str | None) -> None:
+    def _count(self, answer: ResponseTap, mode: str | None) -> None:
         self.tokens += answer.tokens
         self._metrics.count("tokens_total", answer.tokens, purpose="user")
         self._metrics.count("user_requests_total", status=f"{max(answer.status, 200) // 100}xx")
@@ -153,7 +153,9 @@ class Gateway:
         salt = {"cache_salt": caller.salt} if caller.salt else {}
         return json.dumps({**kept, **salt, "model": str(ref), "priority": USER_PRIORITY}).encode()
 
-    def _record(self, fields: Mapping[str, Any], scope: Scope, ref: PolicyRef, answer: Answer, caller: Caller) -> None:
+    def _record(
+        self, fields: Mapping[str, Any], scope: Scope, ref: PolicyRef, answer: ResponseTap, caller: Caller
+    ) -> None:
         """What was answered whole can be voted on."""
         heard = answer.heard
         if answer.status != 200 or not heard.whole or not heard.id or not heard.texts:
