@@ -1,8 +1,8 @@
-"""The HTTP face of a replica: vLLM's own OpenAI app behind an allow-list, with the model name pinned at admission.
+"""The ASGI app of a replica: keys, limits and an allow-list in front of vLLM's own OpenAI app.
 
-A client asks for `policy`; what vLLM sees is the version in the serve slot at that moment, `policy@v7`, so a request
-keeps the version that admitted it whatever is promoted meanwhile. The header `x-policy-version` names it, and
-`x-policy-replica` who answered. Sent back, that header goes on with the version that a conversation began with.
+A client asks for `policy`. At admission the name becomes the version in the serve slot, `policy@v7`, so a request keeps
+its version whatever is promoted meanwhile. The response headers `x-policy-version` and `x-policy-replica` name version
+and replica. A client that sends `x-policy-version` back stays with that version.
 """
 
 import json
@@ -18,20 +18,19 @@ from core.metrics import Metrics
 from serve.engine.admission import Admission
 from serve.engine.openai_app import ALLOWED
 from serve.http import cors, limits
-from serve.http.errors import Refusal
-from serve.http.feedback import is_text
+from serve.http.errors import Refusal, in_utf_8
 from serve.http.keys import LOCAL, Caller, Keys
 from serve.http.modes import Modes, parse_model
 from serve.http.page import FILES
-from serve.http.recorder import Recorder
+from serve.http.recorder import Recorder, Transcript
 from serve.http.response_tap import ResponseTap
-from serve.http.routes import Control, header, own_routes, parse_object
+from serve.http.routes import Control, OwnRoutes, header, parse_object
 
 ALIAS = "policy"
 GENERATES = ("/v1/chat/completions", "/v1/completions")
 ENGINE_PATHS = ALLOWED - {"/v1/models"}
 OPEN_PATHS = frozenset(FILES) | {"/health"}
-"""Need no key: whether it lives, and the page, which asks for one."""
+"""Paths that need no key: the health check and the page, which asks its user for a key."""
 ENGINE_FIELDS = frozenset(
     {
         "priority",
@@ -46,9 +45,9 @@ ENGINE_FIELDS = frozenset(
         "media_io_kwargs",
     }
 )
-"""Fields that steer the engine or reach other clients' state: dropped from every request."""
-NOT_THE_ENGINES = (b"content-length", b"x-request-id", b"authorization")
-"""Headers that end here: the body is another, ids are ours, and secrets are nobody else's."""
+"""Fields that steer the engine or reach other clients' state. They are dropped from every request."""
+DROPPED_HEADERS = (b"content-length", b"x-request-id", b"authorization")
+"""Not passed to vLLM: the body changes, we make the ids, and the key stays here."""
 PIN = b"x-policy-version"
 LEARN = b"x-ratchet-learn"
 USER_PRIORITY = 0
@@ -56,13 +55,13 @@ BACKGROUND_PRIORITY = 10
 
 
 class Ingress:
-    """ASGI app in front of vLLM's: keys, limits, allow-list, version pinning, seats, and Ratchet's own routes."""
+    """Checks keys, origins and limits, then routes a request to vLLM's app, to a serving mode, or to `OwnRoutes`."""
 
     def __init__(
         self,
         engine_app: ASGIApp,
         slots: Callable[[], Slots],
-        seats: Admission,
+        admission: Admission,
         control: Control,
         metrics: Metrics,
         replica: str,
@@ -71,21 +70,22 @@ class Ingress:
         keys: Keys | None = None,
         dying: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`dying`: this process is about to end, and what its engine's app still says is an error."""
+        """`dying`: whether the engine is dead and this process about to end; answers are withheld then, so that the
+        gateway tries another replica."""
         self._engine_app = engine_app
         self._slots = slots
-        self._admission = seats
+        self._admission = admission
         self._access = access or AccessConfig()
         self._keys = keys or Keys()
         self._queue = limits.Queue(self._access)
         self._modes = modes
-        self._own = own_routes(lambda: names(slots(), modes), control, self._access)
+        self._own = OwnRoutes(lambda: names(slots(), modes), control, self._access)
         self._metrics = metrics
         self._replica = replica
         self._dying = dying
         self.recorder = Recorder(control.answered)
         self.tokens = 0
-        """Tokens that users got."""
+        """Generated for users so far."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,7 +107,7 @@ class Ingress:
             body = await limits.read_body(receive, self._access.max_body_bytes) if scope["method"] == "POST" else b""
             if body:
                 fields = parse_object(body)
-                body = self._for_engine(fields, self._resolve(fields.get("model"), scope), caller)
+                body = _for_engine(fields, self._resolve(fields.get("model"), scope), caller)
             await self._forward(scope, body, receive, send)
         else:
             await self._own(scope, receive, send)
@@ -117,82 +117,56 @@ class Ingress:
         fields = limits.check(parse_object(body), self._access)
         name, mode = parse_model(fields.get("model"))
         ref = self._resolve(name, scope)
-        answer = ResponseTap(send, ref, self._replica, self._dying)
+        tap = ResponseTap(send, ref, self._replica, self._dying)
         try:
             with self._admission.user():
                 if mode is not None:
-                    kept = {name: value for name, value in fields.items() if name not in ENGINE_FIELDS}
-                    answer.tokens = await self._modes.answer(scope, receive, answer, kept, mode, ref)
+                    tap.tokens = await self._modes.answer(scope, receive, tap, _allowed(fields), mode, ref)
                 else:
-                    inside = {**scope, "policy_version": str(ref)}
-                    await self._forward(inside, self._for_engine(fields, ref, caller), receive, answer, new_id(ref))
-        except Exception as error:  # of vLLM's app too, which raises once more what it answered with a 500
-            answer.status = error.status if isinstance(error, Refusal) else 500
+                    pinned = {**scope, "policy_version": str(ref)}
+                    await self._forward(pinned, _for_engine(fields, ref, caller), receive, tap, new_id(ref))
+        except Exception as error:  # vLLM's app raises the error again after it answered with a 500
+            tap.status = error.status if isinstance(error, Refusal) else 500
             raise
         finally:
-            self._count(answer, mode)
-        self._record(fields, scope, ref, answer, caller)
+            self._count(tap, mode)
+        if tap.status == 200 and (recorded := _recorded(fields, scope, ref, tap.transcript, caller)):
+            self.recorder.add(recorded)
 
-    def _count(self, answer: ResponseTap, mode: str | None) -> None:
-        self.tokens += answer.tokens
-        self._metrics.count("tokens_total", answer.tokens, purpose="user")
-        self._metrics.count("user_requests_total", status=f"{max(answer.status, 200) // 100}xx")
-        if answer.first_token_s is not None and mode is None:
-            self._metrics.observe("first_token_seconds", answer.first_token_s)
+    def _count(self, tap: ResponseTap, mode: str | None) -> None:
+        self.tokens += tap.tokens
+        self._metrics.count("tokens_total", tap.tokens, purpose="user")
+        self._metrics.count("user_requests_total", status=f"{max(tap.status, 200) // 100}xx")
+        if tap.first_token_s is not None and mode is None:
+            self._metrics.observe("first_token_seconds", tap.first_token_s)
 
     def _resolve(self, name: Any, scope: Scope) -> PolicyRef:
-        """The version that a request gets, which a conversation may have pinned. Raises: Refusal."""
+        """The version that answers: the pinned one, if the client sent its header. Raises: Refusal 404."""
         pinned = header(scope, PIN)
         if pinned and name in (None, ALIAS):
             name = f"{ALIAS}@v{pinned.removeprefix('v')}"
         return resolve_model(name, self._slots(), self._modes)
 
-    def _for_engine(self, fields: Mapping[str, Any], ref: PolicyRef, caller: Caller) -> bytes:
-        """The body without what is not the client's to say."""
-        kept = {name: value for name, value in fields.items() if name not in ENGINE_FIELDS}
-        salt = {"cache_salt": caller.salt} if caller.salt else {}
-        return json.dumps({**kept, **salt, "model": str(ref), "priority": USER_PRIORITY}).encode()
-
-    def _record(
-        self, fields: Mapping[str, Any], scope: Scope, ref: PolicyRef, answer: ResponseTap, caller: Caller
-    ) -> None:
-        """What was answered whole can be voted on."""
-        heard = answer.heard
-        if answer.status != 200 or not heard.whole or not heard.id or not heard.texts:
-            return
-        self.recorder.add(
-            {
-                "id": heard.id,
-                "messages": fields.get("messages"),
-                "texts": [heard.texts.get(i, "") for i in range(max(heard.texts) + 1)],
-                "start": {"version": ref.version},
-                "end": {"version": ref.version},
-                "key": caller.key,
-                "user": user if is_text(user := fields.get("user")) else "",
-                "learn": header(scope, LEARN) != "no",
-            }
-        )
-
     async def _forward(self, scope: Scope, body: bytes, receive: Receive, send: Send, id: str = "") -> None:
-        headers = [(name, value) for name, value in scope["headers"] if name not in NOT_THE_ENGINES]
+        headers = [(name, value) for name, value in scope["headers"] if name not in DROPPED_HEADERS]
         headers.append((b"content-length", str(len(body)).encode()))
         if id:
-            headers.append((b"x-request-id", id.encode()))  # becomes the answer's id
+            headers.append((b"x-request-id", id.encode()))  # vLLM makes it the answer's id
         await self._engine_app({**scope, "headers": headers}, _replaying(body, receive), send)
 
 
 def new_id(ref: PolicyRef) -> str:
-    """Of an answer: names its version, and cannot be guessed."""
+    """Id of an answer. It names the version and cannot be guessed, because it lets its holder vote."""
     return f"v{ref.version}-{uuid.uuid4().hex}"
 
 
 def names(slots: Slots, modes: Modes) -> list[str]:
-    """What `model` may be."""
+    """The values that `model` may have now."""
     return [ALIAS, *(f"{ALIAS}:{mode}" for mode in sorted(modes.modes)), *map(str, slots.promoted)]
 
 
 def resolve_model(name: Any, slots: Slots, modes: Modes) -> PolicyRef:
-    """The version behind a model name. Raises: Refusal 404 with the names that would do."""
+    """The version behind a model name. Raises: Refusal 404 with the names that exist."""
     if name is None or name == ALIAS:
         return slots.serve
     for ref in slots.promoted:
@@ -203,14 +177,39 @@ def resolve_model(name: Any, slots: Slots, modes: Modes) -> PolicyRef:
 
 
 def _replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """`receive` that gives the rewritten body once and then whatever the client does next."""
-    given = False
+    """A `receive` that returns the rewritten body first and then the client's own messages."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receiving() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return first.pop() if first else await receive()
 
     return receiving
+
+
+def _allowed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in ENGINE_FIELDS}
+
+
+def _for_engine(fields: Mapping[str, Any], ref: PolicyRef, caller: Caller) -> bytes:
+    """The body for vLLM: with the version as its model, and without the fields that clients may not set."""
+    salt = {"cache_salt": caller.salt} if caller.salt else {}
+    return json.dumps({**_allowed(fields), **salt, "model": str(ref), "priority": USER_PRIORITY}).encode()
+
+
+def _recorded(
+    fields: Mapping[str, Any], scope: Scope, ref: PolicyRef, transcript: Transcript, caller: Caller
+) -> dict[str, Any] | None:
+    """The answer as fields of `core.messages.Response`, or None for one that was cut off or has no text."""
+    if not (transcript.whole and transcript.id and transcript.texts):
+        return None
+    user = fields.get("user")
+    return {
+        "id": transcript.id,
+        "messages": fields.get("messages"),
+        "texts": [transcript.texts.get(i, "") for i in range(max(transcript.texts) + 1)],
+        "start": {"version": ref.version},
+        "end": {"version": ref.version},
+        "key": caller.key,
+        "user": user if isinstance(user, str) and in_utf_8(user) == user else "",
+        "learn": header(scope, LEARN) != "no",
+    }

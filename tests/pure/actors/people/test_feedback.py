@@ -34,7 +34,7 @@ from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy
 from serve.http.errors import Refusal
-from serve.http.feedback import FIELDS, WAYS, FeedbackClient, Results, Submission, parse
+from serve.http.feedback import WAYS, FeedbackBody, FeedbackClient, Results, Submission, parse
 from serve.http.recorder import Recorder, Transcript
 
 JSON = st.recursive(
@@ -98,19 +98,24 @@ async def told(system: LocalSystem, said: Any, key: str = "", admin: bool = True
     [
         ({"response_id": "r"}, "expected exactly one of binary, better_than, correction, comment, metric, found none"),
         ({"response_id": "r", "binary": True, "comment": "x"}, "found binary, comment"),
-        ({"binary": True}, "response_id is None"),
-        ({"response_id": "r", "binary": 1}, "binary is 1, expected true or false"),
-        ({"response_id": "r", "binary": True, "choice": -1}, "choice is -1"),
-        ({"response_id": "r", "binary": True, "weight": 9}, "no field weight"),
-        ({"response_id": "r", "binary": True, "user": "a/b"}, "holds a slash"),
-        ({"response_id": "r", "metric": {"name": "x", "value": float("nan")}}, "expected a finite number"),
-        ({"response_id": "r", "correction": " "}, "correction is ' '"),
-        ({"response_id": "r", "comment": "half \ud800"}, "comment is "),
-        ({"response_id": "r", "binary": True, "user": "\ud800"}, "user is "),
-        ([], "an array of 0 feedbacks; expected 1 to 256"),
-        ([{"response_id": "r", "binary": True}] * 257, "an array of 257"),
+        ({"binary": True}, "response_id: Field required"),
+        ({"response_id": "r", "binary": 1}, r"binary: Input should be a valid boolean \(got 1\)"),
+        ({"response_id": "r", "binary": True, "choice": -1}, r"choice: .* greater than or equal to 0 \(got -1\)"),
+        ({"response_id": "r", "binary": True, "choice": True}, r"choice: .* valid integer \(got True\)"),
+        ({"response_id": "r", "better_than": ["s", 1]}, r"better_than: .* dictionary .*\(got \['s', 1\]\)"),
+        ({"response_id": "r", "binary": True, "weight": 9}, r"weight: .* not permitted \(got 9\)"),
+        ({"response_id": "r", "binary": True, "key": "shop"}, "key: .* not permitted"),
+        ({"response_id": "r", "binary": True, "user": "a/b"}, r"user: .* pattern '\^\[\^/\]\*\$' \(got 'a/b'\)"),
+        ({"response_id": "r", "metric": {"name": "x", "value": float("nan")}}, "metric.value: .* finite number"),
+        ({"response_id": "r", "metric": {"name": "x", "value": 10**400}}, "metric.value: .* valid number"),
+        ({"response_id": "r", "correction": " "}, r"correction: .*\(got ' '\)"),
+        ({"response_id": "r", "comment": "half \ud800"}, "comment: .* unicode string"),
+        ({"response_id": "r", "binary": True, "user": "\ud800"}, "user: .* unicode string"),
+        ([], "at least 1 item after validation, not 0"),
+        ([{"response_id": "r", "binary": True}] * 257, "at most 256 items after validation, not 257"),
         ([{"response_id": "r", "binary": True, "id": "x"}] * 2, "the same id"),
-        ([{"response_id": "r", "binary": True}, 5], r"\[1\]. is int"),
+        ([{"response_id": "r", "binary": True}, 5], r"^\[1\]: .* dictionary .*\(got 5\)"),
+        (5, r"^the body: .* dictionary .*\(got 5\)"),
     ],
 )
 def test_what_is_no_feedback_is_refused_by_name(body: Any, complaint: str) -> None:
@@ -119,7 +124,7 @@ def test_what_is_no_feedback_is_refused_by_name(body: Any, complaint: str) -> No
     assert refused.value.status == 400
 
 
-@given(st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(), JSON) | JSON)
+@given(st.dictionaries(st.sampled_from(sorted(FeedbackBody.model_fields)) | st.text(), JSON) | JSON)
 def test_any_json_is_feedback_or_refused(body: Any) -> None:
     try:
         said = parse(body)

@@ -31,7 +31,8 @@ from serve.engine.local_policy import EnginePolicy
 from serve.http.errors import Refusal
 from serve.http.ingress import resolve_model
 from serve.http.limits import read_body
-from serve.http.modes import Modes, PinnedPolicy, parse_model
+from serve.http.modes import Modes, parse_model
+from serve.http.pinned_policy import PinnedPolicy
 from serve.http.response_tap import ResponseTap
 from serve.http.routes import parse_object
 from tests.pure.waiting import until
@@ -400,9 +401,9 @@ async def test_a_server_that_ends_the_request_ends_the_sampling() -> None:
 
 
 async def test_scoring_pins_the_version_and_counts_what_is_read() -> None:
-    asking = PinnedPolicy(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, {})
-    found = await asking.logprobs(as_prompt("?"), "four")
-    assert asking.prompt_tokens == len(found) == 5 and not asking.tokens and asking.versions == "policy@v3"
+    policy = PinnedPolicy(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, {})
+    found = await policy.logprobs(as_prompt("?"), "four")
+    assert policy.prompt_tokens == len(found) == 5 and not policy.tokens and policy.versions == "policy@v3"
 
 
 async def test_a_policy_on_an_engine_asks_at_its_priority() -> None:

@@ -42,7 +42,7 @@ def test_silent_events_go_with_the_next_and_each_token_goes_by_itself() -> None:
     assert (b"x-policy-version", b"7") in start["headers"]
     assert [message["body"] for message in bodies] == [ROLE + SAID[0], *SAID[1:], USAGE + DONE]
     assert [message.get("more_body", False) for message in bodies] == [True, True, True, False]
-    assert answer.heard.whole and answer.heard.texts == {0: 'The "choices":[] are data: [DONE'}
+    assert answer.transcript.whole and answer.transcript.texts == {0: 'The "choices":[] are data: [DONE'}
     assert answer.first_token_s is not None
 
 

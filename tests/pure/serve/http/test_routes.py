@@ -7,7 +7,7 @@ import httpx
 
 from core.config import AccessConfig
 from serve.http.keys import LOCAL
-from serve.http.routes import own_routes
+from serve.http.routes import OwnRoutes
 
 
 class Desk:
@@ -25,7 +25,7 @@ class Desk:
 
 
 async def posted(desk: Desk, body: Any, **headers: str) -> httpx.Response:
-    app = own_routes(lambda: ["policy"], desk, AccessConfig())  # type: ignore[arg-type]
+    app = OwnRoutes(lambda: ["policy"], desk, AccessConfig())  # type: ignore[arg-type]
 
     async def as_local(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "caller": LOCAL}, receive, send)
