@@ -44,8 +44,8 @@ class Caller:
     """The name of the key; "" where there are no keys."""
     role: Role
     salt: str = field(default="", repr=False)
-    """vLLM's `cache_salt` for this key's requests, so that other keys can neither hit nor time its prefixes in the cache.
-    "" where there are no keys: the field is left out."""
+    """vLLM's `cache_salt` for this key's requests, so that other keys can neither hit nor time its cached prefixes. ""
+    where there are no keys: the field is left out."""
 
 
 LOCAL = Caller("", "admin")

@@ -37,8 +37,8 @@ def read(access: AccessConfig, environ: Mapping[str, str]) -> Keys:
 
 
 def parse(text: str, where: str, secret_too: bool = False) -> list[Key]:
-    """The keys of these lines; `secret_too`: secrets may stand in place of hashes. Raises: ConfigError that names `where`
-    and the line, and says what was expected."""
+    """The keys of these lines. `secret_too`: a line may hold the secret in place of its hash. Raises: ConfigError that
+    names `where`, the line, and what was expected."""
     lines = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1)]
     return [
         _key(words, f"{where}, line {number}", secret_too) for number, words in lines if words and words[0][0] != "#"

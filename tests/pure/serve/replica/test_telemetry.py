@@ -55,7 +55,7 @@ class Ray:
 
 def test_a_gauge_that_is_set_once_is_told_again_and_again() -> None:
     ray = Ray()
-    metrics = Metrics([RaySink(ray, retell_s=0.01)])
+    metrics = Metrics([RaySink(ray, repeat_s=0.01)])
     metrics.set("anchor_agreement", 0.5, who="candidate")
     metrics.set("anchor_agreement", 0.75, who="candidate")
     gauge = ray.made["anchor_agreement"]
@@ -67,7 +67,7 @@ def test_a_gauge_that_is_set_once_is_told_again_and_again() -> None:
 
 def test_counters_and_histograms_are_told_once() -> None:
     ray = Ray()
-    metrics = Metrics([RaySink(ray, retell_s=0.01)])
+    metrics = Metrics([RaySink(ray, repeat_s=0.01)])
     metrics.begin("verdicts_total")
     metrics.count("verdicts_total", verdict="hold")
     metrics.observe("vote_share", 0.5)
