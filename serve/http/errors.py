@@ -31,10 +31,12 @@ class Refusal(Exception):
         return JSONResponse({"error": error}, self.status, self.headers)
 
 
-def refusal_for(error: RatchetError | ValidationError) -> Refusal:
+def refusal_for(error: Refusal | RatchetError | ValidationError) -> Refusal:
     """503 for an error that may pass, 404 for an unknown id, 400 for a wrong request. For a body that does not fit its
     model the message names the first wrong field, its value and what was expected."""
     match error:
+        case Refusal():
+            return error
         case ValidationError():
             first = error.errors(include_url=False)[0]
             where = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in first["loc"]).removeprefix(".")

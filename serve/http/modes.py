@@ -80,13 +80,8 @@ class ChatRequest(BaseModel):
 
     def sampling(self) -> dict[str, Any]:
         """Those fields of `Sampling` that the client set."""
-        given = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_completion_tokens or self.max_tokens,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        given = self.model_dump(include={"temperature", "top_p", "max_tokens", "seed"}, exclude_none=True)
+        return given if self.max_completion_tokens is None else {**given, "max_tokens": self.max_completion_tokens}
 
 
 @dataclass(frozen=True)
@@ -114,11 +109,9 @@ class Modes:
             policy = PinnedPolicy(self.policy, ref, request.sampling())
             answer = await unless_left(mode(request.prompt(), policy), receive)
             response = None if answer is None else self._response(request, answer, policy, f"{ref}:{name}")
-        except Refusal as refusal:
-            response = refusal.response()
         except VersionError as error:  # the version was unloaded after it admitted the request: not the client's fault
             response = Refusal(503, f"{error}; ask again", "unavailable_error").response()
-        except RatchetError as error:
+        except (Refusal, RatchetError) as error:
             response = refusal_for(error).response()
         if response is not None:
             await response(scope, receive, send)

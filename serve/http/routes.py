@@ -52,7 +52,7 @@ class OwnRoutes(Starlette):
                 Route("/metrics", self._metrics),
                 Route("/admin/{name}", self._command, methods=["POST"]),
             ],
-            exception_handlers={Refusal: _refused, RatchetError: _failed, 404: _unknown, 405: _unknown},
+            exception_handlers={Refusal: _refused, RatchetError: _refused, 404: _unknown, 405: _unknown},
         )
 
     async def _models(self, _: Request) -> Response:
@@ -83,13 +83,8 @@ class OwnRoutes(Starlette):
         return JSONResponse(await self._control.command(request.path_params["name"], fields.get("argument")))
 
 
-async def _refused(_: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, Refusal)
-    return refusal.response()
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RatchetError)
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal | RatchetError)
     return refusal_for(error).response()
 
 

@@ -74,8 +74,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 def own_ports() -> dict[str, str]:
     """Ports for a run that starts its own Ray, since one machine may have several such runs. On Ray's default ports the
-    gateway of a run without replicas would reach another run's replicas. A cluster has one run and keeps Ray's ports, which its
-    firewalls know."""
+    gateway of a run without replicas would reach another run's replicas. A cluster has one run and keeps Ray's ports,
+    which its firewalls know."""
     first = free_block()
     return {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0]),
@@ -85,7 +85,7 @@ def own_ports() -> dict[str, str]:
 
 
 def free_block() -> int:
-    """The first of `BLOCK` free ports, below the kernel's range for clients; each replica of a node takes one. Chosen at
+    """The first of `BLOCK` free ports, below the kernel's range for clients; each replica of a node takes one. It is
     random, so that two runs that start at the same moment rarely get the same."""
     firsts = range(10_000, 32_000, BLOCK)
     for first in random.Random().sample(firsts, len(firsts)):

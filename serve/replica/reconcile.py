@@ -32,8 +32,8 @@ class Weights(Protocol):
 
 
 class Prover:
-    """Proves that the weights in an engine are the published ones. Compares the bytes of every tensor, and the change of
-    log-probabilities on the run's fixed sequences with the change that the trainer measured."""
+    """Proves that the weights in an engine are the published ones: compares the bytes of every tensor, and the change
+    of log-probabilities on the run's fixed sequences with the change that the trainer measured."""
 
     def __init__(self, engine: Weights, base: Callable[[], Awaitable[Published]]) -> None:
         """`base` returns the trainer's record of version 0. It is awaited only when another version is staged."""
