@@ -44,7 +44,7 @@ from methods import recipes
 from methods.data import prompts
 from methods.modes import modes
 from serve.http.keys import Keys
-from serve.replica.app import Service, deploy, open_gateway, undeploy
+from serve.replica.app import PolicyHandles, deploy, open_gateway, undeploy
 from serve.replica.client import ServedPolicy
 from serve.replica.telemetry import RaySink
 from serve.weights.transfer import Travel
@@ -67,7 +67,7 @@ class RaySystem:
         self.parts: dict[str, Any] = {}
         self._address = address
         self._keys = keys or Keys()
-        self._service: Service | None = None
+        self._service: PolicyHandles | None = None
         self._service_away_at = -math.inf
 
     def connect(self) -> None:

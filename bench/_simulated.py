@@ -14,7 +14,7 @@ from bench._simulated_replica import Plain, SimulatedReplica
 from core.artifacts import appearing
 from core.config import Config
 from core.messages import BASE, PolicyRef, Published, Window
-from serve.replica.app import Service
+from serve.replica.app import PolicyHandles
 
 WEIGHTS_BYTES = 2**20
 """Of a version's folder."""
@@ -73,7 +73,7 @@ class SimulatedSystem(RaySystem):
             made = [kind.options(num_cpus=0).remote(name, self.namespace, seats, self._latency_s) for name in names]
             ray.get([replica.start.remote() for replica in made])
             self.replicas, handle = made, Plain(made)
-        self._service = Service(users=handle, learning=handle)  # type: ignore[arg-type]
+        self._service = PolicyHandles(users=handle, learning=handle)  # type: ignore[arg-type]
 
     def disconnect(self) -> None:
         for handle in (*self.parts.values(), *self.replicas):

@@ -3,7 +3,7 @@
 A run is brought up and its learning paused before there is a version 1, so that both sides answer with the base; beside
 it `vllm serve` takes the same model, engine settings (LoRA and worker included) and environment. Users then ask one
 side, while the other is idle, and the other after it, at 1, 16 and 64 at once. Every answer is a streamed chat of 32
-tokens; on Ratchet's side it goes through HAProxy, Serve's replica, gateway and recorder.
+tokens; on Ratchet's side it goes through HAProxy, Serve's replica, ingress and recorder.
 
 Ratios are Ratchet / plain, each the median over the rounds of two neighbouring turns; who goes first changes with the
 round. `throughput_ratio` (higher is better): answered tokens a second. `ttft_p50_ratio`: the median first token.

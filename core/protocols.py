@@ -59,22 +59,22 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a serving mode answers with."""
+class ModeAnswer:
+    """The answer of a serving mode."""
 
     text: str
     finish: Finish
     share: float
-    """Of the ballot, the part that this answer got; 0 when nothing won and `text` is just a sample."""
+    """Share of the ballot that voted for this answer; 0 when no answer won and `text` is just a sample."""
 
 
 class Mode(Protocol):
     """A way to answer with more than one sample: a sampler and a scorer as in training, and the top answer.
 
-    The policy that it gets is of one request: it asks the version that admitted the request, with what the client wants
-    of each sample, and counts what is sampled. A mode can neither forget a hidden token nor mix versions."""
+    Its policy belongs to one request: it asks the version that admitted the request, with the client's sampling
+    parameters, and counts tokens. So a mode cannot forget a hidden token or mix versions."""
 
-    async def __call__(self, prompt: Prompt, policy: Policy) -> Said: ...
+    async def __call__(self, prompt: Prompt, policy: Policy) -> ModeAnswer: ...
 
 
 Filter = Callable[[Scored], DropReason | None]

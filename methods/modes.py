@@ -1,7 +1,7 @@
-"""Serving modes: answer with what training learns from. `model="policy:vote"` is the mode `vote`.
+"""Serving modes: ways to answer with the sampler and scorer of training. `model="policy:vote"` uses the mode `vote`.
 
-A mode is a function of a sampler, a scorer, the prompt and the policy, and a row in `modes`. What it costs is not its
-business: the policy that it gets counts every token.
+A mode is a function of a sampler, a scorer, the prompt and the policy, and a row in `modes`. Its policy counts every
+token for it.
 """
 
 from functools import partial
@@ -9,7 +9,7 @@ from functools import partial
 from core.answers import extractor
 from core.config import MethodConfig
 from core.messages import Prompt
-from core.protocols import Mode, Policy, Said, Sampler, Scorer, Votes
+from core.protocols import Mode, ModeAnswer, Policy, Sampler, Scorer, Votes
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 
@@ -17,20 +17,20 @@ NO_VOTES = Votes()
 
 
 def modes(config: MethodConfig) -> dict[str, Mode]:
-    """Every mode that these settings allow, by name. They pickle with cloudpickle, as arguments of a deployment do.
+    """The modes that these settings allow, by name. They pickle with cloudpickle, like all arguments of a deployment.
 
-    Raises: ConfigError for an answer that cannot be read so."""
+    Raises: ConfigError for an invalid pattern or invalid choices in `config.answer`."""
     sampler = config.sampler
-    if sampler.n < 2 or sampler.temperature == 0:  # every ballot would be unanimous, and mean nothing
+    if sampler.n < 2 or sampler.temperature == 0:  # every ballot would be unanimous
         return {}
     return {"vote": partial(vote, Iid(sampler), Majority(extractor(config.answer), config.votes))}
 
 
-async def vote(sample: Sampler, score: Scorer, prompt: Prompt, policy: Policy) -> Said:
-    """Self-consistency, arXiv 2203.11171: of the samples that say what most say, the first, word for word.
+async def vote(sample: Sampler, score: Scorer, prompt: Prompt, policy: Policy) -> ModeAnswer:
+    """Self-consistency, arXiv 2203.11171: the first of the samples that give the most common answer.
 
-    Deviation: the paper weighs answers alone; here a reader gets the text that came with it. Where no sample has an
-    answer nothing won: the first that was not cut off, with a share of 0."""
+    Deviation: the paper returns the answer alone; here the client gets the sample's whole text. When no sample has an
+    answer, it is the first sample that was not cut off, with a share of 0."""
     scored = await score(await sample(prompt, policy), NO_VOTES, policy)
     judged = [
         (candidate, value)
@@ -38,4 +38,4 @@ async def vote(sample: Sampler, score: Scorer, prompt: Prompt, policy: Policy) -
         for candidate, value in zip(one.group.candidates, one.verdict.scores, strict=True)
     ]
     best, _ = max(judged, key=lambda pair: (pair[1], pair[0].finish == "stop"))  # of equals, the first
-    return Said(text=best.text, finish=best.finish, share=scored[0].verdict.share)
+    return ModeAnswer(text=best.text, finish=best.finish, share=scored[0].verdict.share)

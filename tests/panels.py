@@ -12,7 +12,7 @@ _NOT_METRICS = {"and", "or", "unless", "by", "without", "on", "ignoring", "offse
 _SELECTOR = re.compile(r'([A-Za-z_:][\w:]*)((?:\{(?:[^"{}]|"[^"]*")*\})?)')
 
 
-class PromptQueue(NamedTuple):
+class Asked(NamedTuple):
     where: str
     expression: str
 
@@ -23,18 +23,18 @@ def alerts() -> dict[str, str]:
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
-def panels() -> list[PromptQueue]:
+def panels() -> list[Asked]:
     """Every target of every panel, with Grafana's interval filled in."""
     board = json.loads((FOLDER / "grafana" / "ratchet.json").read_text())
     return [
-        PromptQueue(panel["title"], target["expr"].replace("$__rate_interval", "1m"))
+        Asked(panel["title"], target["expr"].replace("$__rate_interval", "1m"))
         for panel in board["panels"]
         for target in panel.get("targets", [])
     ]
 
 
-def everything() -> list[PromptQueue]:
-    return [*panels(), *(PromptQueue(name, expression) for name, expression in alerts().items())]
+def everything() -> list[Asked]:
+    return [*panels(), *(Asked(name, expression) for name, expression in alerts().items())]
 
 
 def selectors(expression: str) -> list[str]:

@@ -27,7 +27,7 @@ from core.redact import redacted, redactor
 from core.store.records import Record, as_row, message
 from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
-from serve.http.feedback import LATE_S, Results, Said
+from serve.http.feedback import LATE_S, Results, Submission
 
 log = logging.getLogger("ratchet.desk")
 REMEMBERED = 4096
@@ -122,7 +122,7 @@ class FeedbackDesk(Part, FeedbackPort):
 
     # --- feedback ---
 
-    async def feedback(self, requests: Sequence[Said], wait_s: float = LATE_S) -> list[Results | RatchetError]:
+    async def feedback(self, requests: Sequence[Submission], wait_s: float = LATE_S) -> list[Results | RatchetError]:
         """Take in what keys say, each request all or nothing, on disk when this returns. Of each feedback what became
         of it, as `Buffer.vote` says of votes, `kept` where it casts none; or why its request was refused: Missing for a
         response that does not exist or is another key's, ArtifactError for a choice that it does not have. All wait up

@@ -40,7 +40,7 @@ class Leases:
         self._granted: OrderedDict[str, Lease] = OrderedDict()
         self._second_hand: set[int] = set()
         self._leased_before = 0
-        """IntervalSet before this may have been leased before the last start, their outcomes still on the way to disk."""
+        """Places before this may have been leased before the last start, their outcomes still on the way to disk."""
 
     @property
     def expires_at(self) -> float:

@@ -40,7 +40,7 @@ class Recovered:
     counts: dict[str, Any]
     next_place: int
     open: list[int]
-    """IntervalSet before that which nothing is known of: their leases ended with the buffer."""
+    """Places before that which nothing is known of: their leases ended with the buffer."""
     windows: dict[int, dict[str, Any]]
     """Those that a draw may need, the newest among them."""
     outcomes: list[Outcome]
@@ -141,7 +141,7 @@ def _since(
 
 
 def _uncounted(reader: RunReader, counts: dict[str, Any], drawn: list[int]) -> Iterator[Outcome]:
-    """IntervalSet that were open when the window was drawn; then all that was leased, and so stored, after that."""
+    """Places that were open when the window was drawn; then all that was leased, and so stored, after that."""
     for place in counts["open"]:
         outcome = reader.get("outcomes", Outcome, str(place))
         if outcome is not None:

@@ -33,7 +33,7 @@ from core.messages import (
 from core.store.encoded import EncodedOutcome
 from core.store.facts import GateLedger, Measured, Watched
 from core.store.records import Row
-from serve.http.feedback import LATE_S, Results, Said
+from serve.http.feedback import LATE_S, Results, Submission
 
 
 class Part(Protocol):
@@ -484,7 +484,9 @@ class FeedbackPort(Protocol):
         """Write down answers that users got: fields of a Response, with `messages` in place of its prompt."""
         ...
 
-    async def feedback(self, requests: Sequence[Said], wait_s: float = LATE_S) -> Sequence[Results | RatchetError]:
+    async def feedback(
+        self, requests: Sequence[Submission], wait_s: float = LATE_S
+    ) -> Sequence[Results | RatchetError]:
         """Take feedback in, each request all or nothing, on disk when this returns. For each feedback its result, as
         `BallotPort.vote` gives it, or `kept` where it casts no vote; or why its request was refused: Missing for a
         response that does not exist or belongs to another key, ArtifactError for a choice that it does not have. All

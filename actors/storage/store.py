@@ -31,7 +31,7 @@ log = logging.getLogger("ratchet.store")
 LOOK_S = 1.0
 """How often a full disk is looked at again."""
 CHUNK = 32
-"""IntervalSet forgotten in one transaction."""
+"""Places forgotten in one transaction."""
 SETTLED, PRUNED = "settled:", "pruned:"
 TROUBLE = ("alert", "hung", "restarted", "swap_hung", "proof_failed", "refused", "weighing_failed")
 """Kinds of events that dashboards/rules.yml looks for."""

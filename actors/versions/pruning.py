@@ -1,4 +1,4 @@
-"""Pruning of versions: which of them nobody can need any more, and their end."""
+"""Deletes version folders that are no longer needed."""
 
 import asyncio
 import logging

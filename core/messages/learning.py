@@ -73,7 +73,7 @@ class Lease(Message):
     voted: bool = False
     """People have voted in this run: ask for the votes on each prompt (`Buffer.votes_on`)."""
     asked: tuple[tuple[int, Prompt], ...] = ()
-    """IntervalSet with what is explored there instead of the source's prompt: somebody asked it."""
+    """Places with what is explored there instead of the source's prompt: somebody asked it."""
 
 
 class Resettle(Message):

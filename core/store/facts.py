@@ -153,9 +153,9 @@ class BufferCounts(Fact):
     window: int = 0
     next_place: int = 0
     open: Sequence[int] = ()
-    """IntervalSet before `next_place` that were leased and not delivered."""
+    """Places before `next_place` that were leased and not delivered."""
     waiting: Sequence[int] = ()
-    """IntervalSet delivered that no window had drawn."""
+    """Places delivered that no window had drawn."""
     accepted: int = 0
     filtered: int = 0
     failed: int = 0

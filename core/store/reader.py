@@ -112,7 +112,7 @@ class RunReader:
         )
 
     def places_held(self) -> set[int]:
-        """IntervalSet whose groups were not forgotten."""
+        """Places whose groups were not forgotten."""
         return {self._int(place) for (place,) in self._rows("SELECT DISTINCT parent FROM groups")}
 
     def get(self, table: str, kind: type[M], id: str) -> M | None:

@@ -1,7 +1,7 @@
-"""Live before background: who may hold how many of the engine's seats.
+"""Users before background work: how many of the engine's seats (sequences decoded at once) the latter may hold.
 
-vLLM's priorities order only its waiting queue and evict nothing that runs, so room for users has to be kept free:
-`reserve` seats always, and all but `busy_share` of the seats while users are active. Pure asyncio.
+vLLM's priorities order its waiting queue only and evict no running request, so seats for users have to stay free:
+`reserve` seats always, and all but `busy_share` of the seats while users are active. Plain asyncio.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from core.clock import Clock
 from core.errors import ConfigError
 
 
-class Seats:
-    """Laws: background never holds more than total - reserve seats; first come, first seated; whoever waits alone
-    with nothing held is seated, so that neither large groups nor busy users starve learning."""
+class Admission:
+    """Laws: background work never holds more than total - reserve seats. Groups are seated in order of arrival. When no
+    seat is held the first group is seated at once, so that neither large groups nor busy users starve learning."""
 
     def __init__(self, total: int, reserve: int, busy_share: float, active_s: float, clock: Clock) -> None:
         if not 0 <= reserve < total:
@@ -37,12 +37,12 @@ class Seats:
 
     @property
     def background_waiting(self) -> int:
-        """Seats asked for and not given yet."""
+        """Seats requested and not given yet."""
         return sum(k for k, _ in self._waiting)
 
     @property
     def users(self) -> int:
-        """Requests of users that are being answered."""
+        """User requests in progress."""
         return self._users
 
     def limit(self) -> int:
@@ -61,8 +61,8 @@ class Seats:
 
     @asynccontextmanager
     async def background(self, k: int = 1) -> AsyncIterator[Callable[[], None]]:
-        """Hold `k` seats at once; calling what it gives hands one of them back before the others. Raises: ConfigError
-        when so many are never free."""
+        """Hold `k` seats; each call of the yielded function returns one of them early. Raises: ConfigError for more
+        seats than background work may ever hold."""
         if not 1 <= k <= self._most:
             raise ConfigError(f"{k} seats asked for, background may hold 1 to {self._most}; sample fewer at once")
         await self._take(k)
@@ -83,7 +83,7 @@ class Seats:
             self.admit()
 
     def admit(self) -> None:
-        """Seat who may sit down, in order. Called on every change and when users have been away for `active_s`."""
+        """Seat waiting groups, in order. Called on every change, and `active_s` after the last user."""
         while self._waiting:
             k, seated = self._waiting[0]
             if self._held and self._held + k > self.limit():

@@ -1,7 +1,7 @@
-"""Web pages as callers: which may call at all, and which may read the answers.
+"""Requests from web pages: which origins may send them, and which may read the answers.
 
-A browser sends what any page asks of it, to this machine's own ports too. Where there are no keys, only this stands
-between a page and `/admin/promote`.
+A browser lets any page send requests, also to ports of its own machine. On a server without keys only this check keeps
+a page from `/admin/promote`.
 """
 
 import ipaddress
@@ -14,19 +14,19 @@ from serve.http.errors import Refusal
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what binds to this host is reached from its own machine only."""
+    """Whether a server bound to this host is reachable from its own machine only."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def check(headers: Iterable[tuple[bytes, bytes]], allow_origins: Collection[str], keyless: bool) -> None:
-    """A page of another origin is refused unless it is listed. Without keys a name in `Host` is refused too: a page
-    could have its own name resolve to this machine (DNS rebinding), and would then be of no other origin.
+    """Refuses pages of other origins that are not listed. Without keys it also refuses a name in `Host`: an attacker's
+    name may resolve to this machine (DNS rebinding), and then its pages have the server's own origin.
 
     Raises: Refusal 403."""
     given = [(name.lower(), value.decode("latin-1")) for name, value in headers]
     hosts = [value for name, value in given if name == b"host"]
     for host in hosts if keyless else ():
-        if not _is_no_name(_without_port(host)):
+        if not _is_local_or_address(_without_port(host)):
             why = f"without keys this server answers to an address or localhost, not to the name {host!r}"
             raise Refusal(403, f"{why}; make keys, or let the proxy in front set Host", "permission_error")
     for origin in (value for name, value in given if name == b"origin"):
@@ -36,7 +36,7 @@ def check(headers: Iterable[tuple[bytes, bytes]], allow_origins: Collection[str]
 
 
 def with_cors(app: ASGIApp, allow_origins: Collection[str]) -> ASGIApp:
-    """The app, its answers and refusals readable by pages of these origins; without any, the app itself."""
+    """Lets pages of these origins read the app's answers and errors. Without origins it returns the app itself."""
     if not allow_origins:
         return app
     return CORSMiddleware(
@@ -48,7 +48,7 @@ def with_cors(app: ASGIApp, allow_origins: Collection[str]) -> ASGIApp:
     )
 
 
-def _is_no_name(host: str) -> bool:
+def _is_local_or_address(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost") or _is_address(host)
 
 
@@ -61,7 +61,7 @@ def _is_address(text: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """`[::1]:8000`, `127.0.0.1:8000` and `localhost` without what follows the name."""
+    """`[::1]:8000` -> `::1`, `127.0.0.1:8000` -> `127.0.0.1`."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].lower()

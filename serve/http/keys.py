@@ -1,7 +1,7 @@
-"""Who calls: bearer keys, each with a name and a role.
+"""Bearer keys, each with a name and a role.
 
-A key is a long random string, so a plain SHA-256 of it is what is kept: there is no dictionary to try, and a slow hash
-would only slow down every request.
+A key is a long random string, so its plain SHA-256 is stored: no dictionary contains it, and a slow hash would only
+slow down every request.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Key:
 
     @classmethod
     def new(cls, name: str, role: Role) -> tuple["Key", str]:
-        """A key with its secret, which nothing else knows."""
+        """A new key and its secret, which is stored nowhere."""
         secret = PREFIX + secrets.token_urlsafe(32)
         return cls.of(name, role, secret), secret
 
@@ -44,8 +44,8 @@ class Caller:
     """The name of the key; "" where there are no keys."""
     role: Role
     salt: str = field(default="", repr=False)
-    """vLLM's `cache_salt` for this key's requests: nobody else hits, or can time, what it left in the prefix cache.
-    "" where there are no keys: leave the field out."""
+    """vLLM's `cache_salt` for this key's requests, so that other keys can neither hit nor time its cached prefixes. ""
+    where there are no keys: the field is left out."""
 
 
 LOCAL = Caller("", "admin")
@@ -58,20 +58,20 @@ class Keys:
     held: tuple[Key, ...] = ()
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """Who sent these headers. Raises: Refusal 401."""
+        """The caller with these headers. Raises: Refusal 401."""
         if not self.held:
             return LOCAL
         secret = _bearer(headers)
         if secret is None:
             raise _unknown("this server wants a key, sent once as `Authorization: Bearer KEY`")
         digest = hashlib.sha256(secret).digest()
-        found = [key for key in self.held if hmac.compare_digest(key.digest, digest)]  # all, so time tells nothing
+        found = [key for key in self.held if hmac.compare_digest(key.digest, digest)]  # compares all, in constant time
         if not found:
             raise _unknown("this server does not know the key that was sent; its operator makes them")
         return found[0].caller()
 
     def with_own(self) -> tuple["Keys", str]:
-        """These and an admin key for the run's own requests, with its secret; "" where there are no keys."""
+        """These keys and an admin key for the run's own requests, and its secret ("" where there are no keys)."""
         if not self.held:
             return self, ""
         key, secret = Key.new("(run)", "admin")

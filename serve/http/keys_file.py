@@ -1,7 +1,7 @@
-"""Where keys are kept: a file with one `NAME ROLE sha256:HEX` a line, or RATCHET_KEYS in the environment.
+"""Reads and writes keys: a file with one `NAME ROLE sha256:HEX` a line, or RATCHET_KEYS in the environment.
 
-The environment may also hold the secrets themselves, `NAME ROLE SECRET`; its entries end with a newline or a comma.
-No error shows anything of a line.
+The environment may also hold the secrets themselves, as `NAME ROLE SECRET`; its entries end with a newline or a comma.
+No error quotes a line, because it may hold a secret.
 """
 
 import fcntl
@@ -19,12 +19,13 @@ ENVIRONMENT = "RATCHET_KEYS"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HASH = re.compile(r"sha256:([0-9a-f]{64})")
 SHORTEST = 32
-"""Characters of a secret from the environment: SHA-256 protects nothing that can be guessed."""
+"""Characters that a secret from the environment has at least: SHA-256 does not protect a secret that can be guessed."""
 ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
 def read(access: AccessConfig, environ: Mapping[str, str]) -> Keys:
-    """The keys of file and environment. Raises: ConfigError; a source that holds none is an error, not an open door."""
+    """All keys of the file and the environment. Raises: ConfigError, also for a source without a key: it must not open
+    the server to everybody."""
     found: list[Key] = []
     if access.keys is not None:
         found += _some(parse(_text(Path(access.keys)), access.keys), access.keys)
@@ -36,7 +37,8 @@ def read(access: AccessConfig, environ: Mapping[str, str]) -> Keys:
 
 
 def parse(text: str, where: str, secret_too: bool = False) -> list[Key]:
-    """Raises: ConfigError naming `where`, the line, and what was expected."""
+    """The keys of these lines. `secret_too`: a line may hold the secret in place of its hash. Raises: ConfigError that
+    names `where`, the line, and what was expected."""
     lines = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1)]
     return [
         _key(words, f"{where}, line {number}", secret_too) for number, words in lines if words and words[0][0] != "#"
@@ -44,7 +46,7 @@ def parse(text: str, where: str, secret_too: bool = False) -> list[Key]:
 
 
 def add(file: Path, name: str, role: Role) -> str:
-    """Make a key and append its hash to the file, which is made for its owner alone. Returns the secret.
+    """Make a key and append its hash to the file; a new file is readable by its owner only. Returns the secret.
 
     Raises: ConfigError."""
     if not NAME.fullmatch(name):
@@ -68,13 +70,13 @@ def add(file: Path, name: str, role: Role) -> str:
 
 
 def notes(keys: Keys, access: AccessConfig) -> list[str]:
-    """What is allowed and yet seldom meant."""
-    told: list[str] = []
+    """Warnings: settings that are allowed but seldom intended."""
+    warnings: list[str] = []
     if keys.held and not any(key.role == "admin" for key in keys.held):
-        told.append("no key has role admin: nobody can pause, promote or roll back over HTTP")
+        warnings.append("no key has role admin: nobody can pause, promote or roll back over HTTP")
     if access.keys is not None and Path(access.keys).stat().st_mode & 0o044:
-        told.append(f"{access.keys} can be read by others; it holds hashes only, but chmod 600 costs nothing")
-    return told
+        warnings.append(f"{access.keys} can be read by others; it holds hashes only, but chmod 600 costs nothing")
+    return warnings
 
 
 def _key(words: list[str], place: str, secret_too: bool) -> Key:
@@ -112,7 +114,7 @@ def _refuse_twice(keys: list[Key]) -> None:
 
 
 def _text(path: Path) -> str:
-    """Raises: ConfigError, also for a file into which others could write a key of their own."""
+    """Raises: ConfigError, also for a file that other users may write: they could add a key of their own."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

@@ -1,4 +1,4 @@
-"""How much one request may ask for, and how many may be under way at once."""
+"""Limits on one request (answers, tokens, bytes) and on the requests in progress."""
 
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,11 @@ from core.config import AccessConfig
 from serve.http.errors import Refusal
 
 COMPLETION_TOKENS = 16
-"""vLLM's own bound on a completion that names none; a chat answer has none."""
+"""vLLM's default `max_tokens` of a completion. Chat answers have no default."""
 
 
 def check(fields: Mapping[str, Any], access: AccessConfig) -> dict[str, Any]:
-    """The fields, with a bound on the answer where they name none and there is one. Raises: Refusal 400."""
+    """The fields, with `max_tokens` set to its limit when the client gave none. Raises: Refusal 400."""
     prompts = _prompts(fields.get("prompt"))
     for param in ("n", "best_of"):
         n = _whole(fields, param, 1)
@@ -34,7 +34,7 @@ def check(fields: Mapping[str, Any], access: AccessConfig) -> dict[str, Any]:
 
 
 async def read_body(receive: Receive, max_bytes: int) -> bytes:
-    """Raises: Refusal 413 as soon as the limit is passed, 400 for a client that leaves."""
+    """The whole body. Raises: Refusal 413 as soon as it is too long, 400 when the client disconnects."""
     body = bytearray()
     while True:
         message = await receive()
@@ -48,7 +48,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
 
 
 class Queue:
-    """IntervalSet for users' requests, waiting or being answered; who finds none is told when to come back."""
+    """Bounds the user requests of this replica, waiting or in progress. Above the bound a request gets a 429."""
 
     def __init__(self, access: AccessConfig) -> None:
         self._places = access.max_queue
@@ -69,7 +69,7 @@ class Queue:
 
 
 def _whole(fields: Mapping[str, Any], param: str, least: int) -> int | None:
-    """Strict: the engine would also take "8" and 8.0, which could not be compared here."""
+    """Stricter than vLLM, which takes "8" and 8.0 too: those cannot be compared with a limit."""
     value = fields.get(param)
     if value is None:
         return None
@@ -79,5 +79,5 @@ def _whole(fields: Mapping[str, Any], param: str, least: int) -> int | None:
 
 
 def _prompts(prompt: Any) -> int:
-    """How many prompts the field holds: a text and a list of token ids are one, a list of those as many as it has."""
+    """Number of prompts: a text or a list of token ids is one, a list of these has as many as its length."""
     return max(1, sum(type(item) is not int for item in prompt)) if isinstance(prompt, list) else 1

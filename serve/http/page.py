@@ -1,15 +1,17 @@
-"""The status page at `/`, and the stream of server-sent events that it draws itself from.
+"""The status page at `/`, and the server-sent events that it shows.
 
-    GET /          the page, and what it is made of (FILES)
-    GET /events    event `state`: the parts of the overview that changed, the first time all of them
-                   event `away`: why there is no overview now, in place of a state
-                   a comment when there was nothing to say for HEARTBEAT_S
+    GET /          the page and its files (FILES)
+    GET /events    event `state`: the parts of the overview that changed; the first event has all parts
+                   event `away`: the reason why there is no overview now
+                   a comment after HEARTBEAT_S without an event
 
-All viewers of one replica share one poll of the overview; while nobody looks, nobody asks.
+All viewers of one replica share one poll of the overview. Without viewers nothing is polled.
 """
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from core.clock import Clock, SystemClock
 from core.errors import Overdue, RatchetError
 
 Overview = Callable[[], Awaitable[dict[str, Any]]]
@@ -34,7 +35,7 @@ FILES = {
     "/page-chat.js": ("page-chat.js", "text/javascript"),
     "/page-icon.svg": ("page-icon.svg", "image/svg+xml"),
 }
-"""What anybody may fetch: nothing in it tells of the run."""
+"""Path -> file and media type. They need no key, because they contain nothing about the run."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -44,102 +45,75 @@ HEADERS = {
 EVERY_S = 1.0
 HEARTBEAT_S = 10.0
 STREAM_S = 12.0
-"""A stream ends after so long and the page asks for the next: a replica that is to stop waits for its requests."""
+"""A stream ends after this time and the page opens the next, because a replica that stops waits for its requests."""
 OVERVIEW_WAIT_S = 5.0
 
 
 def page_routes(overview: Overview, every_s: float = EVERY_S, stream_s: float = STREAM_S) -> list[Route]:
-    """The page over what `overview` says: JSON by part, and `at`, seconds since the epoch when it was taken."""
-    snapshots = Snapshots(overview, every_s, SystemClock())
-
-    async def events(request: Request) -> Response:
-        stream = Viewer(snapshots, every_s, stream_s).stream(request)
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
-
-    return [*(_file_route(path, *file) for path, file in FILES.items()), Route("/events", events)]
+    """`overview` returns JSON by part, and `at`: when it was taken, in seconds since the epoch."""
+    files = [
+        Route(path, Response((FOLDER / name).read_bytes(), headers=HEADERS, media_type=kind), methods=["GET"])
+        for path, (name, kind) in FILES.items()
+    ]
+    return [*files, Route("/events", Events(overview, every_s, stream_s).respond)]
 
 
-class Snapshots:
-    """The overview as it was less than `every_s` ago. Whoever asks first polls; who comes meanwhile waits for it."""
+class Events:
+    """`GET /events`. The overview is at most `every_s` old: the first viewer polls it, the others share the result."""
 
-    def __init__(self, overview: Overview, every_s: float, clock: Clock) -> None:
+    def __init__(self, overview: Overview, every_s: float, stream_s: float) -> None:
         self._overview = overview
         self._every_s = every_s
-        self._clock = clock
-        self._lock = asyncio.Lock()
-        self._taken_at: float | None = None
-        self._newest: dict[str, Any] | RatchetError = {}
-        self.number = 0
-
-    async def newest(self) -> dict[str, Any]:
-        """Raises: RatchetError when nobody could say, which is shared too."""
-        async with self._lock:
-            if self._taken_at is None or self._clock.monotonic() - self._taken_at >= self._every_s:
-                self._newest = await self._poll()
-                self._taken_at = self._clock.monotonic()
-                self.number += 1
-        if isinstance(self._newest, RatchetError):
-            raise self._newest
-        return self._newest
-
-    async def _poll(self) -> dict[str, Any] | RatchetError:
-        try:
-            async with asyncio.timeout(OVERVIEW_WAIT_S):
-                return await self._overview()
-        except TimeoutError:
-            return Overdue(f"the console gave no overview within {OVERVIEW_WAIT_S:.0f} s; trying again")
-        except RatchetError as error:
-            return error
-
-
-class Viewer:
-    """One open stream: what it was told, and when."""
-
-    def __init__(self, snapshots: Snapshots, every_s: float, stream_s: float) -> None:
-        self._snapshots = snapshots
-        self._every_s = every_s
         self._stream_s = stream_s
-        self._told: dict[str, Any] = {}
+        self._lock = asyncio.Lock()
+        self._taken_at = -math.inf
+        self._newest: dict[str, Any] | RatchetError = {}
+        self._number = 0
 
-    async def stream(self, request: Request) -> AsyncIterator[str]:
-        clock = SystemClock()
-        ends_at = clock.monotonic() + self._stream_s
-        spoke_at = clock.monotonic()
+    async def respond(self, request: Request) -> Response:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
+        return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
+
+    async def _stream(self, request: Request) -> AsyncIterator[str]:
+        began_at = sent_at = time.monotonic()
+        sent: dict[str, Any] = {}
         while not await request.is_disconnected():
-            text = await self._news()
-            if not text and clock.monotonic() - spoke_at + self._every_s > HEARTBEAT_S:
+            text, sent = self._event(await self._poll(), sent)
+            if not text and time.monotonic() - sent_at + self._every_s > HEARTBEAT_S:
                 text = ": nothing new\n\n"
             if text:
-                spoke_at = clock.monotonic()
+                sent_at = time.monotonic()
                 yield text
-            if clock.monotonic() + self._every_s > ends_at:
+            if time.monotonic() + self._every_s > began_at + self._stream_s:
                 return
             await asyncio.sleep(self._every_s)
 
-    async def _news(self) -> str:
-        """The next event, or nothing."""
-        try:
-            newest = await self._snapshots.newest()
-        except RatchetError as error:
-            self._told = {}
-            return framed("away", self._snapshots.number, {"message": str(error)})
-        changed = {name: part for name, part in newest.items() if name not in self._told or self._told[name] != part}
-        self._told = newest
+    async def _poll(self) -> dict[str, Any] | RatchetError:
+        """The overview, or the error that stands in its place; all viewers get the same."""
+        async with self._lock:
+            if time.monotonic() - self._taken_at >= self._every_s:
+                try:
+                    async with asyncio.timeout(OVERVIEW_WAIT_S):
+                        self._newest = await self._overview()
+                except TimeoutError:
+                    why = f"the console gave no overview within {OVERVIEW_WAIT_S:.0f} s; trying again"
+                    self._newest = Overdue(why)
+                except RatchetError as error:
+                    self._newest = error
+                self._taken_at = time.monotonic()
+                self._number += 1
+            return self._newest
+
+    def _event(self, newest: dict[str, Any] | RatchetError, sent: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The next event of a stream that was sent the parts `sent`, or "" when nothing changed; and its parts now."""
+        if isinstance(newest, RatchetError):
+            return framed("away", self._number, {"message": str(newest)}), {}
+        changed = {name: part for name, part in newest.items() if name not in sent or sent[name] != part}
         if changed.keys() <= {"at"}:
-            return ""
-        return framed("state", self._snapshots.number, {**changed, "at": newest.get("at")})
+            return "", newest
+        return framed("state", self._number, {**changed, "at": newest.get("at")}), newest
 
 
 def framed(event: str, id: int, body: dict[str, Any]) -> str:
-    """One server-sent event; JSON has no line breaks of its own."""
+    """One server-sent event on a single `data` line: JSON escapes line breaks."""
     return f"event: {event}\nid: {id}\ndata: {json.dumps(body, separators=(',', ':'))}\n\n"
-
-
-def _file_route(path: str, name: str, media_type: str) -> Route:
-    body = (FOLDER / name).read_bytes()
-
-    async def file(_: Request) -> Response:
-        return Response(body, media_type=media_type, headers=HEADERS)
-
-    return Route(path, file)

@@ -1,5 +1,5 @@
-"""What users were answered, on its way to the desk: read off the answer as it goes by, and sent in batches, so that no
-user waits for it."""
+"""Records answers for later feedback: reads their texts as they pass and sends them to the feedback actor in batches,
+so that no user waits for it."""
 
 import asyncio
 import json
@@ -12,60 +12,62 @@ from core.errors import RatchetError
 
 log = logging.getLogger("ratchet.recorder")
 GATHER_S = 0.5
-"""Each batch is a call and a sync, on the processors that answer. A vote on an answer waits for it no longer."""
+"""Longer means fewer calls and disk syncs on the processors that serve; feedback on a new answer may wait this long."""
 BATCH = 256
-ROOM = 16_384
-"""Answers that wait for a desk which is away; the oldest beyond that are not recorded."""
+MOST_WAITING = 16_384
+"""Answers kept while the feedback actor is unavailable. Beyond that the oldest are lost."""
 RETRY_S = 0.5
 
 
-class Heard:
-    """Id and texts of an answer, from its body or its server-sent events."""
+class Transcript:
+    """Id and texts of one answer, from its body or its server-sent events."""
 
     def __init__(self) -> None:
         self.id = ""
         self.texts: dict[int, str] = {}
         self.whole = False
-        """Heard to its end: its client did not leave. Before that it has neither id nor texts."""
+        """The answer was sent to its end. Until then `id` and `texts` are empty."""
         self._parts: list[bytes] = []
 
     def feed(self, body: bytes, streaming: bool, last: bool) -> None:
-        """A part of the body; `last`: there are no more."""
+        """Take the next part of the body; `last`: it is the end."""
         self._parts.append(body)
         if last:
             self.whole = True
             body = b"".join(self._parts)
             events = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] if streaming else [body]
-            try:  # all at once: one by one they cost their replica a twentieth of its time
-                for said in json.loads(b"[" + b",".join(events) + b"]"):
-                    self._hear(said)
-            except (ValueError, KeyError, TypeError, AttributeError):  # an error, or no answer that has texts
+            try:  # parsed together: one by one they cost a twentieth of a replica's time
+                for event in json.loads(b"[" + b",".join(events) + b"]"):
+                    self._add(event)
+            except (ValueError, KeyError, TypeError, AttributeError):  # an error, or an answer without texts
                 return
 
-    def _hear(self, said: Any) -> None:
-        self.id = self.id or str(said["id"])
-        for choice in said["choices"]:
+    def _add(self, event: Any) -> None:
+        self.id = self.id or str(event["id"])
+        for choice in event["choices"]:
             part = choice.get("message") or choice.get("delta") or choice
             index = int(choice["index"])
             self.texts[index] = self.texts.get(index, "") + (part.get("content") or part.get("text") or "")
 
 
 class Recorder:
+    """Sends answers in the background, and again until they are on disk."""
+
     def __init__(self, send: Callable[[Sequence[dict[str, Any]]], Awaitable[None]]) -> None:
-        """`send`: returns when they are on disk. Raises: RatchetError when it should be tried again."""
+        """`send` returns when the answers are on disk and raises RatchetError when it should be tried again."""
         self._send = send
-        self._waiting: deque[dict[str, Any]] = deque(maxlen=ROOM)
-        self._some = asyncio.Event()
+        self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
+        self._added = asyncio.Event()
 
     def add(self, response: dict[str, Any]) -> None:
         self._waiting.append(response)
-        self._some.set()
+        self._added.set()
 
     async def run(self) -> None:
         while True:
-            await self._some.wait()
+            await self._added.wait()
             await asyncio.sleep(GATHER_S)
-            self._some.clear()
+            self._added.clear()
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 try:

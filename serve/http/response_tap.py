@@ -1,4 +1,4 @@
-"""One answer on its way to a user."""
+"""Watches one answer on its way to the client."""
 
 import asyncio
 import re
@@ -8,19 +8,19 @@ from collections.abc import Callable
 from starlette.types import Message, Send
 
 from core.messages import PolicyRef
-from serve.http.recorder import Heard
+from serve.http.recorder import Transcript
 
 ROLE, USAGE, DONE = b'"delta":{"role":"assistant","content":""}', b'"choices":[]', b"data: [DONE]"
-"""Events in which nothing is said. vLLM sends each right before another one: together they are one way through the
-gateway, not two."""
+"""Events without text. vLLM sends another event right after each; joined, the two cross Serve and the gateway once."""
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
-class Answer:
-    """`send` for one answer to a user: names version and replica, counts status and tokens and hears what is said."""
+class ResponseTap:
+    """An ASGI `send` that adds the headers with version and replica, counts tokens, and keeps the text for feedback."""
 
     def __init__(self, send: Send, ref: PolicyRef, replica: str, dying: Callable[[], bool]) -> None:
-        self.heard = Heard()
+        """`dying`: whether the engine is dead, so that its answers are errors that no client should see."""
+        self.transcript = Transcript()
         self._send = send
         self._dying = dying
         self._headers = [(b"x-policy-version", str(ref.version).encode()), (b"x-policy-replica", replica.encode())]
@@ -31,17 +31,17 @@ class Answer:
         self.status = 0
         self.tokens = 0
         self.first_token_s: float | None = None
-        """From the request to the first token of a streamed answer."""
+        """From the request to the first token; only for streams."""
 
     async def __call__(self, message: Message) -> None:
         if self._dying():
-            await asyncio.Event().wait()  # the connection ends with the process, and the gateway asks another replica
+            await asyncio.Event().wait()  # the process ends, the connection breaks, the gateway tries another replica
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message.get("headers", [])
             self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
             self._start = {**message, "headers": [*headers, *self._headers]}
-            return  # until there is something to say: the gateway may ask another replica as long as it got nothing
+            return  # held until the first text: as long as the gateway got nothing, it may try another replica
         body, last = message.get("body", b""), not message.get("more_body", False)
         if self._streaming and not last and (ROLE in body or USAGE in body or DONE in body):
             self._silent.append(body)
@@ -56,11 +56,11 @@ class Answer:
         if self._streaming and body and self.first_token_s is None:
             self.first_token_s = time.monotonic() - self._asked_at
         self._count(body)
-        self.heard.feed(body, self._streaming, last)
+        self.transcript.feed(body, self._streaming, last)
         await self._send(message)
 
     def _count(self, body: bytes) -> None:
-        """A streamed event is about one token; a whole body says how many there were."""
+        """A streamed event is about one token; a whole body has the number in its usage."""
         if self._streaming:
             self.tokens += body.count(b"data: {")
         elif (found := COMPLETION_TOKENS.search(body)) is not None:

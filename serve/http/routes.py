@@ -1,4 +1,4 @@
-"""Ratchet's own routes beside vLLM's: what there is to ask, feedback, status, metrics and commands."""
+"""Ratchet's own routes beside vLLM's: models, feedback, status, metrics, commands and the status page."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from serve.http.limits import read_body
 from serve.http.page import page_routes
 
 ONCE = b"x-ratchet-id"
-"""Set by the gateway, the same when it asks another replica: feedback without an id is not counted twice by that."""
+"""Set by the gateway, and the same when it retries on another replica, so that feedback without an id counts once."""
 
 
 class Control(Protocol):
@@ -34,67 +34,62 @@ class Control(Protocol):
     async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, Any]: ...
 
 
-def own_routes(names: Callable[[], list[str]], control: Control, access: AccessConfig) -> Starlette:
-    async def models(_: Request) -> Response:
-        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in names()]
+class OwnRoutes(Starlette):
+    """ASGI app of these routes. Expects the `Caller` in `scope["caller"]`; every error has OpenAI's shape."""
+
+    def __init__(self, models: Callable[[], list[str]], control: Control, access: AccessConfig) -> None:
+        """`models`: the names that `model` may have now."""
+        self._model_names = models
+        self._control = control
+        self._max_bytes = access.max_body_bytes
+        super().__init__(
+            routes=[
+                *page_routes(control.overview),
+                Route("/v1/models", self._models),
+                Route("/v1/feedback", self._feedback, methods=["POST"]),
+                Route("/v1/feedback", self._feedback_page, methods=["GET"]),
+                Route("/status", self._status),
+                Route("/metrics", self._metrics),
+                Route("/admin/{name}", self._command, methods=["POST"]),
+            ],
+            exception_handlers={Refusal: _refused, RatchetError: _refused, 404: _unknown, 405: _unknown},
+        )
+
+    async def _models(self, _: Request) -> Response:
+        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in self._model_names()]
         return JSONResponse({"object": "list", "data": cards})
 
-    async def status(request: Request) -> Response:
-        require_admin(request.scope["caller"])
-        try:
-            return JSONResponse(await control.status())
-        except RatchetError as error:
-            raise refusal_for(error) from None
-
-    async def metrics(_: Request) -> Response:
-        return PlainTextResponse(await control.metrics(), media_type="text/plain; version=0.0.4")
-
-    async def command(request: Request) -> Response:
-        require_admin(request.scope["caller"])
-        name = request.path_params["name"]
-        fields = parse_object(await read_body(request.receive, access.max_body_bytes) or b"{}")
-        try:
-            return JSONResponse(await control.command(name, fields.get("argument")))
-        except RatchetError as error:
-            raise refusal_for(error) from None
-
-    async def feedback(request: Request) -> Response:
+    async def _feedback(self, request: Request) -> Response:
         caller = request.scope["caller"]
-        said = parse(parse_json(await read_body(request.receive, access.max_body_bytes)))
-        if id := header(request.scope, ONCE):
-            for place, each in enumerate(said):
-                each.setdefault("id", f"{id}-{place}")
-        try:
-            return JSONResponse({"results": await control.feedback(said, caller.key, caller.role == "admin")})
-        except RatchetError as error:
-            raise refusal_for(error) from None
+        said = parse(parse_json(await read_body(request.receive, self._max_bytes)))
+        if once := header(request.scope, ONCE):
+            said = [{"id": f"{once}-{place}", **each} for place, each in enumerate(said)]
+        return JSONResponse({"results": await self._control.feedback(said, caller.key, caller.role == "admin")})
 
-    async def feedback_page(request: Request) -> Response:
-        after, limit = (query_int(request, name, default) for name, default in (("after", 0), ("limit", 100)))
-        try:
-            return JSONResponse(await control.feedback_page(request.scope["caller"].key, after, max(1, limit)))
-        except RatchetError as error:
-            raise refusal_for(error) from None
+    async def _feedback_page(self, request: Request) -> Response:
+        after, limit = _query_int(request, "after", 0), _query_int(request, "limit", 100)
+        return JSONResponse(await self._control.feedback_page(request.scope["caller"].key, after, max(1, limit)))
 
-    async def refuse(_: Request, refusal: Exception) -> Response:
-        assert isinstance(refusal, Refusal)
-        return refusal.response()
+    async def _status(self, request: Request) -> Response:
+        require_admin(request.scope["caller"])
+        return JSONResponse(await self._control.status())
 
-    async def unknown(request: Request, _: Exception) -> Response:
-        return Refusal(404, f"no route {request.method} {request.url.path}", "not_found_error").response()
+    async def _metrics(self, _: Request) -> Response:
+        return PlainTextResponse(await self._control.metrics(), media_type="text/plain; version=0.0.4")
 
-    return Starlette(
-        routes=[
-            *page_routes(control.overview),
-            Route("/v1/models", models),
-            Route("/v1/feedback", feedback, methods=["POST"]),
-            Route("/v1/feedback", feedback_page, methods=["GET"]),
-            Route("/status", status),
-            Route("/metrics", metrics),
-            Route("/admin/{name}", command, methods=["POST"]),
-        ],
-        exception_handlers={Refusal: refuse, 404: unknown, 405: unknown},
-    )
+    async def _command(self, request: Request) -> Response:
+        require_admin(request.scope["caller"])
+        fields = parse_object(await read_body(request.receive, self._max_bytes) or b"{}")
+        return JSONResponse(await self._control.command(request.path_params["name"], fields.get("argument")))
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal | RatchetError)
+    return refusal_for(error).response()
+
+
+async def _unknown(request: Request, _: Exception) -> Response:
+    return Refusal(404, f"no route {request.method} {request.url.path}", "not_found_error").response()
 
 
 def parse_json(body: bytes) -> Any:
@@ -103,14 +98,6 @@ def parse_json(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the body is not JSON: {error}") from None
-
-
-def query_int(request: Request, name: str, default: int) -> int:
-    """Raises: Refusal 400."""
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise Refusal(400, f"{name}={text[:40]!r}, expected a number from 0", param=name)
-    return int(text)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -122,4 +109,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def header(scope: Scope, name: bytes) -> str:
+    """The header's first value, or ""; `name` in lower case."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _query_int(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise Refusal(400, f"{name}={text[:40]!r}, expected a number from 0", param=name)
+    return int(text)

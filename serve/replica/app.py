@@ -22,44 +22,46 @@ SHADOW_APP = "policy-shadow"
 
 
 @dataclass(frozen=True)
-class Service:
+class PolicyHandles:
+    """Serve handles of the policy's replicas."""
+
     users: DeploymentHandle
     learning: DeploymentHandle
-    """Where collectors and evaluator go: the same replicas with LoRA, the shadow ones with full weights."""
+    """For collectors and evaluator: the same replicas with LoRA, the shadow replica with full weights."""
 
 
 def max_versions(config: Config) -> int:
-    """Adapters that one engine holds at once: serve, champion, one being unloaded, and every undecided candidate with
-    one more that is still being measured."""
+    """Adapters that one engine holds at once: the served version, the champion, one being unloaded, one being measured,
+    and every undecided candidate."""
     return 3 + config.learning.max_lag + 2
 
 
 def open_gateway(config: Config) -> None:
-    """Start Serve's controller and its HTTP proxy; nothing answers yet."""
+    """Start Serve's controller and HAProxy, before there are replicas."""
     rayserve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port, request_timeout_s=None))
 
 
-def deploy(config: Config, namespace: str, gpus: float, modes: Mapping[str, Mode], keys: Keys) -> Service:
-    """Start the service and wait until every replica is healthy; `gpus` is what each replica asks of Ray.
+def deploy(config: Config, namespace: str, gpus: float, modes: Mapping[str, Mode], keys: Keys) -> PolicyHandles:
+    """Start the replicas and wait until all are healthy; each reserves `gpus` in Ray.
 
-    Raises: RuntimeError from Serve when a replica cannot start; its log says why."""
+    Raises: RuntimeError when a replica cannot start, with the replica's own error."""
     serve = config.serve
     if not isinstance(config.model.weights, Full):
         handle = _run(config, "any", namespace, APP, "/", serve.replicas, gpus, modes, keys)
-        return Service(users=handle, learning=handle)
+        return PolicyHandles(users=handle, learning=handle)
     users = _run(config, "serving", namespace, APP, "/", serve.replicas, gpus, modes, keys)
-    return Service(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1, gpus, {}, keys))
+    return PolicyHandles(users=users, learning=_run(config, "shadow", namespace, SHADOW_APP, None, 1, gpus, {}, keys))
 
 
 def undeploy() -> None:
-    """Drain and stop our applications; what else the cluster serves stays."""
+    """Drain and stop Ratchet's applications; other applications of the cluster stay."""
     ours = [name for name in rayserve.status().applications if name in (APP, SHADOW_APP)]
     for name in ours:
         rayserve.delete(name)
 
 
 def _count(serve: ServeConfig, replicas: int, fixed: bool) -> dict[str, Any]:
-    """How many replicas Ray Serve keeps."""
+    """Serve's options for a fixed number of replicas or for autoscaling."""
     if fixed or serve.max_replicas is None:
         return {"num_replicas": replicas}
     return {
@@ -90,7 +92,7 @@ def _run(
         health_check_period_s=5,
         graceful_shutdown_wait_loop_s=1,
         graceful_shutdown_timeout_s=config.run.stop_timeout_s / 2,
-        logging_config=LoggingConfig(enable_access_log=False),  # else a line to two files for each request
+        logging_config=LoggingConfig(enable_access_log=False),  # it writes each request into two files
         ray_actor_options={
             **tensor_parallel.actor(config.serve.engine, gpus),
             "resources": {config.cluster.serving: 1} if config.cluster.serving is not None else {},
@@ -106,8 +108,8 @@ def _run(
 
 
 def _why(name: str) -> str:
-    """What Serve knows of a deployment that failed to start, which its own error leaves out: the end of it is the
-    error of the replica that tried last."""
+    """Serve's status message of a deployment that failed to start. It ends with the last replica's error, which the
+    exception from Serve leaves out."""
     for application in rayserve.status().applications.values():
         if name in application.deployments:
             return application.deployments[name].message

@@ -1,4 +1,4 @@
-"""The model as the rest of the system sees it: `core.protocols.Policy` over a Serve handle."""
+"""`core.protocols.Policy` over a Serve handle: how all other parts ask the model."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,13 @@ from core.errors import Overdue, PromptError, Unavailable, VersionError
 from core.messages import Candidate, PolicyRef, Prompt, Sampling
 
 RETRIED = (VersionError, Unavailable, RayActorError, DeploymentUnavailableError, BackPressureError)
-
-
 GATHER_S = 0.005
 BATCH_SAMPLES = 64
-"""A batch is answered when the last of its samples is: as many as an engine of the default size works on at once."""
+"""As many as an engine of the default size decodes at once: a batch is answered when its last sample is."""
 
 
 class Batch:
-    """Prompts that go out in one call."""
+    """Prompts that are sent in one call."""
 
     sent: "asyncio.Task[list[bytes | PromptError]]"
 
@@ -34,14 +32,14 @@ class Batch:
 
 
 class ServedPolicy:
-    """Generates and scores on whichever replica Serve picks. A replica that does not hold the version yet says so, and
-    another try goes out until `patience_s` is over."""
+    """Generates and scores on the replica that Serve picks. A call is retried for `patience_s` when its replica is away
+    or has not loaded the version yet."""
 
     def __init__(self, handle: DeploymentHandle, patience_s: float = 60.0) -> None:
         self._handle = handle
         self._patience_s = patience_s
         self.tokens: Counter[str] = Counter()
-        """Generated for this client, by purpose."""
+        """Generated through this object, by purpose."""
         self._gathering: dict[tuple[Sampling, PolicyRef | None], Batch] = {}
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
@@ -57,7 +55,7 @@ class ServedPolicy:
         return decode(Candidate, await self._call("render", encode(prompt), text))
 
     async def _together(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None) -> bytes:
-        """Prompts asked at about the same time go in one call: a call through Ray costs as much as a short answer."""
+        """Send prompts that arrive within GATHER_S in one call: a call through Ray costs as much as a short answer."""
         kind = (sampling, ref)
         batch = self._gathering.get(kind)
         if batch is None:
@@ -74,7 +72,7 @@ class ServedPolicy:
         finally:
             batch.waiting -= 1
             if not batch.waiting and not batch.sent.done():
-                batch.sent.cancel()  # nobody wants it any more
+                batch.sent.cancel()  # all its callers were cancelled
         if isinstance(reply, PromptError):
             raise reply
         return reply
@@ -88,7 +86,7 @@ class ServedPolicy:
         return await self._call("generate", encode_batch(batch.prompts), encode(sampling), str(ref) if ref else None)
 
     async def _call(self, method: str, *arguments: object) -> Any:
-        """One answer, however long it takes; only what a replica refuses is tried again, until `patience_s` is over."""
+        """No time limit on an answer. `patience_s` bounds the retries of refused calls only."""
         stop_at = time.monotonic() + self._patience_s
         delay_s = 0.05
         while True:

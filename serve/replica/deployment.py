@@ -1,7 +1,7 @@
-"""One replica of the policy: an engine, the reconciliation loop, and the HTTP face, inside a Ray Serve deployment.
+"""One replica of the policy, a Ray Serve deployment: an engine, the reconciliation loop and the HTTP ingress.
 
-A replica is healthy, and gets its first request, only after it holds and has proven what the versions actor wants.
-Late joiners and restarts take the same path.
+A replica becomes healthy, and gets its first request, after it has loaded and proven the versions that the versions
+actor wants. New and restarted replicas take the same path.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from core.errors import Overdue, PromptError, ProofError, RatchetError, Unavaila
 from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sampling, Slots
 from core.metrics import Metrics
 from core.protocols import Mode
-from serve.engine.admission import Seats
+from serve.engine.admission import Admission
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy, written
 from serve.engine.patches.log_handlers import kept
 from serve.http.cors import with_cors
-from serve.http.feedback import ToTheDesk
-from serve.http.gateway import BACKGROUND_PRIORITY, USER_PRIORITY, Gateway
+from serve.http.feedback import FeedbackClient
+from serve.http.ingress import BACKGROUND_PRIORITY, USER_PRIORITY, Ingress
 from serve.http.keys import Keys
 from serve.http.modes import Modes
 from serve.replica.reconcile import Prover, Reconciler
@@ -40,7 +40,7 @@ from serve.weights.transfer import Travel
 
 log = logging.getLogger("ratchet.replica")
 POLL_S = 2.0
-"""A replica is heard of at least this often."""
+"""A replica reports at least this often."""
 RETRY_S = 0.5
 ENGINE_LOOK_S = 0.1
 
@@ -56,7 +56,7 @@ class PolicyReplica:
         modes: Mapping[str, Mode],
         keys: Keys,
     ) -> None:
-        """Bring the engine up, prove what is wanted, and only then take requests."""
+        """Start the engine and prove the wanted versions. Serve sends requests only after this returns."""
         gc_tuning.wait()
         serve = config.serve
         self._config = config
@@ -66,13 +66,15 @@ class PolicyReplica:
         self._parts: dict[str, Any] = {}
         self._meter = Metrics([RaySink()])
         self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
-        self._feedback = ToTheDesk(lambda said, wait_s: self._ask("desk", "feedback", said, wait_s))
-        self._gateway: Gateway | None = None
+        self._feedback = FeedbackClient(lambda said, wait_s: self._ask("desk", "feedback", said, wait_s))
+        self._ingress: Ingress | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0
         self._travel = Travel(namespace)
         self._wanted_here: tuple[Published, ...] = ()
-        self._seats = Seats(serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock())
+        self._admission = Admission(
+            serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock()
+        )
         self._engine = Engine(
             config.model,
             serve.engine,
@@ -95,10 +97,10 @@ class PolicyReplica:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         slots, access = self._reconciler, self._config.serve.access
         policy = EnginePolicy(self._engine, priority=USER_PRIORITY)
-        self._gateway = Gateway(
+        self._ingress = Ingress(
             await self._engine.openai_app(),
             lambda: slots.slots,
-            self._seats,
+            self._admission,
             self,
             self._meter,
             slots.replica,
@@ -107,8 +109,8 @@ class PolicyReplica:
             self._keys,
             dying=lambda: self._engine.dead,
         )
-        self._recording = asyncio.create_task(self._gateway.recorder.run())
-        return with_cors(self._gateway, access.allow_origins)
+        self._recording = asyncio.create_task(self._ingress.recorder.run())
+        return with_cors(self._ingress, access.allow_origins)
 
     async def check_health(self) -> None:
         if self._following is None or self._following.done():
@@ -120,7 +122,7 @@ class PolicyReplica:
         if self._following is not None:
             self._following.cancel()
             self._outliving.cancel()
-            if self._gateway is not None:
+            if self._ingress is not None:
                 self._recording.cancel()
             await self._reconciler.stop()
         await self._engine.stop()
@@ -128,19 +130,19 @@ class PolicyReplica:
     # --- by handle, for collectors and evaluator ---
 
     async def generate(self, prompts: bytes, sampling: bytes, ref: str | None) -> list[bytes | PromptError]:
-        """Candidates of each prompt, or why it has none, within the seats that users leave. Purpose tells whom to
-        charge. Raises: what fails one prompt without being its fault fails all of them."""
+        """For each prompt its candidates, or the reason why it is refused. Waits for seats that users leave free. The
+        sampling's purpose tells where tokens are counted. Raises: any other error of one prompt, for all of them."""
         want = decode(Sampling, sampling)
         try:
             async with asyncio.TaskGroup() as tasks:
                 asked = [tasks.create_task(self._candidates(p, want, ref)) for p in decode_batch(Prompt, prompts)]
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
-        self._meter.set("background_in_flight", self._seats.background_held)
+        self._meter.set("background_in_flight", self._admission.background_held)
         return [task.result() for task in asked]
 
     async def _candidates(self, prompt: Prompt, want: Sampling, ref: str | None) -> bytes | PromptError:
-        async with self._seats.background(want.n) as leave:
+        async with self._admission.background(want.n) as leave:
             version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
             try:
                 candidates = await self._engine.generate(
@@ -152,10 +154,10 @@ class PolicyReplica:
         return encode_batch(candidates)
 
     async def logprobs(self, prompt: bytes, text: str, ref: str | None) -> list[float]:
-        """Log-probability of every token of `text` after the prompt, the stop token included (nats)."""
+        """Log-probability of every token of `text` after the prompt, including the stop token (nats)."""
         version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
         context, completion = self._engine.render(decode(Prompt, prompt).messages, text)
-        async with self._seats.background(1):
+        async with self._admission.background(1):
             rows = await self._engine.score([[*context, *completion]], version)
         return rows[0][len(context) - 1 :]
 
@@ -165,7 +167,7 @@ class PolicyReplica:
     async def render_id(self) -> str:
         return self._engine.render_id
 
-    # --- what the routes ask (serve.http.gateway.Control) ---
+    # --- for the routes (serve.http.routes.Control) ---
 
     async def status(self) -> dict[str, Any]:
         return await self._ask("console", "status")
@@ -190,36 +192,36 @@ class PolicyReplica:
 
     # --- reconciliation ---
 
-    def _gateway_tokens(self) -> int:
-        return self._gateway.tokens if self._gateway is not None else 0
+    def _ingress_tokens(self) -> int:
+        return self._ingress.tokens if self._ingress is not None else 0
 
     async def _ask(self, part: str, method: str, *arguments: Any) -> Any:
         try:
-            if part not in self._parts:  # it is the same one when it was started again
+            if part not in self._parts:  # a restarted actor keeps its handle
                 self._parts[part] = ray.get_actor(part, self._namespace)
             return await getattr(self._parts[part], method).remote(*arguments)
         except RatchetError as error:
-            raise getattr(error, "cause", error) from None  # without the stack of the part that raised it
+            raise getattr(error, "cause", error) from None  # without the remote stack trace
         except (ValueError, RayError) as error:
             self._parts.pop(part, None)
             raise Unavailable(f"the {part} is not up ({type(error).__name__}); try again in a moment") from None
 
     def _check_up_to_date(self) -> None:
-        """A replica that cannot prove what is to be served is replaced. Raises: ProofError."""
+        """Fails the health check of a replica that cannot prove the served version. Raises: ProofError."""
         if self._reconciler.serving != self._wanted:
             why = self._reconciler.report().failed.get(str(self._wanted), "it was never staged")
             raise ProofError(f"this replica serves {self._reconciler.serving}, wanted is {self._wanted}: {why}")
 
     async def _end_with_the_engine(self) -> None:
-        """A replica without an engine refuses at once what others would answer, and so draws every request to itself
-        until its health check fails. A dead one's requests go to another."""
+        """End this process when its engine dies. A replica without an engine fails requests at once, so the gateway
+        would send it more and more of them until its health check fails; a dead replica's requests are retried."""
         while not self._engine.dead:
             await asyncio.sleep(ENGINE_LOOK_S)
         log.error("the engine died; this replica ends, to be replaced")
         os._exit(1)
 
     async def _base(self) -> Published:
-        """What the trainer wrote down of version 0. Raises: Overdue when it has not."""
+        """The trainer's record of version 0. Raises: Overdue when it does not exist in time."""
         base = decode(Published, await self._versions.base.remote(self._config.run.start_timeout_s))
         return await self._located(base)
 
@@ -227,18 +229,18 @@ class PolicyReplica:
         return await self._travel.here(published, lambda: self._ask("versions", "node"), self._wanted_here)
 
     async def _find_versions(self, patience_s: float) -> Any:
-        """The versions actor, which may still be on its way up. Raises: Overdue."""
+        """The versions actor, which may still be starting. Raises: Overdue."""
         stop_at = time.monotonic() + patience_s
         while True:
             try:
                 return await asyncio.to_thread(ray.get_actor, "versions", self._namespace)
-            except (ValueError, RayError):  # RayError: Ray's head is away too
+            except (ValueError, RayError):  # RayError: Ray's head is down
                 if time.monotonic() > stop_at:
                     raise Overdue(f"no versions actor in {self._namespace} within {patience_s:.0f} s") from None
             await asyncio.sleep(0.2)
 
     async def _follow(self) -> None:
-        """Only a swap that hangs ends this, and with it the replica: who else is away costs no user anything."""
+        """Ends only when a swap hangs, and the replica with it. Without the versions actor the replica serves on."""
         while True:
             try:
                 slots = await self._versions.desired.remote(self._reconciler.slots.epoch, POLL_S)
@@ -249,7 +251,7 @@ class PolicyReplica:
                 self._versions = await self._find_versions(self._config.run.start_timeout_s)
 
     async def _reach(self, slots: Slots) -> None:
-        """Apply one desired state and say what was proven; for an epoch seen before this is a sign of life."""
+        """Apply one desired state and report what was proven. An unchanged epoch is reported too, as a heartbeat."""
         started = time.monotonic()
         self._wanted_here = slots.loaded
         before = self._reconciler.report()
@@ -264,14 +266,14 @@ class PolicyReplica:
         self._meter.set("explore_version", slots.explore.version)
         for name, why in report.failed.items():
             log.error("%s", RatchetError(f"{name} was not proven: {why}"))
-        self._meter.set("users_in_flight", self._seats.users)
+        self._meter.set("users_in_flight", self._admission.users)
         self._swaps += len(new)
         counters = {
-            "tokens_user": self._gateway_tokens(),
-            "users": self._seats.users,
-            "background": self._seats.background_held,
-            "background_waiting": self._seats.background_waiting,
-            "background_limit": self._seats.limit(),
+            "tokens_user": self._ingress_tokens(),
+            "users": self._admission.users,
+            "background": self._admission.background_held,
+            "background_waiting": self._admission.background_waiting,
+            "background_limit": self._admission.limit(),
             "swaps": self._swaps,
             "pause_ms": 1e3 * self._engine.pauses_s[-1] if self._engine.pauses_s else 0.0,
         }
@@ -279,7 +281,7 @@ class PolicyReplica:
         await self._versions.report.remote(report.model_dump_json())
 
     async def _applied(self, slots: Slots) -> ReplicaReport:
-        """Raises: Overdue for a swap that hangs, once the versions actor knows; this replica is replaced then."""
+        """Raises: Overdue for a swap that hangs, after telling the versions actor; Serve then replaces this replica."""
         limit_s = self._config.serve.swap_timeout_s
         try:
             async with asyncio.timeout(limit_s):

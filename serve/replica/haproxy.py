@@ -1,7 +1,7 @@
-"""How Serve's HTTP gateway is set up: HAProxy, which Ray bundles, in front of every replica's own server.
+"""Settings of the gateway: HAProxy, which Ray bundles, in front of every replica's own HTTP server.
 
-It is several times as fast as Serve's Python proxy, and it asks another replica when one dies before the first byte of
-its answer. Ray reads all of this from the environment when `ray.serve` is imported, so this is imported before it.
+It is several times as fast as Serve's Python proxy, and it tries another replica when one dies before the first byte of
+its answer. Ray reads these settings from the environment when `ray.serve` is imported, so import this module first.
 """
 
 import atexit
@@ -19,13 +19,13 @@ from core.errors import Unavailable
 
 WRAPPER = Path(__file__).with_name("haproxy.sh")
 BODY_BYTES = 2**18
-"""Of one request kept for a second try; a longer one is not tried again."""
+"""A longer request is not retried, because HAProxy keeps no more of it."""
 BLOCK = 100
-"""Ports of one run for its replicas on a node."""
+"""Ports for the replicas of one run on a node."""
 
 
 def set_up() -> None:
-    """For this process and all that it starts; what the environment says already stands. Done once."""
+    """Set the environment of this process and its children, once. Variables that are already set win."""
     if "RATCHET_HAPROXY" in os.environ:
         return
     folder = Path(tempfile.mkdtemp(prefix="ratchet-"))  # unix sockets want a short path
@@ -35,7 +35,7 @@ def set_up() -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """`folder` is HAProxy's own, for its settings and sockets. A cluster's nodes need the same (see cluster.yaml)."""
+    """HAProxy's configuration and sockets go into `folder`. Each node of a cluster needs these too (cluster.yaml)."""
     stats, metrics = free_ports(2)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -49,33 +49,33 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line of log for each request, which its manager reads
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # they cost a log line for each request
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BODY_BYTES),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        # three failures in a row and HAProxy is started anew: every ten seconds, nobody is answered for half a minute
+        # HAProxy is restarted after three failed checks: at Ray's period of ten seconds that is half a minute of outage
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-        # Ray makes all workers 15 nice, of at most 19; those that may wait make themselves nicer
+        # Ray gives all workers niceness 15, of at most 19; background work lowers its own priority instead
         # (serve/engine/patches/fork_server.py, actors/runtime/niceness.py)
         "RAY_worker_niceness": "0",
-        # our code waits for nothing but its loop: a thread of its own would cost each message of a request two of them
+        # our code never blocks its loop; a thread of its own would cost two thread switches for each ASGI message
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        # how often Serve's controller looks at what changes once an hour; ten times a second it is seen in its CPU time
+        # Serve's controller looks ten times a second by default, which is visible in CPU time
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
-        # metrics leave each process every ten seconds: to add them up ten times a second is for nobody
+        # each process exports metrics every ten seconds; Serve would add them up ten times a second
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
-        "REPORTER_UPDATE_INTERVAL_MS": "15000",  # Ray's agent reads what each process takes
-        # a busy machine takes longer than Serve's 5 s to import its proxy, and Serve would kill it and begin again
+        "REPORTER_UPDATE_INTERVAL_MS": "15000",  # Ray's agent reads CPU and memory of each process
+        # a busy machine needs more than Serve's 5 s to import its proxy, and Serve would kill it and start again
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
 
 
 def own_ports() -> dict[str, str]:
-    """For runs with a cluster of their own, of which a machine may have several: on Ray's ports, who asks one while
-    none of its replicas is there is answered by another. A cluster of nodes has one run, and keeps Ray's ports for its
-    firewalls."""
+    """Ports for a run that starts its own Ray, since one machine may have several such runs. On Ray's default ports the
+    gateway of a run without replicas would reach another run's replicas. A cluster has one run and keeps Ray's ports,
+    which its firewalls know."""
     first = free_block()
     return {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_ports(1)[0]),
@@ -85,8 +85,8 @@ def own_ports() -> dict[str, str]:
 
 
 def free_block() -> int:
-    """The first of `BLOCK` ports in which nobody listens, below those that the kernel gives to clients. Each replica of
-    a node takes one; two runs that start at the same moment hardly ever choose the same."""
+    """The first of `BLOCK` free ports, below the kernel's range for clients; each replica of a node takes one. It is
+    random, so that two runs that start at the same moment rarely get the same."""
     firsts = range(10_000, 32_000, BLOCK)
     for first in random.Random().sample(firsts, len(firsts)):
         probes: list[socket.socket] = []
@@ -100,9 +100,7 @@ def free_block() -> int:
         finally:
             for probe in probes:
                 probe.close()
-    raise Unavailable(
-        f"somebody listens in every {BLOCK} ports from {firsts.start} to {firsts.stop}; end some services"
-    )
+    raise Unavailable(f"no {BLOCK} free ports in a row from {firsts.start} to {firsts.stop}; end some services")
 
 
 def free_ports(n: int) -> list[int]:

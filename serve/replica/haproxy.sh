@@ -1,9 +1,10 @@
 #!/bin/sh
-# HAProxy as Ray starts it, with what Ray has no setting for: its statistics answer on this machine only; a request is
-# read whole before it is passed on, else it cannot be passed on again, and has an id by which that is known; commands
-# are never repeated; Serve need not watch for clients that leave: who answers them does, and feedback is taken in though
-# they left; and while there is no replica, whoever asks is told to try again, in OpenAI's shape, not that there is no such
-# path.
+# Runs HAProxy with changes to the configuration that Ray writes, for which Ray has no settings:
+# - its statistics listen on this machine only;
+# - it reads a request whole before it passes it on, because it can retry only such a request;
+# - each request gets an id, the same on every try, and commands (/admin/) are never retried;
+# - Serve does not watch for clients that disconnect: the replica does, and it stores feedback even so;
+# - without replicas clients get a 503 in OpenAI's shape with Retry-After, not Serve's 404.
 set -eu
 config='' before=''
 for argument; do

@@ -1,7 +1,7 @@
-"""How a replica reaches the desired state: pull, stage, prove, report. No Ray, no vLLM: the engine is a protocol.
+"""Brings a replica to the desired state: pull, stage, prove, report. Without Ray or vLLM: the engine is a protocol.
 
-A version number is never raised before its proof. A version that cannot be proven is unloaded again and reported with
-the reason; what was served before goes on being served.
+A version is served only after its proof. A version that cannot be proven is unloaded and reported with the reason, and
+the version before it stays served.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from core.messages import BASE, PolicyRef, Pool, Published, ReplicaReport, Slots
 log = logging.getLogger("ratchet.replica")
 
 
-class Engine(Protocol):
-    """What reconciliation needs of an engine."""
+class Weights(Protocol):
+    """The part of `serve.engine.engine.Engine` that reconciliation uses."""
 
     def loaded(self) -> list[PolicyRef]: ...
     async def stage(self, published: Published) -> None: ...
@@ -32,11 +32,11 @@ class Engine(Protocol):
 
 
 class Prover:
-    """Shows that the weights in an engine are the ones that were published: every tensor's bytes, and the change of
-    the log-probabilities on the run's fixed sequences against the change that the trainer saw."""
+    """Proves that the weights in an engine are the published ones: compares the bytes of every tensor, and the change
+    of log-probabilities on the run's fixed sequences with the change that the trainer measured."""
 
-    def __init__(self, engine: Engine, base: Callable[[], Awaitable[Published]]) -> None:
-        """`base` says what the trainer wrote down of version 0; nobody waits for it before there is another version."""
+    def __init__(self, engine: Weights, base: Callable[[], Awaitable[Published]]) -> None:
+        """`base` returns the trainer's record of version 0. It is awaited only when another version is staged."""
         self._engine = engine
         self._described = base
         self._base: Proof | None = None
@@ -49,7 +49,7 @@ class Prover:
             self._engine_base = await self._score(self._base, BASE)
 
     async def prove(self, published: Published) -> None:
-        """Raises: ProofError naming what did not arrive."""
+        """Raises: ProofError that names the first difference."""
         mismatches = await self._engine.verify_weights(published)
         if mismatches:
             raise ProofError(f"{published.ref}: {len(mismatches)} tensors differ in the engine, first: {mismatches[0]}")
@@ -69,17 +69,17 @@ class Prover:
 
 
 class Reconciler:
-    """Moves one replica from what it holds to what is desired."""
+    """Moves one replica from its loaded versions to the desired ones."""
 
     def __init__(
         self,
         replica: str,
         pool: Pool,
-        engine: Engine,
+        engine: Weights,
         prover: Prover,
         locate: Callable[[Published], Awaitable[Published]] | None = None,
     ) -> None:
-        """`locate`: the version with a path that this node can open, where its own may be another node's."""
+        """`locate` returns the version with a path on this node, for versions that another node wrote."""
         self.replica = replica
         self._locate = locate
         self.pool: Pool = pool
@@ -92,14 +92,14 @@ class Reconciler:
 
     @property
     def serving(self) -> PolicyRef:
-        """What users are answered by: the desired version once it is proven here."""
+        """The version that answers users: the desired one, once it is proven here."""
         return self.slots.serve
 
     async def apply(self, desired: Slots) -> ReplicaReport:
-        """Stage and prove what is new, move the slots, unload what nobody needs."""
+        """Stage and prove new versions, move the slots, unload versions that are no longer wanted."""
         wanted = {p.ref: p for p in desired.loaded if self.pool != "serving" or p.ref == desired.serve}
         self._failed = {name: why for name, why in self._failed.items() if PolicyRef.parse(name) in wanted}
-        self._proven &= {BASE, *self._engine.loaded()}  # an engine of whole models lets go of what it swapped away
+        self._proven &= {BASE, *self._engine.loaded()}  # with full weights a swap unloads the version before
         for ref, published in wanted.items():
             if ref not in self._proven and str(ref) not in self._failed:
                 await self._stage(published)
@@ -130,7 +130,7 @@ class Reconciler:
         )
 
     async def _drain(self, ref: PolicyRef) -> None:
-        """Unload once its last request has ended, however long a user's answer takes."""
+        """Unload after the version's last request, however long its answer takes."""
         while True:
             try:
                 return await self._engine.unload(ref)
@@ -145,7 +145,7 @@ class Reconciler:
             there = published if self._locate is None else await self._locate(published)
             await self._engine.stage(there)
             await self._prover.prove(there)
-        except (Unavailable, VersionError) as error:  # no place yet, or no engine: says nothing about the version
+        except (Unavailable, VersionError) as error:  # no free slot yet, or no engine: not the version's fault
             log.info("%s is not staged yet: %s", published.ref, error)
         except (RatchetError, OSError, ValueError, RuntimeError) as error:
             self._failed[str(published.ref)] = f"{type(error).__name__}: {error}"

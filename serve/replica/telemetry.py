@@ -1,4 +1,4 @@
-"""Metrics into Ray, and Ray's metrics of every node as one Prometheus page."""
+"""Sends metrics to Ray, and joins Ray's metrics of all nodes into one Prometheus page."""
 
 import asyncio
 import threading
@@ -12,28 +12,28 @@ from ray.util import metrics as raymetrics
 from core.metrics import Row, series
 
 SCRAPE_TIMEOUT_S = 5.0
-RETELL_S = 4.0
-"""Well within the ten seconds after which Ray's workers tell, and forget, their gauges."""
+REPEAT_S = 4.0
+"""Well below ten seconds, after which a Ray worker exports its gauges and forgets them."""
 
 
 class RaySink:
-    """A core.metrics sink that counts through ray.util.metrics; an instrument is made when it is first used.
+    """A core.metrics sink over ray.util.metrics; makes each instrument on first use.
 
-    A Ray worker forgets a gauge as soon as it has exported it (Ray 2.60: `CollectGaugeMetricValues` clears, and its
-    agent drops what was not told again within two intervals), so what is seldom set would be seen by no scrape. Each
-    gauge is therefore told again every `retell_s`, by a thread, because not every process that counts runs a loop."""
+    A Ray worker forgets a gauge after it has exported it (Ray 2.60: `CollectGaugeMetricValues` clears it, and the agent
+    drops a gauge that is missing for two intervals), so a gauge that is seldom set would be missing from most scrapes.
+    A thread therefore sets every gauge again each `repeat_s`; a thread, because not every process runs a loop."""
 
-    def __init__(self, make: Callable[[Row], raymetrics.Metric] | None = None, retell_s: float = RETELL_S) -> None:
+    def __init__(self, make: Callable[[Row], raymetrics.Metric] | None = None, repeat_s: float = REPEAT_S) -> None:
         self._make = make or _instrument
-        self._retell_s = retell_s
+        self._repeat_s = repeat_s
         self._instruments: dict[str, Any] = {}
         self._gauges: dict[str, tuple[Row, float, dict[str, str]]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._retelling: threading.Thread | None = None
+        self._repeating: threading.Thread | None = None
 
     def __reduce__(self) -> tuple[type["RaySink"], tuple[()]]:
-        """Travels to the process that will count."""
+        """Pickles as a new sink: instruments belong to the process that counts."""
         return RaySink, ()
 
     def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
@@ -42,28 +42,28 @@ class RaySink:
                 self._instruments[row.name] = self._make(row)
             if row.kind == "gauge":
                 self._gauges[series(row.name, labels)] = (row, value, dict(labels))
-                self._keep_telling()
-            self._tell(row, value, dict(labels))
+                self._start_repeating()
+            self._set(row, value, dict(labels))
 
     def flush(self, at: float, values: Mapping[str, float]) -> None: ...
 
     def close(self) -> None:
         self._closed.set()
-        if self._retelling is not None:
-            self._retelling.join(timeout=2 * self._retell_s)
+        if self._repeating is not None:
+            self._repeating.join(timeout=2 * self._repeat_s)
 
-    def _keep_telling(self) -> None:
-        if self._retelling is None:
-            self._retelling = threading.Thread(target=self._retell_for_ever, name="ratchet-gauges", daemon=True)
-            self._retelling.start()
+    def _start_repeating(self) -> None:
+        if self._repeating is None:
+            self._repeating = threading.Thread(target=self._repeat_gauges, name="ratchet-gauges", daemon=True)
+            self._repeating.start()
 
-    def _retell_for_ever(self) -> None:
-        while not self._closed.wait(self._retell_s):
+    def _repeat_gauges(self) -> None:
+        while not self._closed.wait(self._repeat_s):
             with self._lock:
                 for row, value, labels in self._gauges.values():
-                    self._tell(row, value, labels)
+                    self._set(row, value, labels)
 
-    def _tell(self, row: Row, value: float, labels: dict[str, str]) -> None:
+    def _set(self, row: Row, value: float, labels: dict[str, str]) -> None:
         instrument = self._instruments[row.name]
         if row.kind == "gauge":
             instrument.set(value, tags=labels)
@@ -72,7 +72,7 @@ class RaySink:
         elif value > 0:
             instrument.inc(value, tags=labels)
         else:
-            instrument._record(0.0, tags=labels)  # `inc` refuses the 0 that a counter begins at
+            instrument._record(0.0, tags=labels)  # `inc` refuses 0, at which a counter begins
 
 
 def _instrument(row: Row) -> raymetrics.Metric:
@@ -85,7 +85,7 @@ def _instrument(row: Row) -> raymetrics.Metric:
 
 
 async def scrape() -> str:
-    """What the metrics agent of every living node exports, one after the other, each family's header once."""
+    """The metrics of all live nodes' agents as one page, without nodes that do not answer in SCRAPE_TIMEOUT_S."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["MetricsExportPort"]]
     async with httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_S, trust_env=False) as client:
         pages = await asyncio.gather(
@@ -96,7 +96,7 @@ async def scrape() -> str:
 
 
 def merge(pages: list[str]) -> str:
-    """One exposition out of several: `# HELP` and `# TYPE` once a family, its samples together."""
+    """One Prometheus page from several: each family once, its samples together below one `# HELP` and `# TYPE`."""
     headers: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
     for page in pages:

@@ -117,7 +117,7 @@ def promoted(run: Run) -> list[int]:
 
 
 def drawn(run: Run) -> list[int]:
-    """IntervalSet of all windows."""
+    """Places of all windows."""
     with closing(RunReader(run.dir)) as reader:
         return [place for places in reader.windows().values() for place in places]
 

@@ -17,7 +17,7 @@ import pytest
 
 from core.messages import Response, Vote
 from core.store.writer import RunReader
-from serve.http.gateway import ENGINE_FIELDS
+from serve.http.ingress import ENGINE_FIELDS
 from tests.real.conftest import ROOT as ROOT_DIR
 from tests.real.conftest import Run
 from tests.real.people.conftest import BANK, QUESTION, QUEUE, ROOT, SHOP

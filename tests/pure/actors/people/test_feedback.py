@@ -34,8 +34,8 @@ from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy
 from serve.http.errors import Refusal
-from serve.http.feedback import FIELDS, WAYS, Results, Said, ToTheDesk, parse
-from serve.http.recorder import Heard, Recorder
+from serve.http.feedback import WAYS, FeedbackBody, FeedbackClient, Results, Submission, parse
+from serve.http.recorder import Recorder, Transcript
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x), max_leaves=5
@@ -98,19 +98,24 @@ async def told(system: LocalSystem, said: Any, key: str = "", admin: bool = True
     [
         ({"response_id": "r"}, "expected exactly one of binary, better_than, correction, comment, metric, found none"),
         ({"response_id": "r", "binary": True, "comment": "x"}, "found binary, comment"),
-        ({"binary": True}, "response_id is None"),
-        ({"response_id": "r", "binary": 1}, "binary is 1, expected true or false"),
-        ({"response_id": "r", "binary": True, "choice": -1}, "choice is -1"),
-        ({"response_id": "r", "binary": True, "weight": 9}, "no field weight"),
-        ({"response_id": "r", "binary": True, "user": "a/b"}, "holds a slash"),
-        ({"response_id": "r", "metric": {"name": "x", "value": float("nan")}}, "expected a finite number"),
-        ({"response_id": "r", "correction": " "}, "correction is ' '"),
-        ({"response_id": "r", "comment": "half \ud800"}, "comment is "),
-        ({"response_id": "r", "binary": True, "user": "\ud800"}, "user is "),
-        ([], "an array of 0 feedbacks; expected 1 to 256"),
-        ([{"response_id": "r", "binary": True}] * 257, "an array of 257"),
+        ({"binary": True}, "response_id: Field required"),
+        ({"response_id": "r", "binary": 1}, r"binary: Input should be a valid boolean \(got 1\)"),
+        ({"response_id": "r", "binary": True, "choice": -1}, r"choice: .* greater than or equal to 0 \(got -1\)"),
+        ({"response_id": "r", "binary": True, "choice": True}, r"choice: .* valid integer \(got True\)"),
+        ({"response_id": "r", "better_than": ["s", 1]}, r"better_than: .* dictionary .*\(got \['s', 1\]\)"),
+        ({"response_id": "r", "binary": True, "weight": 9}, r"weight: .* not permitted \(got 9\)"),
+        ({"response_id": "r", "binary": True, "key": "shop"}, "key: .* not permitted"),
+        ({"response_id": "r", "binary": True, "user": "a/b"}, r"user: .* pattern '\^\[\^/\]\*\$' \(got 'a/b'\)"),
+        ({"response_id": "r", "metric": {"name": "x", "value": float("nan")}}, "metric.value: .* finite number"),
+        ({"response_id": "r", "metric": {"name": "x", "value": 10**400}}, "metric.value: .* valid number"),
+        ({"response_id": "r", "correction": " "}, r"correction: .*\(got ' '\)"),
+        ({"response_id": "r", "comment": "half \ud800"}, "comment: .* unicode string"),
+        ({"response_id": "r", "binary": True, "user": "\ud800"}, "user: .* unicode string"),
+        ([], "at least 1 item after validation, not 0"),
+        ([{"response_id": "r", "binary": True}] * 257, "at most 256 items after validation, not 257"),
         ([{"response_id": "r", "binary": True, "id": "x"}] * 2, "the same id"),
-        ([{"response_id": "r", "binary": True}, 5], r"\[1\]. is int"),
+        ([{"response_id": "r", "binary": True}, 5], r"^\[1\]: .* dictionary .*\(got 5\)"),
+        (5, r"^the body: .* dictionary .*\(got 5\)"),
     ],
 )
 def test_what_is_no_feedback_is_refused_by_name(body: Any, complaint: str) -> None:
@@ -119,7 +124,7 @@ def test_what_is_no_feedback_is_refused_by_name(body: Any, complaint: str) -> No
     assert refused.value.status == 400
 
 
-@given(st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(), JSON) | JSON)
+@given(st.dictionaries(st.sampled_from(sorted(FeedbackBody.model_fields)) | st.text(), JSON) | JSON)
 def test_any_json_is_feedback_or_refused(body: Any) -> None:
     try:
         said = parse(body)
@@ -133,7 +138,7 @@ def test_any_json_is_feedback_or_refused(body: Any) -> None:
 
 
 def test_the_texts_of_an_answer_are_heard_whole_and_streamed_however_it_is_cut() -> None:
-    whole = Heard()
+    whole = Transcript()
     whole.feed(b'{"id": "chatcmpl-v1-a", "choices": [{"index": 0, "message": {"content": "5"}},', False, last=False)
     whole.feed(b'{"index": 1, "message": {"content": "6"}}]}', False, last=True)
     assert (whole.id, whole.texts) == ("chatcmpl-v1-a", {0: "5", 1: "6"})
@@ -142,12 +147,12 @@ def test_the_texts_of_an_answer_are_heard_whole_and_streamed_however_it_is_cut()
         for i, part in enumerate([b"a", b"x", b"b", b"y"])
     )
     for size in (1, 7, 1000):
-        heard = Heard()
+        heard = Transcript()
         for start in range(0, len(stream), size):
             heard.feed(stream[start : start + size], True, last=False)
         heard.feed(b"data: [DONE]\n\n", True, last=True)
         assert (heard.id, heard.texts) == ("chatcmpl-v1-b", {0: "ab", 1: "xy"})
-    refused = Heard()
+    refused = Transcript()
     refused.feed(b'{"error": {"message": "no"}}', False, last=True)
     assert refused.texts == {}
 
@@ -375,12 +380,12 @@ async def test_what_is_said_of_an_answer_that_is_on_its_way_holds_up_nobody_else
         await desk.answered([answer("r1")])
         waiting = asyncio.Event()
 
-        async def ask(said: Sequence[Said], wait_s: float) -> Sequence[Results | Exception]:
+        async def ask(said: Sequence[Submission], wait_s: float) -> Sequence[Results | Exception]:
             if wait_s:
                 waiting.set()
             return await desk.feedback(said, wait_s)
 
-        to_the_desk = ToTheDesk(ask)
+        to_the_desk = FeedbackClient(ask)
         early = asyncio.create_task(to_the_desk((parse({"id": "e", "response_id": "r2", "binary": True}), "", True)))
         await waiting.wait()
         (result,) = await to_the_desk((parse({"id": "o", "response_id": "r1", "binary": True}), "", True))

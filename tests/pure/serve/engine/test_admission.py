@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 
 from core.clock import ManualClock, SystemClock
 from core.errors import ConfigError
-from serve.engine.admission import Seats
+from serve.engine.admission import Admission
 from tests.pure.waiting import spin, until
 
 
 def seats_of(
     total: int = 8, reserve: int = 2, busy_share: float = 0.5, active_s: float = 5.0
-) -> tuple[Seats, ManualClock]:
+) -> tuple[Admission, ManualClock]:
     clock = ManualClock(100.0)
-    return Seats(total, reserve, busy_share, active_s, clock), clock
+    return Admission(total, reserve, busy_share, active_s, clock), clock
 
 
 class Holder:
     """Background work that sits down when it may and stays until told to leave."""
 
-    def __init__(self, seats: Seats, k: int) -> None:
+    def __init__(self, seats: Admission, k: int) -> None:
         self.seated = False
         self._leave = asyncio.Event()
         self.task = asyncio.create_task(self._hold(seats, k))
 
-    async def _hold(self, seats: Seats, k: int) -> None:
+    async def _hold(self, seats: Admission, k: int) -> None:
         async with seats.background(k):
             self.seated = True
             await self._leave.wait()
@@ -80,7 +80,7 @@ def test_an_active_user_halves_what_background_may_take_until_the_user_has_been_
 
 def test_a_timer_seats_background_when_users_have_been_away_and_nothing_else_happens() -> None:
     async def run() -> None:
-        seats = Seats(4, 1, 0.5, 0.02, SystemClock())
+        seats = Admission(4, 1, 0.5, 0.02, SystemClock())
         with seats.user():
             pass
         holders = [Holder(seats, 1) for _ in range(3)]
@@ -137,7 +137,7 @@ def test_more_seats_than_background_may_ever_hold_is_refused_with_the_number() -
 
     asyncio.run(run())
     with pytest.raises(ConfigError, match="reserve=8 of 8"):
-        Seats(8, 8, 0.5, 5.0, ManualClock())
+        Admission(8, 8, 0.5, 5.0, ManualClock())
 
 
 def test_a_seat_handed_back_before_the_others_seats_who_waits_and_is_counted_once() -> None:
@@ -186,7 +186,7 @@ def test_the_laws_of_seats_hold_in_any_order_of_events(seed: int, total: int, bu
         clock = ManualClock(100.0)
         reserve = chance.randrange(total)
         most = total - reserve
-        seats = Seats(total, reserve, busy_share, 5.0, clock)
+        seats = Admission(total, reserve, busy_share, 5.0, clock)
         holders: list[Holder] = []
         users: list[object] = []
         for _ in range(60):

@@ -21,7 +21,7 @@ from core.codec import pack_ids
 from core.config import AnswerConfig, ChoiceAnswer, MethodConfig, NumberAnswer, SamplerConfig, TextAnswer
 from core.errors import PromptError, Unavailable, VersionError
 from core.messages import BASE, Candidate, PolicyRef, Prompt, Sampling, Slots
-from core.protocols import Mode, Policy, Said
+from core.protocols import Mode, ModeAnswer, Policy
 from methods.data.prompts import as_prompt
 from methods.modes import modes, vote
 from methods.samplers.iid import Iid
@@ -29,10 +29,11 @@ from methods.scorers.majority import Majority
 from methods.scripted_policy import ScriptedPolicy, right_answer
 from serve.engine.local_policy import EnginePolicy
 from serve.http.errors import Refusal
-from serve.http.gateway import resolve_model
+from serve.http.ingress import resolve_model
 from serve.http.limits import read_body
-from serve.http.modes import Asking, Modes, parse_model
-from serve.http.response_tap import Answer
+from serve.http.modes import Modes, parse_model
+from serve.http.pinned_policy import PinnedPolicy
+from serve.http.response_tap import ResponseTap
 from serve.http.routes import parse_object
 from tests.pure.waiting import until
 
@@ -67,14 +68,14 @@ class Recorded:
         )
 
 
-def said(*texts: str, cut: tuple[int, ...] = (), answer: AnswerConfig | None = None) -> Said:
+def said(*texts: str, cut: tuple[int, ...] = (), answer: AnswerConfig | None = None) -> ModeAnswer:
     policy: Any = Recorded(*texts, cut=cut)
     score = Majority(extractor(answer or NumberAnswer()))
     return asyncio.run(vote(Iid(SamplerConfig(n=len(texts))), score, as_prompt("?"), policy))
 
 
 def front(mode: Mode, policy: Policy | Any) -> ASGIApp:
-    """What a gateway does with a request for a mode."""
+    """What the ingress does with a request for a mode."""
     told = iter(range(99))
     answers = Modes({"vote": mode}, policy, lambda: f"answer-{next(told)}", ManualClock(7.9))
     slots = Slots(epoch=1, serve=V3, explore=BASE, promoted=(BASE, V3))
@@ -84,7 +85,7 @@ def front(mode: Mode, policy: Policy | Any) -> ASGIApp:
         model, mode = parse_model(fields["model"])
         ref = resolve_model(model, slots, answers)
         assert mode is not None
-        sending = Answer(send, ref, "replica", lambda: False)
+        sending = ResponseTap(send, ref, "replica", lambda: False)
         sending.tokens = await answers.answer(scope, receive, sending, fields, mode, ref)
 
     return app
@@ -110,16 +111,16 @@ VOTE = modes(MethodConfig())["vote"]
 
 
 def test_the_answer_is_the_first_sample_that_says_what_most_say() -> None:
-    assert said("I say 4", "it is 5", "so 7", "that is 5") == Said(text="it is 5", finish="stop", share=0.5)
+    assert said("I say 4", "it is 5", "so 7", "that is 5") == ModeAnswer(text="it is 5", finish="stop", share=0.5)
 
 
 def test_a_sample_without_an_answer_makes_the_share_smaller_and_never_wins() -> None:
-    assert said("no idea", "no idea", "no idea", "it is 5") == Said(text="it is 5", finish="stop", share=0.25)
+    assert said("no idea", "no idea", "no idea", "it is 5") == ModeAnswer(text="it is 5", finish="stop", share=0.25)
 
 
 def test_where_no_sample_has_an_answer_the_first_whole_one_is_given_with_a_share_of_nothing() -> None:
-    assert said("no id", "no idea", "none", cut=(0,)) == Said(text="no idea", finish="stop", share=0.0)
-    assert said("it is 5", "it is 6", cut=(0, 1)) == Said(text="it is 5", finish="length", share=0.0)
+    assert said("no id", "no idea", "none", cut=(0,)) == ModeAnswer(text="no idea", finish="stop", share=0.0)
+    assert said("it is 5", "it is 6", cut=(0, 1)) == ModeAnswer(text="it is 5", finish="length", share=0.0)
 
 
 def test_free_form_answers_vote_by_what_they_say() -> None:
@@ -223,10 +224,10 @@ def test_an_answer_can_be_sent_back_as_part_of_a_chat() -> None:
 
 
 def test_usage_counts_every_call_of_a_mode_that_asks_twice() -> None:
-    async def twice(prompt: Prompt, policy: Policy) -> Said:
+    async def twice(prompt: Prompt, policy: Policy) -> ModeAnswer:
         await policy.generate(prompt, Sampling(n=2))
         (last, *_) = await policy.generate(prompt, Sampling(n=2))
-        return Said(last.text, last.finish, 1.0)
+        return ModeAnswer(last.text, last.finish, 1.0)
 
     usage = post(front(twice, Recorded("a", "b"))).json()["usage"]
     assert usage == {"prompt_tokens": 10, "completion_tokens": 40, "total_tokens": 50}
@@ -400,9 +401,9 @@ async def test_a_server_that_ends_the_request_ends_the_sampling() -> None:
 
 
 async def test_scoring_pins_the_version_and_counts_what_is_read() -> None:
-    asking = Asking(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, {})
-    found = await asking.logprobs(as_prompt("?"), "four")
-    assert asking.prompt_tokens == len(found) == 5 and not asking.tokens and asking.versions == "policy@v3"
+    policy = PinnedPolicy(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, {})
+    found = await policy.logprobs(as_prompt("?"), "four")
+    assert policy.prompt_tokens == len(found) == 5 and not policy.tokens and policy.versions == "policy@v3"
 
 
 async def test_a_policy_on_an_engine_asks_at_its_priority() -> None:

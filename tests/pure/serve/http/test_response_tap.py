@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.messages import PolicyRef
-from serve.http.response_tap import Answer
+from serve.http.response_tap import ResponseTap
 
 ROLE = b'data: {"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 SAID = [
@@ -18,15 +18,15 @@ USAGE = b'data: {"id":"a","choices":[],"usage":{"completion_tokens":3}}\n\n'
 DONE = b"data: [DONE]\n\n"
 
 
-def sent(parts: Sequence[bytes], kind: bytes = b"text/event-stream", end: bytes = b"") -> tuple[Answer, list[Any]]:
+def sent(parts: Sequence[bytes], kind: bytes = b"text/event-stream", end: bytes = b"") -> tuple[ResponseTap, list[Any]]:
     """What leaves, for an app that says these parts, one message each, and then `end`."""
     left: list[Any] = []
 
     async def send(message: Any) -> None:
         left.append(message)
 
-    async def answering() -> Answer:
-        answer = Answer(send, PolicyRef(version=7), "r", lambda: False)
+    async def answering() -> ResponseTap:
+        answer = ResponseTap(send, PolicyRef(version=7), "r", lambda: False)
         await answer({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
         assert left == [], "the gateway may still ask another replica"
         for part in parts:
@@ -42,7 +42,7 @@ def test_silent_events_go_with_the_next_and_each_token_goes_by_itself() -> None:
     assert (b"x-policy-version", b"7") in start["headers"]
     assert [message["body"] for message in bodies] == [ROLE + SAID[0], *SAID[1:], USAGE + DONE]
     assert [message.get("more_body", False) for message in bodies] == [True, True, True, False]
-    assert answer.heard.whole and answer.heard.texts == {0: 'The "choices":[] are data: [DONE'}
+    assert answer.transcript.whole and answer.transcript.texts == {0: 'The "choices":[] are data: [DONE'}
     assert answer.first_token_s is not None
 
 

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
+import pytest
 
 from core.config import AccessConfig
+from core.errors import Missing, Unavailable
 from serve.http.keys import LOCAL
-from serve.http.routes import own_routes
+from serve.http.routes import OwnRoutes
 
 
 class Desk:
@@ -24,15 +26,19 @@ class Desk:
         return {}
 
 
-async def posted(desk: Desk, body: Any, **headers: str) -> httpx.Response:
-    app = own_routes(lambda: ["policy"], desk, AccessConfig())  # type: ignore[arg-type]
+async def asked(desk: Any, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+    app = OwnRoutes(lambda: ["policy"], desk, AccessConfig())
 
     async def as_local(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "caller": LOCAL}, receive, send)
 
     transport = httpx.ASGITransport(as_local)
     async with httpx.AsyncClient(transport=transport, base_url="http://ratchet") as client:
-        return await client.post("/v1/feedback", json=body, headers=headers)
+        return await client.request(method, path, json=body, headers=headers)
+
+
+async def posted(desk: Desk, body: Any, **headers: str) -> httpx.Response:
+    return await asked(desk, "POST", "/v1/feedback", body, **headers)
 
 
 async def test_feedback_that_the_gateway_sends_again_bears_the_same_ids() -> None:
@@ -49,3 +55,31 @@ async def test_without_a_gateway_nobody_makes_up_an_id() -> None:
     desk = Desk()
     await posted(desk, {"response_id": "r", "binary": True})
     assert "id" not in desk.said[0][0]
+
+
+class Away:
+    """A run whose parts answer nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def away(*_: Any) -> Any:
+            raise Missing("no such answer") if name == "feedback" else Unavailable("try again in a moment")
+
+        return away
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/feedback", 404),
+        ("GET", "/v1/feedback", 503),
+        ("GET", "/status", 503),
+        ("GET", "/metrics", 503),
+        ("POST", "/admin/pause", 503),
+        ("PUT", "/admin/pause", 404),
+        ("POST", "/page.css", 404),
+        ("GET", "/nowhere", 404),
+    ],
+)
+async def test_every_route_tells_why_it_failed_in_openais_shape(method: str, path: str, status: int) -> None:
+    reply = await asked(Away(), method, path, {"response_id": "r", "binary": True})
+    assert reply.status_code == reply.json()["error"]["code"] == status

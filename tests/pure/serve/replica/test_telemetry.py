@@ -1,4 +1,4 @@
-"""What reaches Ray's metrics, and what the gateway counts of each answer."""
+"""What reaches Ray's metrics, and what the ingress counts of each answer."""
 
 import pickle
 import threading
@@ -14,8 +14,8 @@ from starlette.routing import Route
 from core.clock import SystemClock
 from core.messages import BASE, Slots
 from core.metrics import MemorySink, Metrics, Row
-from serve.engine.admission import Seats
-from serve.http.gateway import Gateway
+from serve.engine.admission import Admission
+from serve.http.ingress import Ingress
 from serve.http.modes import Modes
 from serve.replica.telemetry import RaySink, merge
 
@@ -55,7 +55,7 @@ class Ray:
 
 def test_a_gauge_that_is_set_once_is_told_again_and_again() -> None:
     ray = Ray()
-    metrics = Metrics([RaySink(ray, retell_s=0.01)])
+    metrics = Metrics([RaySink(ray, repeat_s=0.01)])
     metrics.set("anchor_agreement", 0.5, who="candidate")
     metrics.set("anchor_agreement", 0.75, who="candidate")
     gauge = ray.made["anchor_agreement"]
@@ -67,7 +67,7 @@ def test_a_gauge_that_is_set_once_is_told_again_and_again() -> None:
 
 def test_counters_and_histograms_are_told_once() -> None:
     ray = Ray()
-    metrics = Metrics([RaySink(ray, retell_s=0.01)])
+    metrics = Metrics([RaySink(ray, repeat_s=0.01)])
     metrics.begin("verdicts_total")
     metrics.count("verdicts_total", verdict="hold")
     metrics.observe("vote_share", 0.5)
@@ -91,7 +91,7 @@ def test_one_page_has_each_header_once() -> None:
     assert merge([page % 1, page % 2]) == '# HELP a help\n# TYPE a counter\na{n="1"} 1\na{n="2"} 1\n'
 
 
-# --- the gateway ---
+# --- the ingress ---
 
 
 class Control:
@@ -123,10 +123,10 @@ async def counted(endpoint: Any, ask: Any = None) -> tuple[dict[str, float], Mem
     sink = MemorySink()
     metrics = Metrics([sink])
     slots = Slots(epoch=1)
-    seats = Seats(8, 1, 0.5, 5.0, SystemClock())
+    seats = Admission(8, 1, 0.5, 5.0, SystemClock())
     modes = Modes({}, None, lambda: "id", SystemClock())  # type: ignore[arg-type]
-    gateway = Gateway(app, lambda: slots, seats, Control(), metrics, "replica", modes)  # type: ignore[arg-type]
-    transport = httpx.ASGITransport(gateway, raise_app_exceptions=False)
+    ingress = Ingress(app, lambda: slots, seats, Control(), metrics, "replica", modes)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(ingress, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
         await client.post("/v1/chat/completions", json={**CHAT, **(ask or {})})
     assert slots.serve == BASE and seats.users == 0

@@ -21,11 +21,11 @@ from core.errors import Missing, Unavailable, VersionError
 from core.messages import BASE, Slots
 from core.metrics import Metrics
 from methods.modes import modes
-from serve.engine.admission import Seats
+from serve.engine.admission import Admission
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy
 from serve.engine.openai_app import ALLOWED
-from serve.http.gateway import USER_PRIORITY, Gateway
+from serve.http.ingress import USER_PRIORITY, Ingress
 from serve.http.modes import Modes
 
 MODEL = Path(__file__).parents[4] / "models" / "word-problems" / "model"
@@ -61,7 +61,7 @@ class Control:
 
 
 class Server:
-    """A gateway before an engine in a thread of its own, served by uvicorn."""
+    """An ingress before an engine in a thread of its own, served by uvicorn."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -86,14 +86,14 @@ class Server:
         try:
             front: Any = await engine.openai_app()
             self.schema = front._app.openapi()
-            seats = Seats(64, 8, 0.5, 5.0, SystemClock())
+            seats = Admission(64, 8, 0.5, 5.0, SystemClock())
             slots = Slots(epoch=1, serve=BASE, explore=BASE, promoted=(BASE,), loaded=())
             policy = EnginePolicy(engine, priority=USER_PRIORITY)
             answers = Modes(modes(MethodConfig()), policy, lambda: f"chatcmpl-{uuid.uuid4().hex}", SystemClock())
-            gateway = Gateway(front, lambda: slots, seats, Control(), Metrics([]), "replica", answers)
+            ingress = Ingress(front, lambda: slots, seats, Control(), Metrics([]), "replica", answers)
             listening = socket.create_server(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            self._server = uvicorn.Server(uvicorn.Config(gateway, log_level="error", lifespan="off"))
+            self._server = uvicorn.Server(uvicorn.Config(ingress, log_level="error", lifespan="off"))
             self._up.set()
             await self._server.serve([listening])
         finally:
