@@ -1,6 +1,6 @@
 """Private parts of vLLM that are only read, or called, each named here and nowhere else (vLLM 0.31).
 
-tests/real/serve/engine/test_private.py fails when one of them has moved. What `worker_layout` reads (LoRA slots, packed
+tests/real/serve/engine/test_patches.py fails when one of them has moved. What `worker_layout` reads (LoRA slots, packed
 layers) has no underscore, but is as internal.
 """
 

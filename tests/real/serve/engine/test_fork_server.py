@@ -16,7 +16,8 @@ DRIVER = """
     import asyncio, os, psutil, sys, time
     from pathlib import Path
     from core.config import load
-    from serve.engine import Engine
+    from core.messages import BASE, Sampling
+    from serve.engine.engine import Engine
     from serve.engine.arguments import environment
     from serve.engine.patches.fork_server import share
 
@@ -25,7 +26,7 @@ DRIVER = """
     async def replica():
         engine = Engine(config.model, config.serve.engine, max_versions=2, seed=0)
         await engine.start()
-        answer = await engine.generate([1, 2, 3], {sampling}, {ref})
+        answer = await engine.generate([1, 2, 3], Sampling(max_tokens=2), BASE)
         print("up", len(answer), flush=True)
         time.sleep(600)
 
@@ -49,11 +50,7 @@ DRIVER = """
 
 def driver(folder: Path, *, gone: bool) -> subprocess.Popen[str]:
     script = folder / "driver.py"
-    fields = {
-        "sampling": '__import__("core.messages").messages.Sampling(max_tokens=2)',
-        "ref": '__import__("core.messages").messages.BASE',
-    }
-    script.write_text(textwrap.dedent(DRIVER).format(**fields))
+    script.write_text(textwrap.dedent(DRIVER))
     command = [sys.executable, str(script), str(script), str(folder / "engines.log"), "gone" if gone else "there"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
