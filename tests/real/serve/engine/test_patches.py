@@ -101,23 +101,31 @@ def test_fork_server_vllm_still_cannot_fork_an_engine_from_a_server(monkeypatch:
     assert callable(multiprocessing.forkserver.connect_to_new_process)
 
 
-def test_log_handlers_importing_vllm_still_takes_the_target_from_a_buffering_handler() -> None:
+def test_log_handlers_setting_an_engine_up_still_takes_the_target_from_a_buffering_handler() -> None:
     code = """
         import logging
         from logging.handlers import MemoryHandler
         handler = MemoryHandler(1, target=logging.NullHandler())
         logging.getLogger("ray.serve").addHandler(handler)
-        import vllm.logger
+        from vllm.config.logging import LoggingConfig
+        from vllm.logger import configure_logging_if_needed
+        configure_logging_if_needed(LoggingConfig())
         print(handler.target)
     """
+    from vllm.v1.engine.async_llm import AsyncLLM
+
     assert printed(code).strip().endswith("None")
+    assert "configure_logging_if_needed(" in inspect.getsource(AsyncLLM.__init__)
 
 
 def test_plain_app_vllms_bootstrap_still_builds_the_middleware_at_once() -> None:
     from fastapi import FastAPI
+    from starlette.middleware.cors import CORSMiddleware
     from vllm.entrypoints.launchers import app as launcher
 
-    app = launcher.sagemaker_standards_bootstrap(FastAPI())
+    app = FastAPI()
+    app.add_middleware(CORSMiddleware)
+    app = launcher.sagemaker_standards_bootstrap(app)
     assert app.user_middleware and app.middleware_stack is not None
     assert "init_entrypoints_middleware(args" in inspect.getsource(launcher.build_app), "CORS, whatever the arguments"
 
