@@ -1,5 +1,6 @@
 """Engines forked from one server: of one machine, gone with their replicas, and without it each on its own."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -73,7 +74,8 @@ def test_an_engine_of_the_shared_server_or_without_one_ends_with_its_replica(tmp
         (server,) = shared  # the machine's, or that of the replica whose machine's is dead
         assert ("serve_forks" in " ".join(server.cmdline())) is not gone
         assert engine.ppid() == server.pid
-        assert (replica.nice(), engine.nice()) == (7, 7 + NICER)
+        nice = os.nice(0) + 7  # a test may be run nicer than others
+        assert (replica.nice(), engine.nice()) == (nice, nice + NICER)
         engine.suspend()  # one that hangs is ended all the same
         replica.kill()
         engine.wait(10)
