@@ -186,7 +186,7 @@ class RaySystem:
         """logs/ray: what every actor and the engine printed, on this node."""
         link = self.run_dir / "logs" / "ray"
         link.unlink(missing_ok=True)
-        link.symlink_to(Path(ray._private.worker._global_node.get_logs_dir_path()))  # type: ignore[attr-defined]
+        link.symlink_to(local_cluster.logs_dir())
 
     def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
         heavy = name == "trainer"

@@ -17,11 +17,10 @@ import psutil
 
 from core.config import Config
 from serve.engine.arguments import environment, vllm_arguments
-from serve.engine.patches.fork_server import cpu_build
+from serve.engine.patches import cpu_build
 
 START_S = 300.0
 STOP_S = 60.0
-WORKER = "bench._plain_worker.WorkerHalf"
 
 
 class PlainServer:
@@ -80,7 +79,6 @@ class PlainServer:
 
         config = self._config
         settings = vllm_arguments(config.model, config.serve.engine, max_versions(config), config.run.seed)
-        settings |= {"worker_extension_cls": WORKER}
         model = settings.pop("model")
         settings.pop("weight_transfer_config", None)  # no weights come in here
         settings.pop("disable_log_stats")  # a run counts vLLM's metrics by a logger of its own

@@ -12,6 +12,7 @@ from typing import Any
 from core.errors import ArtifactError, VersionError
 from core.messages import BASE, PolicyRef, Published
 from serve.engine.in_flight import Presence
+from serve.engine.patches import private
 from serve.engine.version_files import ask_workers, check_folder, check_same, drained, local_folder, not_loaded
 
 
@@ -54,7 +55,7 @@ class Adapters:
         self._coming_or_going[ref] = held
         await drained(self._inside, ref)
         # only now: vLLM looks the name up twice while it parses a request that was admitted before
-        self._app_models.lora_requests.pop(str(ref), None)
+        private.forget_adapter(self._app_models, str(ref))
         await self._llm.remove_lora(held.lora.lora_int_id)
         self._coming_or_going.pop(ref, None)
 
@@ -107,4 +108,4 @@ class Adapters:
         finally:
             self._coming_or_going.pop(published.ref, None)
         self._held[published.ref] = adapter
-        self._app_models.lora_requests[lora.lora_name] = lora
+        private.name_adapter(self._app_models, lora)

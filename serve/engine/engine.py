@@ -1,13 +1,13 @@
 """vLLM as Ratchet sees it: versions come and go, every answer says which one made it, nothing is dropped.
 
-Only serve/engine*.py name vllm: here are its life, its answers and its OpenAI app. Importing this is cheap: vLLM and
+Only serve/engine/ names vllm: here are its life, its answers and its OpenAI app. Importing this is cheap: vLLM and
 torch load in `start`. Every method belongs to one event loop.
 
     LoRA (`model.weights.kind: lora`)     adapters side by side in one engine (adapters.py)
     full, serving (`multiplex=False`)     one version at a time, swapped in place under users (full_weights.py)
     full, shadow (`multiplex=True`)       one version at a time, any staged one on demand (time_sharing.py)
 
-Private parts of vLLM 0.31 that this leans on are pinned by tests/real/serve/engine/test_engine.py.
+Private parts of vLLM are in serve/engine/patches/.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from serve.engine.arguments import environment, vllm_arguments
 from serve.engine.full_weights import WholeModels
 from serve.engine.in_flight import Presence
 from serve.engine.openai_app import AsgiApp, Front
-from serve.engine.patches import fork_server, stream_events
+from serve.engine.patches import cpu_build, fork_server, plain_app, private, stream_events
 
 STOP_S = 10.0
 ANSWER_S = 20.0
@@ -68,7 +68,7 @@ class Engine:
 
     async def start(self) -> None:
         """Bring vLLM up and its OpenAI app with it. Raises: ConfigError for a model that cannot be served so."""
-        for name, value in environment(self._model, self._config, gpu=not fork_server.cpu_build()).items():
+        for name, value in environment(self._model, self._config, gpu=not cpu_build()).items():
             os.environ.setdefault(name, value)
         fork_server.begin()
         await asyncio.to_thread(self._load_tokenizer)
@@ -105,8 +105,7 @@ class Engine:
             return
         if self._front is not None:
             await self._versions.close()
-        if llm.output_handler is not None:
-            llm.output_handler.cancel()  # else it reports the end that we want as a crash
+        private.stop_listening(llm)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S + 5):
                 await asyncio.to_thread(llm.shutdown, STOP_S)
@@ -330,7 +329,6 @@ class Engine:
 
     async def _build_app(self) -> tuple[AsgiApp, Adapters | WholeModels]:
         """vLLM's app behind the allow-list, and who holds the versions that both answer with."""
-        from starlette.datastructures import State
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
         from vllm.entrypoints.launchers.app import build_app
         from vllm.entrypoints.launchers.cli_args import FrontendArgs
@@ -341,18 +339,14 @@ class Engine:
         settings.tool_call_parser = self._config.tool_parser
         settings.enable_auto_tool_choice = self._config.tool_parser is not None
         tasks = await self._llm.get_supported_tasks()
-        state = State()
-        await init_app_state(self._llm, state, settings, tasks)
         stream_events.install()
         app = build_app(settings, supported_tasks=tasks, model_config=self._llm.model_config)
-        # who may ask is our gateway's to say, and nobody reads what they count; each event would pass through them
-        app.user_middleware.clear()
-        app.middleware_stack = None  # vLLM has built it
-        app.state._state.update(state._state)
+        await init_app_state(self._llm, app.state, settings, tasks)
+        plain_app.strip(app)
         app.state.server = SimpleNamespace()  # its error handler would end this server when the engine died
         self._routes = sorted({getattr(route, "path", "") for route in app.routes})
         front = Front(app, self._inside)
-        shared = (self._llm, state.openai_serving_models, self._inside)
+        shared = (self._llm, app.state.openai_serving_models, self._inside)
         if self._lora:
             return front, Adapters(*shared, self._max_versions)
         return front, WholeModels(*shared, self._model.path, self._multiplex)

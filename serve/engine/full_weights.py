@@ -12,6 +12,7 @@ from core.clock import SystemClock
 from core.errors import ArtifactError, ProofError, Unavailable, VersionError
 from core.messages import BASE, PolicyRef, Published
 from serve.engine.in_flight import Presence
+from serve.engine.patches import private
 from serve.engine.time_sharing import Residency
 from serve.engine.version_files import ask_workers, check_folder, check_same, drained, local_folder, not_loaded
 
@@ -161,11 +162,9 @@ class WholeModels:
             )
 
     def _answer_as(self, ref: PolicyRef) -> None:
-        from vllm.entrypoints.openai.models.protocol import BaseModelPath
-
         self._previous, self._resident = self._resident, ref
         if not self._multiplex:
             for old in [old for old in self._staged if old not in (self._resident, self._previous)]:
                 del self._staged[old]
         names = dict.fromkeys([str(self._resident), str(self._previous)])
-        self._app_models.base_model_paths[:] = [BaseModelPath(name=name, model_path=self._model) for name in names]
+        private.name_base(self._app_models, list(names), self._model)

@@ -4,12 +4,10 @@ vLLM imports this file in the process that holds the weights (`worker_extension_
 and mixes the class into its worker, hence the prefix of the method names. Importing it registers the weight-transfer
 backend `ratchet`, which reads safetensors from a folder that every worker can see.
 
-On a CPU it also replaces vLLM's batched LoRA product, which gives tokens of the base model the adapter in the last slot
-(`GroupedLora`).
+It also applies the patches that this process needs (serve/engine/patches).
 
 Nothing here trusts what vLLM says it loaded: what is expected is computed anew from the file, what is there is read
-from the buffers that the forward pass multiplies with. Private parts of vLLM 0.31 that this leans on are pinned by
-tests/real/serve/engine/test_engine.py.
+from the buffers that the forward pass multiplies with.
 """
 
 from dataclasses import dataclass
@@ -30,16 +28,17 @@ from vllm.model_executor.model_loader.reload.layerwise import (
 )
 
 from serve.engine.arguments import BACKEND
+from serve.engine.patches import amx, private, tied_head
 from serve.engine.patches.cpu_lora import GroupedLora
 from serve.engine.worker_layout import (
-    _adapter_in_engine_layout,
-    _differences,
-    _digest,
-    _files,
-    _live,
-    _model_in_engine_layout,
-    _slot,
-    _tensors,
+    adapter_in_engine_layout,
+    adapter_slot,
+    differences,
+    digest,
+    live_tensors,
+    model_in_engine_layout,
+    read_tensors,
+    weight_files,
 )
 
 
@@ -53,34 +52,28 @@ class WorkerHalf:
         return []
 
     def ratchet_adapter_digests(self, adapter: int) -> dict[str, str]:
-        return {name: _digest(tensor) for name, tensor in _slot(self._lora(), adapter).items()}
+        return {name: digest(tensor) for name, tensor in adapter_slot(self._lora(), adapter).items()}
 
     def ratchet_adapter_mismatches(self, adapter: int, path: str) -> list[str]:
         lora = self._lora()
-        return _differences(_slot(lora, adapter), _adapter_in_engine_layout(lora, Path(path)))
+        return differences(adapter_slot(lora, adapter), adapter_in_engine_layout(lora, Path(path)))
 
     def ratchet_model_digests(self) -> dict[str, str]:
-        return {name: _digest(tensor) for name, tensor in _live(self._model()).items()}
+        return {name: digest(tensor) for name, tensor in live_tensors(self._model()).items()}
 
     def ratchet_model_mismatches(self, path: str) -> list[str]:
         parallel = self.vllm_config.parallel_config.tensor_parallel_size
         if parallel > 1:
             return [f"whole weights cannot be compared when tensor_parallel={parallel}: every rank holds a slice"]
         model = self._model()
-        live = _live(model)
-        return _differences(live, _model_in_engine_layout(model, live, Path(path)))
+        live = live_tensors(model)
+        return differences(live, model_in_engine_layout(model, live, Path(path)))
 
     def _model(self) -> torch.nn.Module:
         return self.model_runner.get_model()
 
     def _lora(self) -> Any:
-        return self.model_runner.lora_manager._adapter_manager
-
-
-# --- adapters ---
-
-
-# --- whole models ---
+        return private.lora_manager(self.model_runner)
 
 
 class FolderTransfer(WeightTransferEngine):
@@ -110,7 +103,7 @@ class FolderTransfer(WeightTransferEngine):
         model: Any = self.model
         initialize_layerwise_reload(model)
         try:
-            model.load_weights(_tensors(folder))
+            model.load_weights(read_tensors(folder))
         except BaseException:
             finalize_layerwise_reload(model, self.model_config)  # layers back in place, to be loaded again
             raise
@@ -118,11 +111,7 @@ class FolderTransfer(WeightTransferEngine):
     @torch.no_grad()
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
-        # With tied embeddings the head has a packed copy of its own on a CPU, which the reload leaves stale: answers
-        # would come from the old head, silently (vLLM 0.31).
-        head: Any = getattr(self.model, "lm_head", None)
-        if hasattr(head, "cpu_linear"):
-            head.quant_method.process_weights_after_loading(head)
+        tied_head.pack_again(self.model)
 
     def shutdown(self) -> None: ...
 
@@ -138,15 +127,12 @@ def check_same_shapes(folder: Path, like: Path) -> None:
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
-    for file in _files(folder):
+    for file in weight_files(folder):
         with safe_open(file, framework="pt") as tensors:
             shapes |= {name: tensors.get_slice(name).get_shape() for name in list(tensors.keys())}
     return shapes
 
 
-# --- comparing ---
-
-
-if BACKEND not in WeightTransferEngineFactory._registry:
-    WeightTransferEngineFactory.register_engine(BACKEND, FolderTransfer)
+WeightTransferEngineFactory.register_engine(BACKEND, FolderTransfer)
+amx.enable()
 GroupedLora.install()

@@ -12,15 +12,12 @@ import torch
 from safetensors import safe_open
 
 IDENTITY_ROWS = 1024
-
-
 """Rows of the identity matrix multiplied at once when a packed weight is read back."""
-
 
 Tensors = dict[str, torch.Tensor]
 
 
-def _slot(lora: Any, adapter: int) -> Tensors:
+def adapter_slot(lora: Any, adapter: int) -> Tensors:
     """The stacked A and B that the batched LoRA kernels read for one adapter, padding included."""
     if adapter not in lora.lora_index_to_id:
         return {}
@@ -32,12 +29,12 @@ def _slot(lora: Any, adapter: int) -> Tensors:
     return found
 
 
-def _adapter_in_engine_layout(lora: Any, path: Path) -> Tensors:
+def adapter_in_engine_layout(lora: Any, path: Path) -> Tensors:
     """What the slots must hold: cast to the engine's dtype, alpha / rank folded into B, packed, sliced, padded by 0."""
     config = json.loads((path / "adapter_config.json").read_text())
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     pairs: dict[str, Tensors] = defaultdict(dict)
-    for name, tensor in _tensors(path):
+    for name, tensor in read_tensors(path):
         module, side = name.removeprefix("base_model.model.").removesuffix(".weight").rsplit(".lora_", 1)
         tensor = tensor.to(lora.lora_config.lora_dtype)
         pairs[module][side] = tensor * scale if side == "B" and scale != 1 else tensor
@@ -69,7 +66,7 @@ def _padded(tensor: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
     return padded
 
 
-def _live(model: torch.nn.Module) -> Tensors:
+def live_tensors(model: torch.nn.Module) -> Tensors:
     """Every weight as the forward pass uses it. On a CPU vLLM multiplies with a packed copy and may keep a stale or
     empty parameter beside it, so linear layers are read back by multiplying with the identity, which is exact."""
     found: Tensors = {}
@@ -94,11 +91,11 @@ def _read_back(module: Any, dtype: torch.dtype) -> torch.Tensor:
     return torch.cat(rows).t().contiguous()
 
 
-def _model_in_engine_layout(model: Any, live: Tensors, path: Path) -> Tensors:
+def model_in_engine_layout(model: Any, live: Tensors, path: Path) -> Tensors:
     """The file's tensors, packed as the engine packs them (q, k, v; gate, up), cast, the vocabulary padded by 0."""
     pack = {part: (whole, i) for whole, parts in model.packed_modules_mapping.items() for i, part in enumerate(parts)}
     parts: dict[str, Tensors] = defaultdict(dict)
-    for name, tensor in _tensors(path):
+    for name, tensor in read_tensors(path):
         *prefix, module, kind = name.split(".")
         whole, place = pack.get(module, (module, 0))
         parts[".".join([*prefix, whole, kind])][str(place)] = tensor
@@ -117,21 +114,21 @@ def _model_in_engine_layout(model: Any, live: Tensors, path: Path) -> Tensors:
     return expected
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    for file in _files(folder):
+def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    for file in weight_files(folder):
         with safe_open(file, framework="pt") as tensors:
             for name in list(tensors.keys()):
                 yield name, tensors.get_tensor(name)
 
 
-def _files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{folder} holds no safetensors")
     return files
 
 
-def _differences(live: Tensors, expected: Tensors) -> list[str]:
+def differences(live: Tensors, expected: Tensors) -> list[str]:
     """One line a tensor that is not bit for bit what the file says."""
     lines: list[str] = []
     for name in sorted(live.keys() | expected.keys()):
@@ -149,5 +146,5 @@ def _differences(live: Tensors, expected: Tensors) -> list[str]:
     return lines
 
 
-def _digest(tensor: torch.Tensor) -> str:
+def digest(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes()).hexdigest()

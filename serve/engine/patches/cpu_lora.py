@@ -1,22 +1,30 @@
-"""vLLM's LoRA product on CPUs."""
+"""vLLM's LoRA product on a CPU, right for tokens of the base model, and faster.
+
+Patched: `PunicaWrapperCPU.update_metadata` and `.add_lora_linear` (vllm/lora/punica_wrapper/punica_cpu.py). Why: vLLM
+gathers a copy of A and B for every token, by an index that is -1 for tokens of the base model, and so adds the adapter
+of the last slot to those: base answers turn wrong, silently, once that slot was used. Here there is one product for
+each adapter in the batch. Upstream: https://github.com/vllm-project/vllm/pull/48421 and /49656. Holds for: vLLM 0.31;
+0.33 has the repair.
+"""
 
 from typing import Any
 
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+from serve.engine.patches import cpu_build, vllm_patch
+
+PATCH = vllm_patch("cpu_lora", without="on a CPU tokens of the base model get the adapter in the last slot")
+
 
 class GroupedLora:
-    """y += x A^T B^T with each row's own adapter, on a CPU: one product for each adapter in the batch.
-
-    vLLM 0.31 gathers a copy of A and B for every token, by an index that is -1 for tokens of the base model, and so
-    adds the adapter of the last slot to those (vllm-project/vllm pull requests 48421 and 49656): base answers turn
-    wrong, silently, once that slot was used. This is right, and faster."""
+    """y += x A^T B^T with each row's own adapter."""
 
     @staticmethod
     def install() -> None:
-        PunicaWrapperCPU.update_metadata = GroupedLora.update_metadata  # type: ignore[method-assign]
-        PunicaWrapperCPU.add_lora_linear = GroupedLora.add_lora_linear  # type: ignore[method-assign]
+        if cpu_build() and PATCH.on():
+            PunicaWrapperCPU.update_metadata = GroupedLora.update_metadata  # type: ignore[method-assign]
+            PunicaWrapperCPU.add_lora_linear = GroupedLora.add_lora_linear  # type: ignore[method-assign]
 
     _update_metadata = PunicaWrapperCPU.update_metadata
 

