@@ -21,7 +21,7 @@ from actors.runtime.placement import placement
 from actors.runtime.rpc import Peer, RayPeer
 from actors.storage.store import Store
 from actors.train.group import TrainGroup
-from actors.train.remote_node import Abroad
+from actors.train.remote_node import RemoteNode
 from actors.train.trainer import Trainer
 from actors.versions.versions import Versions
 from core.config import Config
@@ -36,7 +36,7 @@ from serve.http.keys import Keys
 from serve.replica.app import Service, deploy, open_gateway, undeploy
 from serve.replica.client import ServedPolicy
 from serve.replica.telemetry import RaySink
-from serve.weights.transfer import Travel
+from serve.weights.transfer import WeightsTransfer
 from training.session import Room
 
 PROOF_PROMPTS = 24
@@ -118,7 +118,7 @@ class RaySystem:
             backoff=config.learning.backoff,
             ends=config.run.versions is not None,
             keep=config.run.retention.versions,
-            travel=Travel(self.namespace),
+            transfer=WeightsTransfer(self.peer("trainer").call, self.namespace),
         )
 
     def open_gateway(self) -> None:
@@ -138,7 +138,7 @@ class RaySystem:
             about = (config.learning, config.run.versions, _metrics(), config.method.votes)
             self._host(shard.name("buffer"), Buffer, run_dir, store_of(shard, stores), *about, shard=shard)
         self._host("desk", Desk, run_dir, store, buffer, config, _metrics())
-        abroad = Abroad(Travel(self.namespace), versions, keep=config.learning.max_lag + 2)
+        transfer = WeightsTransfer(versions.call, self.namespace)
         self._host(
             "trainer",
             Trainer,
@@ -148,7 +148,7 @@ class RaySystem:
             versions,
             config.run.cpu_share,
             _metrics(),
-            abroad=abroad,
+            remote_node=RemoteNode(versions, transfer, keep=config.learning.max_lag + 2),
             load_timeout_s=config.run.start_timeout_s,
         )
         for index in range(config.collect.collectors):

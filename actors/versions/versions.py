@@ -22,7 +22,7 @@ from core.messages import Decision, PolicyRef, Published, ReplicaReport
 from core.metrics import Metrics
 from core.store.records import Record, event, fact, message
 from core.store.writer import RunReader, here
-from serve.weights.transfer import Travel
+from serve.weights.transfer import VersionFiles, WeightsTransfer
 from training.gate.gate import GateLedger
 
 log = logging.getLogger("ratchet.versions")
@@ -32,7 +32,7 @@ REPORT_WAIT_S = 5.0
 ROLLED_BACK_BY = {"the watch": "watch", "the replicas": "replicas"}
 
 
-class Versions:
+class Versions(VersionFiles):
     def __init__(
         self,
         run_dir: str,
@@ -44,10 +44,10 @@ class Versions:
         backoff: BackoffConfig | None = None,
         ends: bool = False,
         keep: int | None = None,
-        travel: Travel | None = None,
+        transfer: WeightsTransfer | None = None,
     ) -> None:
         """`ends`: the run stops by itself after so many candidates, so learning is never paused for good. `keep`:
-        run.retention.versions. `travel`: how a version gets here that was written on another node."""
+        run.retention.versions. `transfer`: brings a version here that was written on the trainer's node."""
         self._run_dir = Path(run_dir)
         self._lineage = Lineage()
         self._desired = self._lineage.slots()
@@ -69,7 +69,7 @@ class Versions:
         self._untold: list[Settled] = []
         """What the buffer has yet to hear."""
         self._one_write = asyncio.Lock()
-        self._travel = travel
+        self._transfer = transfer
         self._one_arrival = asyncio.Lock()
         self._started = False
 
@@ -113,7 +113,7 @@ class Versions:
 
     async def node(self) -> str:
         """Where the run directory lies; empty without Ray."""
-        return self._travel.node if self._travel is not None else ""
+        return self._transfer.node if self._transfer is not None else ""
 
     async def found(self, base: bytes, node: str = "") -> None:
         """The trainer has written down, on its node, what the base is; replicas wait for it."""
@@ -394,11 +394,11 @@ class Versions:
 
     async def _at_home(self, published: Published, node: str) -> Published:
         """The version as it lies in the run directory, on disk before anybody is told of it."""
-        if self._travel is None or not node or node == self._travel.node:
+        if self._transfer is None or not node or node == self._transfer.node:
             return published
         to = (self._run_dir / "versions" / Path(published.path).name).absolute()
         async with self._one_arrival:
-            return await self._travel.bring(published, node, to)
+            return await self._transfer.bring(published, to)
 
     async def _prune_for_ever(self) -> None:
         """Remove the folders of versions that nobody can need, whenever something was decided."""

@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -36,7 +37,7 @@ from serve.http.keys import Keys
 from serve.http.modes import Modes
 from serve.replica.reconcile import Prover, Reconciler
 from serve.replica.telemetry import RaySink, scrape
-from serve.weights.transfer import Travel
+from serve.weights.transfer import WeightsTransfer
 
 log = logging.getLogger("ratchet.replica")
 POLL_S = 2.0
@@ -70,7 +71,7 @@ class PolicyReplica:
         self._gateway: Gateway | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0
-        self._travel = Travel(namespace)
+        self._transfer = WeightsTransfer(partial(self._ask, "versions"), namespace)
         self._wanted_here: tuple[Published, ...] = ()
         self._seats = Seats(serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock())
         self._engine = Engine(
@@ -224,7 +225,7 @@ class PolicyReplica:
         return await self._located(base)
 
     async def _located(self, published: Published) -> Published:
-        return await self._travel.here(published, lambda: self._ask("versions", "node"), self._wanted_here)
+        return await self._transfer.here(published, self._wanted_here)
 
     async def _find_versions(self, patience_s: float) -> Any:
         """The versions actor, which may still be on its way up. Raises: Overdue."""
