@@ -10,7 +10,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,11 +134,9 @@ class WeightsTransfer:
 
     async def _read(self, folder: str, name: str, start: int) -> Any:
         with _away_is_unavailable(folder):
-            for last in (False, True):
-                (reference,) = await self.ask("read_chunk", folder, name, start, self.chunk_bytes)
-                with nullcontext() if last else suppress(RayError):  # the actor died after its answer: asked once more
-                    async with asyncio.timeout(ANSWER_S):
-                        return await reference
+            (reference,) = await self.ask("read_chunk", folder, name, start, self.chunk_bytes)
+            async with asyncio.timeout(ANSWER_S):
+                return await reference
 
     def _prune(self, wanted: list[Published]) -> None:
         copies = self.folder / "copies"
