@@ -14,6 +14,7 @@ from actors.runtime.rpc import LocalPeer
 from actors.storage.store import Store
 from actors.train.group import TrainGroup
 from actors.train.remote_node import RemoteNode
+from actors.train.trainer import Trainer
 from actors.versions.versions import Versions
 from core.artifacts import appearing, verify, whole
 from core.codec import decode, encode
@@ -44,6 +45,10 @@ class FakeTransfer:
 
 class Buffer:
     async def settle(self, *_: Any) -> None: ...
+
+    async def draw(self, *_: Any) -> None:
+        """No window comes."""
+        await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -148,6 +153,23 @@ async def test_the_base_of_a_run_is_not_made_again_elsewhere(tmp_path: Path) -> 
         before = (tmp_path / "run" / "versions" / "v0000" / "manifest.json").read_bytes()
         _, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
         assert (room.run_dir / "versions" / "v0000" / "manifest.json").read_bytes() == before
+
+
+async def test_a_trainer_writes_its_base_into_the_folder_of_its_node_and_the_run_gets_it(tmp_path: Path) -> None:
+    class Loading(Room):
+        def open(self) -> Published:
+            return self.write(0)
+
+    async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
+        transfer: Any = FakeTransfer("node-b", tmp_path / "b")
+        room: Any = Loading(tmp_path / "run")
+        peers = (LocalPeer(Buffer()), LocalPeer(Buffer()), LocalPeer(versions))
+        part = Trainer(room, *peers, 1.0, Metrics(), remote_node=RemoteNode(peers[2], transfer))
+        running = asyncio.create_task(part.run())
+        base = decode(Published, await versions.base(10.0))
+        running.cancel()
+        assert base.path == str(tmp_path / "run" / "versions" / "v0000")
+        assert holds(tmp_path / "b" / "trainer" / "versions" / "v0000", "print-0")
 
 
 async def test_what_is_pruned_is_described_to_nobody(tmp_path: Path) -> None:

@@ -250,8 +250,9 @@ async def test_a_process_killed_while_it_writes_leaves_no_half_version(tmp_path:
 
 
 def grow_old(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
     for each in (*path.rglob("*"), path):
-        os.utime(each, times=(time.time() - seconds,) * 2)
+        os.utime(each, (then, then))
 
 
 async def test_a_copy_stays_while_it_is_wanted_and_a_while_longer(tmp_path: Path, cache: Path) -> None:
