@@ -128,9 +128,11 @@ class WeightsTransfer:
     async def _copy_file(self, folder: str, name: str, to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         with to.open("wb") as file:
-            while len(chunk := await self._read(folder, name, file.tell())) == self.chunk_bytes:
+            ends = False
+            while not ends:
+                chunk = await self._read(folder, name, file.tell())
                 await asyncio.to_thread(file.write, chunk)
-            file.write(chunk)
+                ends = len(chunk) < self.chunk_bytes
 
     async def _read(self, folder: str, name: str, start: int) -> Any:
         with _away_is_unavailable(folder):
