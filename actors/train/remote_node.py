@@ -4,12 +4,14 @@ comes from the run directory. `actors.versions` brings there what it proposes.""
 import asyncio
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from actors.runtime.rpc import Peer
 from core.artifacts import vanish
 from core.codec import decode
+from core.errors import Unavailable
 from core.messages import Published
 from serve.weights.transfer import WeightsTransfer
 
@@ -44,7 +46,10 @@ class RemoteNode:
             for version in {0, *versions}:
                 if (body := await self.versions.call("described", version)) is not None:
                     published = decode(Published, body)
-                    await self.transfer.bring(published, self.folder / Path(published.path).name)
+                    to = self.folder / Path(published.path).name
+                    with suppress(Unavailable):  # Versions ended in the middle; `call` waits until it is back
+                        await self.transfer.bring(published, to)
+                    await self.transfer.bring(published, to)  # which finds it there otherwise
 
     async def prune(self) -> None:
         """Remove all but the base and the newest: the run directory has every one of them."""

@@ -142,9 +142,15 @@ async def test_a_trainer_that_starts_on_another_node_goes_on_from_what_the_run_h
         elsewhere, room = await trainer(versions, "node-c", tmp_path / "c", tmp_path / "run")
         assert folders(room) == ["v0000"]
         parent = decode(Published, await versions.parent())
+        c: Any = elsewhere.transfer
+        c.away = 1
         await elsewhere.fetch({parent.ref.version, 2, 77})
         assert folders(room) == ["v0000", "v0002", "v0004"], "77 is nobody's"
         verify(room.run_dir / "versions" / "v0004")
+        shutil.rmtree(room.run_dir / "versions" / "v0004")
+        c.away = 2
+        with pytest.raises(Unavailable):
+            await elsewhere.fetch({4})
 
 
 async def test_the_base_of_a_run_is_not_made_again_elsewhere(tmp_path: Path) -> None:
