@@ -33,7 +33,7 @@ from actors.runtime.ports import (
 from actors.runtime.rpc import remote
 from actors.storage.store import Store
 from actors.train.group import TrainGroup
-from actors.train.remote_node import Abroad
+from actors.train.remote_node import RemoteNode
 from actors.train.trainer import Trainer
 from actors.versions.versions import Versions
 from core.config import Config
@@ -47,7 +47,7 @@ from serve.http.keys import Keys
 from serve.replica.app import PolicyHandles, deploy, open_gateway, undeploy
 from serve.replica.client import ServedPolicy
 from serve.replica.telemetry import RaySink
-from serve.weights.transfer import Travel
+from serve.weights.transfer import FilesPort, WeightsTransfer
 from training.session import Room
 
 PROOF_PROMPTS = 24
@@ -122,7 +122,7 @@ class RaySystem:
             backoff=config.learning.backoff,
             ends=config.run.versions is not None,
             keep=config.run.retention.versions,
-            travel=Travel(self.namespace),
+            transfer=WeightsTransfer(self.port(FilesPort, "trainer", "files"), self.namespace),
         )
 
     def open_gateway(self) -> None:
@@ -143,7 +143,7 @@ class RaySystem:
             "buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics(), config.method.votes
         )
         self._host("feedback", FeedbackDesk, run_dir, store, ballot, config, _metrics())
-        abroad = Abroad(Travel(self.namespace), trainer, keep=config.learning.max_lag + 2)
+        transfer = WeightsTransfer(self.port(FilesPort, "versions", "files"), self.namespace)
         self._host(
             "trainer",
             Trainer,
@@ -154,7 +154,7 @@ class RaySystem:
             trainer,
             config.run.cpu_share,
             _metrics(),
-            abroad=abroad,
+            remote_node=RemoteNode(trainer, transfer, keep=config.learning.max_lag + 2),
             load_timeout_s=config.run.start_timeout_s,
         )
         for index in range(config.collect.collectors):

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.runtime.rpc import RayPeer
+from actors.runtime.ports import ReplicaPort
+from actors.runtime.rpc import remote
 from core.artifacts import verify
 from core.codec import decode, decode_batch, encode_batch, pack_ids
-from core.messages import BASE, Candidate, PolicyRef, Prompt, ReplicaReport, Sampling, Slots
+from core.messages import BASE, Candidate, PolicyRef, Prompt, ReplicaReport, Sampling
 
 TEXT_CHARS, TOKENS, CONTEXT_TOKENS = 600, 100, 30
 """Of a candidate: 1 kB with its token ids."""
@@ -23,7 +24,7 @@ class SimulatedReplica:
 
     def __init__(self, name: str, namespace: str, seats: int, latency_s: float) -> None:
         self._name = name
-        self._versions = RayPeer("versions", namespace)
+        self._versions = remote(ReplicaPort, "versions", namespace, part="replicas")
         self._seats = asyncio.Semaphore(seats)
         self._latency_s = latency_s
         self._explore = BASE
@@ -75,7 +76,7 @@ class SimulatedReplica:
     async def _follow(self) -> None:
         epoch = -1
         while True:
-            slots = decode(Slots, await self._versions.call("desired", epoch, 2.0))
+            slots = await self._versions.desired(epoch, 2.0)
             epoch, self._explore = slots.epoch, slots.explore
             for published in slots.loaded:
                 if published.ref not in self._proven:
@@ -86,7 +87,7 @@ class SimulatedReplica:
             report = ReplicaReport(
                 replica=self._name, epoch=epoch, serving=slots.serve, proven=tuple(sorted(self._proven, key=_number))
             )
-            await self._versions.call("report", report.model_dump_json())
+            await self._versions.report(report)
 
 
 class Plain:

@@ -92,6 +92,10 @@ class Versions:
     async def trouble(self, replica: str, kind: str, why: str) -> None:
         self._failed[replica] = why
 
+    async def invoke(self, part: str, method: str, *arguments: Any) -> Any:
+        """As `actors.runtime.niceness.hosted` carries out calls; here one object has all ports."""
+        return await getattr(self, method)(*arguments)
+
     def serving(self) -> dict[str, int]:
         """What each replica that was heard of lately answers with."""
         now = time.monotonic()

@@ -25,7 +25,7 @@ def appearing(path: Path, manifest: dict[str, Any]) -> Generator[Path]:
         yield aside
         if (aside / MANIFEST).exists():
             raise ArtifactError(f"{path} was filled with a {MANIFEST} of its own; that name is the marker's")
-        _sync_tree(aside)
+        sync_tree(aside)
         files = {str(f.relative_to(aside)): digest_file(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         (aside / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1))
 
@@ -42,7 +42,7 @@ def whole(path: Path, synced: bool = True) -> Generator[Path]:
         aside.mkdir()
         yield aside
         if synced:
-            _sync_tree(aside)
+            sync_tree(aside)
         os.rename(aside, path)
         if synced:
             sync(path.parent)
@@ -138,7 +138,8 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Flush a directory and all that is in it."""
     for child in folder.rglob("*"):
         sync(child)
     sync(folder)

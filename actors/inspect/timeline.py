@@ -30,7 +30,7 @@ def life(reader: RunReader, prompt_id: str, places: Sequence[int], responses: It
 
 def _answered(response: Response) -> Step:
     about = {"response": response.id, "version": response.start.version, "key": response.key}
-    return {"at": response.at, "by": "desk", "what": "answered", **about}
+    return {"at": response.at, "by": "feedback", "what": "answered", **about}
 
 
 def _voted(vote: Vote) -> Step:

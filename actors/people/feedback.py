@@ -29,7 +29,7 @@ from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from serve.http.feedback import LATE_S, Results, Submission
 
-log = logging.getLogger("ratchet.desk")
+log = logging.getLogger("ratchet.feedback")
 REMEMBERED = 4096
 """Newest responses that feedback finds without the store."""
 ASK_AGAIN_S = 60.0

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.runtime.ports import LearningPort, Part, StorePort, TrainerPort, TrainerStatus, WindowPort
-from actors.train.remote_node import Abroad, AtHome
+from actors.train.remote_node import RemoteNode
 from core.clock import Clock, Pulse, SystemClock
 from core.errors import MismatchError, Overdue, StorageFull
 from core.messages import PolicyRef, Published, Window
 from core.metrics import Metrics
 from core.store.records import event
+from serve.weights.transfer import VersionFiles
 
 log = logging.getLogger("ratchet.trainer")
 
@@ -59,12 +60,13 @@ class Trainer(Part):
         cpu_share: float,
         metrics: Metrics,
         clock: Clock | None = None,
-        abroad: Abroad | AtHome | None = None,
+        remote_node: RemoteNode | None = None,
         load_timeout_s: float = 300.0,
     ) -> None:
-        """`abroad`: for a trainer that may be on another node than the run directory. `load_timeout_s`: until the
+        """`remote_node`: for a trainer that may be on another node than the run directory. `load_timeout_s`: until the
         model is there."""
-        self._abroad = abroad or AtHome()
+        self.files = VersionFiles()
+        self._remote_node = remote_node or RemoteNode(versions)
         self._load_timeout_s = load_timeout_s
         self._room = room
         self._store = store
@@ -87,7 +89,7 @@ class Trainer(Part):
         while True:
             window = await self._draw()
             parent = await self._versions.parent()
-            await self._abroad.fetch({parent.ref.version, *(each.policy.version for each in window.reinforce)})
+            await self._remote_node.fetch({parent.ref.version, *(each.policy.version for each in window.reinforce)})
             if parent.ref != self._at:
                 self._pulse.moved()
                 await asyncio.to_thread(self._room.return_to, parent)
@@ -101,14 +103,16 @@ class Trainer(Part):
                 await self._wait_for_resume(str(error))
                 continue
             self._phase = "publishing"
-            await self._versions.propose(published, self._abroad.node)
-            await self._abroad.tidy()
+            await self._versions.propose(published, self._remote_node.node)
+            await self._remote_node.prune()
             await self._windows.published(published.ref.version)
             self._at = published.ref
 
     async def _load(self) -> None:
         """Load the model, for which nobody waits, and say what the base is. Raises: Overdue."""
-        await self._abroad.settle(self._room)
+        elsewhere = await self._remote_node.start()
+        if elsewhere is not None:
+            self._room.run_dir = elsewhere
         try:
             async with asyncio.timeout(self._load_timeout_s):
                 base = await asyncio.to_thread(self._room.open)
@@ -116,7 +120,7 @@ class Trainer(Part):
             raise Overdue(
                 f"the trainer's model was not loaded within run.start_timeout_s={self._load_timeout_s:.0f}; raise it"
             ) from None
-        await self._versions.found(base, self._abroad.node)
+        await self._versions.found(base, self._remote_node.node)
 
     async def stop(self) -> None: ...
 

@@ -8,7 +8,6 @@ from actors.versions.register import Register
 from actors.versions.replicas import Replicas
 from core.errors import Overdue
 from core.messages import PolicyRef, Published, ReplicaReport, Slots
-from serve.weights.transfer import Travel
 
 log = logging.getLogger("ratchet.versions")
 
@@ -17,14 +16,10 @@ REPORT_WAIT_S = 5.0
 
 
 class VersionsForReplicas(ReplicaPort):
-    def __init__(self, register: Register, replicas: Replicas, travel: Travel | None) -> None:
+    def __init__(self, register: Register, replicas: Replicas) -> None:
         self._register = register
         self._replicas = replicas
-        self._travel = travel
         self._considering: set[asyncio.Task[None]] = set()
-
-    async def node(self) -> str:
-        return self._travel.node if self._travel is not None else ""
 
     async def base(self, wait_s: float) -> Published:
         lineage = self._register.lineage

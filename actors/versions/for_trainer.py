@@ -9,18 +9,18 @@ from actors.versions.register import Register
 from core.messages import PolicyRef, Published
 from core.store.facts import BaseFact
 from core.store.records import event, message
-from serve.weights.transfer import Travel
+from serve.weights.transfer import WeightsTransfer
 
 
 class VersionsForTrainer(TrainerPort):
-    def __init__(self, register: Register, pruning: Pruning, travel: Travel | None) -> None:
+    def __init__(self, register: Register, pruning: Pruning, transfer: WeightsTransfer | None) -> None:
         self._register = register
         self._pruning = pruning
-        self._travel = travel
+        self._transfer = transfer
         self._one_arrival = asyncio.Lock()
 
     async def node(self) -> str:
-        return self._travel.node if self._travel is not None else ""
+        return self._transfer.node if self._transfer is not None else ""
 
     async def found(self, base: Published, node: str = "") -> None:
         self._register.check_started()
@@ -76,8 +76,8 @@ class VersionsForTrainer(TrainerPort):
 
     async def _at_home(self, published: Published, node: str) -> Published:
         """The version in the run directory, on disk before anybody is told of it."""
-        if self._travel is None or not node or node == self._travel.node:
+        if self._transfer is None or not node or node == self._transfer.node:
             return published
         to = (self._register.run_dir / "versions" / Path(published.path).name).absolute()
         async with self._one_arrival:
-            return await self._travel.bring(published, node, to)
+            return await self._transfer.bring(published, to)

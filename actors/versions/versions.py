@@ -6,6 +6,7 @@ for each that asks:
     trainer     VersionsForTrainer      parents, proposals
     gate        VersionsForGate         candidates, verdicts
     people      VersionsForPeople       promote, roll back, hold by hand
+    files       VersionFiles            files for other nodes
 """
 
 from pathlib import Path
@@ -21,7 +22,7 @@ from actors.versions.replicas import Replicas
 from core.clock import Clock, SystemClock
 from core.config import BackoffConfig
 from core.metrics import Metrics
-from serve.weights.transfer import Travel
+from serve.weights.transfer import VersionFiles, WeightsTransfer
 
 
 class Versions(Part):
@@ -37,17 +38,18 @@ class Versions(Part):
         backoff: BackoffConfig | None = None,
         ends: bool = False,
         keep: int | None = None,
-        travel: Travel | None = None,
+        transfer: WeightsTransfer | None = None,
     ) -> None:
         """`ends`: the run stops by itself after so many candidates, so learning is never paused for good. `keep`:
-        run.retention.versions. `travel`: how a version gets here that was written on another node."""
+        run.retention.versions. `transfer`: brings a version here that was written on the trainer's node."""
         clock = clock or SystemClock()
         register = Register(Path(run_dir), store, windows, learning, metrics, clock, backoff or BackoffConfig(), ends)
         self.register = register
         self._reports = Replicas(clock)
         self._pruning = Pruning(register.run_dir / "versions", register.lineage, keep)
-        self.replicas = VersionsForReplicas(register, self._reports, travel)
-        self.trainer = VersionsForTrainer(register, self._pruning, travel)
+        self.files = VersionFiles()
+        self.replicas = VersionsForReplicas(register, self._reports)
+        self.trainer = VersionsForTrainer(register, self._pruning, transfer)
         self.gate = VersionsForGate(register, self._reports, plateau)
         self.people = VersionsForPeople(register, self._reports, self._pruning)
 

@@ -12,9 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ray
 from ray import serve as rayserve
-from ray.exceptions import RayError
 from starlette.types import ASGIApp
 
 from core import gc_tuning
@@ -25,6 +23,7 @@ from core.errors import Overdue, PromptError, ProofError, RatchetError, Unavaila
 from core.messages import PolicyRef, Pool, Prompt, Published, ReplicaReport, Sampling, Slots
 from core.metrics import Metrics
 from core.protocols import Mode
+from core.proxy import proxy
 from serve.engine.admission import Admission
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy, written
@@ -34,9 +33,11 @@ from serve.http.feedback import FeedbackClient
 from serve.http.ingress import BACKGROUND_PRIORITY, USER_PRIORITY, Ingress
 from serve.http.keys import Keys
 from serve.http.modes import Modes
+from serve.replica.actor_call import ActorCall
+from serve.replica.ports import AdminPort, FeedbackPort, ReplicaPort
 from serve.replica.reconcile import Prover, Reconciler
 from serve.replica.telemetry import RaySink, scrape
-from serve.weights.transfer import Travel
+from serve.weights.transfer import FilesPort, WeightsTransfer
 
 log = logging.getLogger("ratchet.replica")
 POLL_S = 2.0
@@ -60,17 +61,19 @@ class PolicyReplica:
         gc_tuning.wait()
         serve = config.serve
         self._config = config
-        self._namespace = namespace
         self._modes = modes
         self._keys = keys
-        self._parts: dict[str, Any] = {}
         self._meter = Metrics([RaySink()])
         self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
-        self._feedback = FeedbackClient(lambda said, wait_s: self._ask("desk", "feedback", said, wait_s))
+        self._desk = proxy(FeedbackPort, ActorCall(namespace, "feedback"))
+        self._feedback = FeedbackClient(self._desk.feedback)
+        self._admin = proxy(AdminPort, ActorCall(namespace, "admin"))
+        self._versions_call = ActorCall(namespace, "versions", "replicas")
+        self._versions = proxy(ReplicaPort, self._versions_call)
         self._ingress: Ingress | None = None
         self._following: asyncio.Task[None] | None = None
         self._swaps = 0
-        self._travel = Travel(namespace)
+        self._transfer = WeightsTransfer(proxy(FilesPort, ActorCall(namespace, "versions", "files")), namespace)
         self._wanted_here: tuple[Published, ...] = ()
         self._admission = Admission(
             serve.engine.max_seqs, serve.reserve_seats, serve.busy_share, serve.active_s, SystemClock()
@@ -85,10 +88,10 @@ class PolicyReplica:
         )
         with kept("ray.serve"):
             await self._engine.start()
-        self._versions = await self._find_versions(config.run.start_timeout_s)
+        await self._versions_call.found(config.run.start_timeout_s)
         name = f"{rayserve.get_replica_context().replica_tag}.{os.getpid()}"
         self._reconciler = Reconciler(name, pool, self._engine, Prover(self._engine, self._base), self._located)
-        await self._reach(decode(Slots, await self._versions.desired.remote(-1, 0.0)))
+        await self._reach(await self._versions.desired(-1, 0.0))
         self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
         self._outliving = asyncio.create_task(self._end_with_the_engine())
@@ -170,41 +173,30 @@ class PolicyReplica:
     # --- for the routes (serve.http.routes.Control) ---
 
     async def status(self) -> dict[str, Any]:
-        return await self._ask("console", "status")
+        return await self._admin.status()
 
     async def command(self, name: str, argument: Any) -> dict[str, Any]:
-        return await self._ask("console", "command", name, argument)
+        return await self._admin.command(name, argument)
 
     async def overview(self) -> dict[str, Any]:
-        return await self._ask("console", "overview")
+        return await self._admin.overview()
 
     async def metrics(self) -> str:
         return await scrape()
 
     async def answered(self, responses: Sequence[dict[str, Any]]) -> None:
-        await self._ask("desk", "answered", responses)
+        await self._desk.answered(responses)
 
     async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
         return await self._feedback((said, key, admin))
 
     async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, Any]:
-        return await self._ask("desk", "page", key, after, limit)
+        return await self._desk.page(key, after, limit)
 
     # --- reconciliation ---
 
     def _ingress_tokens(self) -> int:
         return self._ingress.tokens if self._ingress is not None else 0
-
-    async def _ask(self, part: str, method: str, *arguments: Any) -> Any:
-        try:
-            if part not in self._parts:  # a restarted actor keeps its handle
-                self._parts[part] = ray.get_actor(part, self._namespace)
-            return await getattr(self._parts[part], method).remote(*arguments)
-        except RatchetError as error:
-            raise getattr(error, "cause", error) from None  # without the remote stack trace
-        except (ValueError, RayError) as error:
-            self._parts.pop(part, None)
-            raise Unavailable(f"the {part} is not up ({type(error).__name__}); try again in a moment") from None
 
     def _check_up_to_date(self) -> None:
         """Fails the health check of a replica that cannot prove the served version. Raises: ProofError."""
@@ -222,33 +214,21 @@ class PolicyReplica:
 
     async def _base(self) -> Published:
         """The trainer's record of version 0. Raises: Overdue when it does not exist in time."""
-        base = decode(Published, await self._versions.base.remote(self._config.run.start_timeout_s))
+        base = await self._versions.base(self._config.run.start_timeout_s)
         return await self._located(base)
 
     async def _located(self, published: Published) -> Published:
-        return await self._travel.here(published, lambda: self._ask("versions", "node"), self._wanted_here)
-
-    async def _find_versions(self, patience_s: float) -> Any:
-        """The versions actor, which may still be starting. Raises: Overdue."""
-        stop_at = time.monotonic() + patience_s
-        while True:
-            try:
-                return await asyncio.to_thread(ray.get_actor, "versions", self._namespace)
-            except (ValueError, RayError):  # RayError: Ray's head is down
-                if time.monotonic() > stop_at:
-                    raise Overdue(f"no versions actor in {self._namespace} within {patience_s:.0f} s") from None
-            await asyncio.sleep(0.2)
+        return await self._transfer.here(published, self._wanted_here)
 
     async def _follow(self) -> None:
         """Ends only when a swap hangs, and the replica with it. Without the versions actor the replica serves on."""
         while True:
             try:
-                slots = await self._versions.desired.remote(self._reconciler.slots.epoch, POLL_S)
-                await self._reach(decode(Slots, slots))
-            except (RayError, Unavailable) as error:
+                await self._reach(await self._versions.desired(self._reconciler.slots.epoch, POLL_S))
+            except Unavailable as error:
                 log.warning("the versions actor is away (%s); serving on, trying again", error)
                 await asyncio.sleep(RETRY_S)
-                self._versions = await self._find_versions(self._config.run.start_timeout_s)
+                await self._versions_call.found(self._config.run.start_timeout_s)
 
     async def _reach(self, slots: Slots) -> None:
         """Apply one desired state and report what was proven. An unchanged epoch is reported too, as a heartbeat."""
@@ -278,7 +258,7 @@ class PolicyReplica:
             "pause_ms": 1e3 * self._engine.pauses_s[-1] if self._engine.pauses_s else 0.0,
         }
         report = report.model_copy(update={"counters": counters})
-        await self._versions.report.remote(report.model_dump_json())
+        await self._versions.report(report)
 
     async def _applied(self, slots: Slots) -> ReplicaReport:
         """Raises: Overdue for a swap that hangs, after telling the versions actor; Serve then replaces this replica."""
@@ -288,5 +268,5 @@ class PolicyReplica:
                 return await self._reconciler.apply(slots)
         except TimeoutError:
             why = f"a swap to epoch {slots.epoch} (serve {slots.serve}) hung for {limit_s:.0f} s; it is replaced"
-            await self._versions.trouble.remote(self._reconciler.replica, "swap_hung", why)
+            await self._versions.trouble(self._reconciler.replica, "swap_hung", why)
             raise Overdue(f"{self._reconciler.replica}: {why}") from None

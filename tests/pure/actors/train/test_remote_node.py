@@ -13,7 +13,8 @@ import pytest
 from actors.runtime.rpc import LocalPeer
 from actors.storage.store import Store
 from actors.train.group import TrainGroup
-from actors.train.remote_node import Abroad
+from actors.train.remote_node import RemoteNode
+from actors.train.trainer import Trainer
 from actors.versions.versions import Versions
 from core.artifacts import appearing, verify, whole
 from core.codec import decode, encode
@@ -21,22 +22,22 @@ from core.errors import Unavailable, VersionError
 from core.messages import BASE, PolicyRef, Published, Slots
 from core.metrics import Metrics
 from core.store.writer import RunReader
-from serve.weights.cache import holds
+from serve.weights.transfer import holds
 
 
-class FakeTravel:
-    """Nodes are names, and all folders are in reach. `away`: so many journeys that come to nothing."""
+class FakeTransfer:
+    """Nodes are names, and all folders are in reach. `away`: so many transfers fail."""
 
     def __init__(self, node: str, folder: Path, away: int = 0) -> None:
         self.node, self.folder, self.away = node, folder, away
-        self.journeys: list[tuple[str, str]] = []
+        self.brought: list[str] = []
 
-    async def bring(self, published: Published, node: str, to: Path) -> Published:
+    async def bring(self, published: Published, to: Path) -> Published:
         if not holds(to, published.fingerprint):
-            self.journeys.append((node, to.name))
+            self.brought.append(to.name)
             if self.away:
                 self.away -= 1
-                raise Unavailable(f"{node} is away")
+                raise Unavailable("the other node is away")
             with whole(to) as aside:
                 shutil.copytree(published.path, aside, dirs_exist_ok=True)
         return published.model_copy(update={"path": str(to)})
@@ -44,6 +45,10 @@ class FakeTravel:
 
 class Buffer:
     async def settle(self, *_: Any) -> None: ...
+
+    async def draw(self, *_: Any) -> None:
+        """No window comes."""
+        await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -60,12 +65,12 @@ class Room:
 
 
 @asynccontextmanager
-async def versions_in(run_dir: Path, travel: Any) -> AsyncIterator[Versions]:
+async def versions_in(run_dir: Path, transfer: Any) -> AsyncIterator[Versions]:
     run_dir.mkdir()
     store = Store(str(run_dir))
     await store.start()
     committing = asyncio.create_task(store.run())
-    versions = Versions(str(run_dir), LocalPeer(store), LocalPeer(Buffer()), Metrics(), travel=travel)
+    versions = Versions(str(run_dir), LocalPeer(store), LocalPeer(Buffer()), Metrics(), transfer=transfer)
     await versions.start()
     try:
         yield versions
@@ -75,61 +80,61 @@ async def versions_in(run_dir: Path, travel: Any) -> AsyncIterator[Versions]:
         await store.stop()
 
 
-async def trainer(versions: Versions, node: str, folder: Path, run_dir: Path, keep: int = 2) -> tuple[Abroad, Room]:
-    travel: Any = FakeTravel(node, folder)
-    abroad, room = Abroad(travel, LocalPeer(versions), keep), Room(run_dir)
-    await abroad.settle(room)
-    await versions.found(encode(room.write(0)), abroad.node)
-    return abroad, room
+async def trainer(versions: Versions, node: str, folder: Path, run_dir: Path, keep: int = 2) -> tuple[RemoteNode, Room]:
+    transfer: Any = FakeTransfer(node, folder)
+    remote_node = RemoteNode(LocalPeer(versions), transfer, keep)
+    room = Room(await remote_node.start() or run_dir)
+    await versions.found(encode(room.write(0)), remote_node.node)
+    return remote_node, room
 
 
-async def test_on_one_node_nothing_travels_and_nothing_is_thrown_away(tmp_path: Path) -> None:
-    home = FakeTravel("head", tmp_path / "cache")
+async def test_on_one_node_nothing_is_copied_and_nothing_is_thrown_away(tmp_path: Path) -> None:
+    home = FakeTransfer("head", tmp_path / "cache")
     async with versions_in(tmp_path / "run", home) as versions:
-        abroad, room = await trainer(versions, "head", tmp_path / "cache", tmp_path / "run", keep=1)
+        remote_node, room = await trainer(versions, "head", tmp_path / "cache", tmp_path / "run", keep=1)
         for number in (1, 2, 3):
             await versions.take_ref()
-            await versions.propose(encode(room.write(number)), abroad.node)
-            await abroad.fetch({number})
-            await abroad.tidy()
-        assert room.run_dir == tmp_path / "run" and home.journeys == []
+            await versions.propose(encode(room.write(number)), remote_node.node)
+            await remote_node.fetch({number})
+            await remote_node.prune()
+        assert room.run_dir == tmp_path / "run" and home.brought == []
         assert len(list((tmp_path / "run" / "versions").iterdir())) == 4
 
 
 async def test_a_version_is_in_the_run_directory_before_anybody_is_told_of_it(tmp_path: Path) -> None:
-    home = FakeTravel("head", tmp_path / "head-cache", away=1)
+    home = FakeTransfer("head", tmp_path / "head-cache", away=1)
     async with versions_in(tmp_path / "run", home) as versions:
-        abroad, room = await trainer_after_one_failure(versions, tmp_path)
+        remote_node, room = await trainer_after_one_failure(versions, tmp_path)
         assert room.run_dir == tmp_path / "cache" / "trainer"
         await versions.take_ref()
         made = room.write(1)
         home.away = 1
         with pytest.raises(Unavailable):
-            await versions.propose(encode(made), abroad.node)
+            await versions.propose(encode(made), remote_node.node)
         assert decode(Slots, await versions.desired(-1, 0.0)).loaded == ()
-        await asyncio.gather(*(versions.propose(encode(made), abroad.node) for _ in range(3)))
+        await asyncio.gather(*(versions.propose(encode(made), remote_node.node) for _ in range(3)))
         (told,) = decode(Slots, await versions.desired(-1, 0.0)).loaded
         assert told.path == str(tmp_path / "run" / "versions" / "v0001")
         verify(Path(told.path))
         reader = RunReader(tmp_path / "run")
         assert [each.path for each in reader.versions()] == [told.path]
         reader.close()
-        assert home.journeys.count(("node-b", "v0001")) == 2, "one that failed, one for all that asked again"
+        assert home.brought.count("v0001") == 2, "one that failed, one for all that asked again"
 
 
-async def trainer_after_one_failure(versions: Versions, tmp_path: Path) -> tuple[Abroad, Room]:
+async def trainer_after_one_failure(versions: Versions, tmp_path: Path) -> tuple[RemoteNode, Room]:
     with pytest.raises(Unavailable):
         await trainer(versions, "node-b", tmp_path / "cache", tmp_path / "run")
     return await trainer(versions, "node-b", tmp_path / "cache", tmp_path / "run")
 
 
 async def test_a_trainer_that_starts_on_another_node_goes_on_from_what_the_run_has(tmp_path: Path) -> None:
-    async with versions_in(tmp_path / "run", FakeTravel("head", tmp_path / "head-cache")) as versions:
-        abroad, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
+    async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
+        remote_node, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
         for number in (1, 2, 3, 4):
             await versions.take_ref()
-            await versions.propose(encode(room.write(number)), abroad.node)
-            await abroad.tidy()
+            await versions.propose(encode(room.write(number)), remote_node.node)
+            await remote_node.prune()
         assert folders(room) == ["v0000", "v0003", "v0004"]
 
         left_by_an_earlier_run = Room(tmp_path / "c" / "trainer").write(4)
@@ -137,17 +142,40 @@ async def test_a_trainer_that_starts_on_another_node_goes_on_from_what_the_run_h
         elsewhere, room = await trainer(versions, "node-c", tmp_path / "c", tmp_path / "run")
         assert folders(room) == ["v0000"]
         parent = decode(Published, await versions.parent())
+        c: Any = elsewhere.transfer
+        c.away = 1
         await elsewhere.fetch({parent.ref.version, 2, 77})
         assert folders(room) == ["v0000", "v0002", "v0004"], "77 is nobody's"
         verify(room.run_dir / "versions" / "v0004")
+        shutil.rmtree(room.run_dir / "versions" / "v0004")
+        c.away = 2
+        with pytest.raises(Unavailable):
+            await elsewhere.fetch({4})
 
 
 async def test_the_base_of_a_run_is_not_made_again_elsewhere(tmp_path: Path) -> None:
-    async with versions_in(tmp_path / "run", FakeTravel("head", tmp_path / "head-cache")) as versions:
+    async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
         await trainer(versions, "head", tmp_path / "a", tmp_path / "run")
         before = (tmp_path / "run" / "versions" / "v0000" / "manifest.json").read_bytes()
         _, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
         assert (room.run_dir / "versions" / "v0000" / "manifest.json").read_bytes() == before
+
+
+async def test_a_trainer_writes_its_base_into_the_folder_of_its_node_and_the_run_gets_it(tmp_path: Path) -> None:
+    class Loading(Room):
+        def open(self) -> Published:
+            return self.write(0)
+
+    async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
+        transfer: Any = FakeTransfer("node-b", tmp_path / "b")
+        room: Any = Loading(tmp_path / "run")
+        peers = (LocalPeer(Buffer()), LocalPeer(Buffer()), LocalPeer(versions))
+        part = Trainer(room, *peers, 1.0, Metrics(), remote_node=RemoteNode(peers[2], transfer))
+        running = asyncio.create_task(part.run())
+        base = decode(Published, await versions.base(10.0))
+        running.cancel()
+        assert base.path == str(tmp_path / "run" / "versions" / "v0000")
+        assert holds(tmp_path / "b" / "trainer" / "versions" / "v0000", "print-0")
 
 
 async def test_what_is_pruned_is_described_to_nobody(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Weights travel once a node: three nodes of one cluster, two of which cannot see the head's run directory.
+"""Versions move between the nodes of one cluster, of which only the head sees the run directory.
 
-Plain actors stand where replicas and trainer would; store, versions, and what travels are the real ones. The nodes
+Plain actors stand where replicas and trainer would; store, versions and transfer are the real ones. The nodes
 share one kernel, so that a mount can hide the run directory, and one network address."""
 
 import asyncio
@@ -16,7 +16,7 @@ from ray import cloudpickle
 
 from actors.runtime.rpc import RayPeer
 from actors.storage.store import Store
-from actors.train.remote_node import Abroad
+from actors.train.remote_node import RemoteNode
 from actors.versions.versions import Versions
 from bench._nodes import Nodes
 from core.artifacts import appearing, digest_file, verify
@@ -24,19 +24,18 @@ from core.codec import decode, encode
 from core.errors import ArtifactError, Unavailable
 from core.messages import BASE, PolicyRef, Published, Slots
 from core.metrics import Metrics
-from serve.weights.cache import PART_BYTES
-from serve.weights.transfer import Travel
+from serve.weights.transfer import CHUNK_BYTES, VersionFiles, WeightsTransfer
 
 pytestmark = pytest.mark.real
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which no node can import
-NAMESPACE = "ratchet-travel"
-LARGE = 2 * PART_BYTES + 1
+NAMESPACE = "ratchet-transfer"
+LARGE = 6 * CHUNK_BYTES + 1
 PATIENCE_S = 240
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    cluster = Nodes(tmp_path_factory.mktemp("travel"))
+    cluster = Nodes(tmp_path_factory.mktemp("transfer"))
     try:
         try:
             for name in ("b", "c", "d"):
@@ -71,45 +70,52 @@ def on(node: str, kind: type, *arguments: Any, **options: Any) -> Any:
     return ray.remote(kind).options(num_cpus=0, resources={node: 1}, **options).remote(*arguments)
 
 
-class Where:
-    """The node that has the files, as the versions actor names it."""
+class Files(VersionFiles):
+    """The actor that has the files."""
 
     def __init__(self) -> None:
-        self._node, self._asked = "", 0
+        self._asked = self._put_bytes = 0
 
-    def move(self, node: str) -> None:
-        self._node = node
-
-    def node(self) -> str:
+    async def read_chunk(self, folder: str, name: str, start: int, length: int) -> list[Any]:
         self._asked += 1
-        return self._node
+        return await super().read_chunk(folder, name, start, length)
 
-    def asked(self) -> int:
-        return self._asked
+    def _put(self, file: Path, start: int, length: int) -> Any:
+        self._put_bytes += min(length, file.stat().st_size - start)
+        return super()._put(file, start, length)
+
+    async def counts(self) -> dict[str, int]:
+        return {"asked": self._asked, "put_bytes": self._put_bytes, "held": len(self._chunks)}
 
 
 class Replica:
-    """What a replica does with a version until it has it."""
+    """What a replica does with a version until it has it. `source`: the actor that has the files."""
 
-    def __init__(self, where: Any) -> None:
-        self._where = where
-        self._travel = Travel(NAMESPACE)
-        self._tried = 0
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._transfer = WeightsTransfer(self._ask, NAMESPACE)
+        self._failed = 0
 
-    async def node(self) -> str:
-        return self._travel.node
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(ray.get_actor(self._source, NAMESPACE), method).remote(*arguments)
+        except ValueError as error:
+            if isinstance(error, ArtifactError):
+                raise
+            raise Unavailable(f"{self._source} is not up") from None
 
     async def sees(self, path: str) -> bool:
         return Path(path).exists()
 
-    async def hold(self, published: Published) -> str:
-        async def whence() -> str:
-            return await self._where.node.remote()
+    async def failed(self) -> int:
+        return self._failed
 
+    async def hold(self, published: Published) -> str:
         while True:
             try:
-                there = await self._travel.here(published, whence)
+                there = await self._transfer.here(published)
             except Unavailable:
+                self._failed += 1
                 await asyncio.sleep(0.5)
             else:
                 verify(Path(there.path))
@@ -123,42 +129,38 @@ class Writer:
         return written(Path(folder), version, b"w" * size)
 
 
-class Learner:
-    """The trainer's end: a room that writes where it is told to, and `Abroad` beside it."""
+class Learner(VersionFiles):
+    """The trainer's end: a room that writes where it is told to, and `RemoteNode` beside it."""
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir = Path(run_dir)
         self._versions = RayPeer("versions", NAMESPACE, PATIENCE_S)
-        self._abroad = Abroad(Travel(NAMESPACE), self._versions, keep=2)
+        transfer = WeightsTransfer(self._versions.call, NAMESPACE)
+        self._remote_node = RemoteNode(self._versions, transfer, keep=2)
 
     async def start(self) -> str:
-        await self._abroad.settle(self)
+        self.run_dir = await self._remote_node.start() or self.run_dir
         base = self.run_dir / "versions" / "v0000"
         found = (
             Published(ref=BASE, path=str(base), parent=BASE, window=0, fingerprint="print-0")
             if base.exists()
             else written(self.run_dir, 0, b"")
         )
-        await self._versions.call("found", encode(found), self._abroad.node)
+        await self._versions.call("found", encode(found), self._remote_node.node)
         return str(self.run_dir)
 
     async def learn(self) -> int:
         parent = decode(Published, await self._versions.call("parent"))
-        await self._abroad.fetch({parent.ref.version})
+        await self._remote_node.fetch({parent.ref.version})
         verify(self.run_dir / "versions" / f"v{parent.ref.version:04d}")
         ref = await self._versions.call("take_ref")
         made = written(self.run_dir, ref.version, bytes([ref.version]) * 1000)
-        await self._versions.call("propose", encode(made), self._abroad.node)
-        await self._abroad.tidy()
+        await self._versions.call("propose", encode(made), self._remote_node.node)
+        await self._remote_node.prune()
         return ref.version
 
     async def folders(self) -> list[str]:
         return sorted(child.name for child in (self.run_dir / "versions").iterdir())
-
-
-def depot(replica: Any) -> Any:
-    node = get(replica.node.remote())
-    return ray.get_actor(f"depot-{node}", NAMESPACE)
 
 
 def get(reference: Any) -> Any:
@@ -172,66 +174,67 @@ def within(seconds: float, come_true: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def test_weights_travel_once_a_node_however_many_replicas_ask(nodes: Nodes) -> None:
-    version = written(nodes.run / "loose", 11, b"w" * LARGE)
-    where = on("head", Where)
-    at_home, *away = [on(node, Replica, where) for node in ("head", "b", "b", "b", "c", "c")]
-    get(where.move.remote(get(at_home.node.remote())))
+def test_a_version_is_put_once_for_all_replicas_of_all_nodes(nodes: Nodes) -> None:
+    version = written(nodes.run / "loose", 11, b"w" * 1000)
+    files = on("head", Files, name="files-11")
+    at_home, *away = [on(node, Replica, "files-11") for node in ("head", "b", "b", "b", "c", "c")]
     assert get([each.sees.remote(version.path) for each in (at_home, *away)]) == [True] + [False] * 5
 
     assert get(at_home.hold.remote(version)) == version.path
-    assert get(where.asked.remote()) == 0, "where the path is, nobody is asked"
+    assert get(files.counts.remote())["asked"] == 0, "where the path is, nobody is asked"
 
     paths = get([each.hold.remote(version) for each in away])
     assert paths[0].startswith(str(nodes.cache("b"))) and paths[3].startswith(str(nodes.cache("c")))
     assert len(set(paths[:3])) == len(set(paths[3:])) == 1
-    counts = get(depot(at_home).status.remote())
-    assert counts["asked"] == 2 * 4, "three parts of weights and a configuration, by two nodes"
-    assert counts["put_bytes"] <= 2 * (LARGE + 2)
-    within(30, lambda: get(depot(at_home).status.remote())["held"] == 0, "the object store was not freed")
+    on_disk = sum(file.stat().st_size for file in Path(version.path).iterdir())
+    assert get(files.counts.remote())["put_bytes"] == on_disk, "once, not once a replica"
+    within(30, lambda: get(files.counts.remote())["held"] == 0, "the object store was not freed")
 
 
 def test_a_version_that_is_damaged_at_its_source_is_refused_as_such(nodes: Nodes) -> None:
     version = written(nodes.run / "loose", 12, b"w" * 1000)
     (Path(version.path) / "adapter_config.json").write_text("{ }")
-    where = on("head", Where)
-    at_home, away = (on(node, Replica, where) for node in ("head", "b"))
-    get(where.move.remote(get(at_home.node.remote())))
+    files, away = on("head", Files, name="files-12"), on("b", Replica, "files-12")
     with pytest.raises(ArtifactError, match="has digest"):
         get(away.hold.remote(version))
+    del files
 
 
-def test_a_depot_that_dies_in_the_middle_is_started_again(nodes: Nodes) -> None:
+def begun(nodes: Nodes, version: str) -> bool:
+    return any(file.stat().st_size for file in nodes.cache("b").glob(f"**/.{version}*/*.safetensors"))
+
+
+def test_an_actor_that_dies_in_the_middle_and_is_started_again_gives_the_rest(nodes: Nodes) -> None:
     version = written(nodes.run / "loose", 13, b"w" * LARGE)
-    where = on("head", Where)
-    at_home, away = (on(node, Replica, where) for node in ("head", "b"))
-    get(where.move.remote(get(at_home.node.remote())))
+    files = on("head", Files, name="files-13", max_restarts=-1)
+    away = on("b", Replica, "files-13")
     coming = away.hold.remote(version)
-    aside = nodes.cache("b")
-    within(PATIENCE_S, lambda: any(aside.glob("**/.v0013*/*.safetensors")), "the first part did not arrive")
-    ray.kill(depot(at_home))
+    within(PATIENCE_S, lambda: begun(nodes, "v0013"), "the first chunk did not arrive")
+    ray.kill(files, no_restart=False)
     path = get(coming)
+    assert get(away.failed.remote()) >= 1, "it was not killed in the middle"
     assert digest_file(Path(path) / "adapter_model.safetensors") == digest_file(
         Path(version.path) / "adapter_model.safetensors"
     )
-    assert not any(aside.glob("**/.v0013*")), "what had arrived until then is not used"
+    assert not any(nodes.cache("b").glob("**/.v0013*")), "what had arrived until then is not used"
 
 
 def test_a_node_that_dies_in_the_middle_is_waited_for_until_another_has_the_files(nodes: Nodes) -> None:
-    where = on("head", Where)
-    at_home, away, dying = (on(node, Replica, where) for node in ("head", "b", "d"))
+    dying, away = on("d", Files, name="files-14"), on("b", Replica, "files-14")
     writer = on("d", Writer)
     version = get(writer.write.remote(str(nodes.run / "loose"), 14, LARGE))
     assert not Path(version.path).exists()
-    get(where.move.remote(get(dying.node.remote())))
     coming = away.hold.remote(version)
-    within(PATIENCE_S, lambda: any(nodes.cache("b").glob("**/.v0014*/*.safetensors")), "no part arrived")
+    within(PATIENCE_S, lambda: begun(nodes, "v0014"), "no chunk arrived")
     nodes.kill("d")
+    within(PATIENCE_S, lambda: get(away.failed.remote()) > 0, "the node's death was not noticed")
+    del dying
     written(nodes.run / "loose", 14, b"w" * LARGE)
-    get(where.move.remote(get(at_home.node.remote())))
+    files = on("head", Files, name="files-14", get_if_exists=True)
     path = get(coming)
     verify(Path(path))
     assert not any(nodes.cache("b").glob("**/.v0014*"))
+    del files
 
 
 async def test_what_a_trainer_elsewhere_makes_is_on_the_heads_disk_before_anybody_hears_of_it(nodes: Nodes) -> None:
@@ -239,14 +242,15 @@ async def test_what_a_trainer_elsewhere_makes_is_on_the_heads_disk_before_anybod
     await store.start.remote()
     committing = store.run.remote()
     peers = [RayPeer(name, NAMESPACE, PATIENCE_S) for name in ("store", "buffer")]
+    trainer_of_run = RayPeer("trainer", NAMESPACE, PATIENCE_S)
     versions: Any = (
         ray.remote(Versions)
         .options(name="versions", num_cpus=0, resources={"head": 1})
-        .remote(str(nodes.run), *peers, Metrics(), travel=Travel(NAMESPACE))
+        .remote(str(nodes.run), *peers, Metrics(), transfer=WeightsTransfer(trainer_of_run.call, NAMESPACE))
     )
     await versions.start.remote()
 
-    trainer = on("c", Learner, str(nodes.run))
+    trainer = on("c", Learner, str(nodes.run), name="trainer")
     folder = await _soon(trainer.start.remote)
     assert folder.startswith(str(nodes.cache("c")))
     verify(nodes.run / "versions" / "v0000")
@@ -257,12 +261,13 @@ async def test_what_a_trainer_elsewhere_makes_is_on_the_heads_disk_before_anybod
 
     slots = decode(Slots, await versions.desired.remote(-1, 0.0))
     assert {Path(each.path).parent.parent for each in slots.loaded} == {nodes.run}
-    replica = on("b", Replica, versions)
+    replica = on("b", Replica, "versions")
     path = await _soon(lambda: replica.hold.remote(slots.loaded[-1]))
     assert path.startswith(str(nodes.cache("b")))
 
     ray.kill(trainer)
-    moved = on("b", Learner, str(nodes.run))
+    await asyncio.to_thread(within, PATIENCE_S, _is_free, "the dead trainer kept its name")
+    moved = on("b", Learner, str(nodes.run), name="trainer")
     assert (await _soon(moved.start.remote)).startswith(str(nodes.cache("b")))
     assert await _soon(moved.learn.remote) == 5
     assert await moved.folders.remote() == ["v0000", "v0004", "v0005"]
@@ -273,3 +278,11 @@ async def test_what_a_trainer_elsewhere_makes_is_on_the_heads_disk_before_anybod
 async def _soon(ask: Callable[[], Awaitable[Any]]) -> Any:
     async with asyncio.timeout(PATIENCE_S):
         return await ask()
+
+
+def _is_free() -> bool:
+    try:
+        ray.get_actor("trainer", NAMESPACE)
+    except ValueError:
+        return True
+    return False

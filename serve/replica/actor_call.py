@@ -1,0 +1,46 @@
+"""A replica's calls to the actors of its run. It serves on when one is away, so nothing waits here: see `core.proxy`."""
+
+import asyncio
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from core.errors import Overdue, RatchetError, Unavailable
+
+
+class ActorCall:
+    """Calls of the port that `part` of an actor carries out."""
+
+    def __init__(self, namespace: str, actor: str, part: str = "") -> None:
+        self._namespace = namespace
+        self._actor = actor
+        self._part = part
+        self._handle: Any = None
+
+    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
+        """Raises: Unavailable when the actor is away, and whatever the method raises."""
+        try:
+            if self._handle is None:  # a restarted actor keeps its handle
+                self._handle = ray.get_actor(self._actor, self._namespace)
+            return await self._handle.invoke.remote(self._part, method, *arguments, **settings)
+        except RatchetError as error:
+            raise getattr(error, "cause", error) from None  # without the stack of the actor
+        except (ValueError, RayError) as error:
+            self._handle = None
+            away = f"the {self._actor} actor is not up ({type(error).__name__}); try again in a moment"
+            raise Unavailable(away) from None
+
+    async def found(self, patience_s: float) -> None:
+        """The actor is there, which may still be on its way up. Raises: Overdue."""
+        stop_at = time.monotonic() + patience_s
+        while True:
+            try:
+                self._handle = await asyncio.to_thread(ray.get_actor, self._actor, self._namespace)
+                return
+            except (ValueError, RayError):  # RayError: Ray's head is away too
+                if time.monotonic() > stop_at:
+                    why = f"no {self._actor} actor in {self._namespace} within {patience_s:.0f} s"
+                    raise Overdue(why) from None
+            await asyncio.sleep(0.2)
