@@ -26,7 +26,7 @@ log = logging.getLogger("ratchet.service")
 LOOK_S, START_S, STOP_S = 1.0, 300.0, 60.0
 PAUSE_S = 10.0
 """Before something that died is started again. `ray stop` forgets the address sooner than that after it ended Ray."""
-PID = "service.pid"
+PID, PASSWORD = "service.pid", "RAY_REDIS_PASSWORD"
 Process = subprocess.Popen[bytes]
 
 
@@ -51,11 +51,10 @@ class Service:
             finally:
                 _end(head)
             log.info("Ray's head ended with %s", head.returncode)
-            if self.stopping.wait(self.pause_s):
-                return
-            if was_up and not self.address_file.exists():
-                return log.info("Ray was stopped; so is Ratchet")
-            self.clear()
+            if not self.stopping.wait(self.pause_s):
+                if was_up and not self.address_file.exists():
+                    return log.info("Ray was stopped; so is Ratchet")
+                self.clear()
 
     def _keep_ratchet(self, head: Process) -> bool:
         """Until Ray is gone; a run that came to its end is not started again. Returns whether Ray was up."""
@@ -87,8 +86,8 @@ def start(run_dir: Path, arguments: Sequence[str]) -> Path:
     with told.open("ab") as out:
         began = out.tell()
         service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    deadline = time.monotonic() + START_S
-    while not _address_file().exists():
+    address_file, deadline = Path(get_ray_address_file(None)), time.monotonic() + START_S
+    while not address_file.exists():
         if service.poll() is not None or time.monotonic() > deadline:
             _end(service)
             words = told.read_bytes()[began:][-2000:].decode(errors="replace")
@@ -104,10 +103,9 @@ def run(run_dir: Path, up: Sequence[str], head: Sequence[str]) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / PID).write_text(str(os.getpid()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    password = os.environ.pop("RAY_REDIS_PASSWORD", None)
-    secret = [f"--redis-password={password}"] if password else []
+    secret = [f"--redis-password={os.environ.pop(PASSWORD)}"] if PASSWORD in os.environ else []
     ratchet = [sys.executable, "-m", "actors.cli", "up", "--address", "auto", "--dir", str(run_dir), *up]
-    service = Service([*head, *secret, "--block"], ratchet, _address_file(), _clear)
+    service = Service([*head, *secret, "--block"], ratchet, Path(get_ray_address_file(None)), _clear)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stopping.set())
     service.run()
@@ -117,10 +115,8 @@ def stop(run_dir: Path) -> None:
     """End Ratchet in order, then Ray's head. Nothing to do is no error. Raises: RatchetError when it will not end."""
     if (service := running(run_dir)) is not None:
         service.terminate()
-        try:
-            service.wait(2 * STOP_S)
-        except psutil.TimeoutExpired:
-            raise RatchetError(f"the service of {run_dir} does not end; kill process {service.pid}") from None
+        if psutil.wait_procs([service], 2 * STOP_S)[1]:
+            raise RatchetError(f"the service of {run_dir} does not end; kill process {service.pid}")
 
 
 def running(run_dir: Path) -> psutil.Process | None:
@@ -135,11 +131,7 @@ def _forget_cluster() -> None:
     """A cluster that was stopped leaves nothing to the next; only one that died goes on from what its Redis holds."""
     redis, command = os.environ.get("RAY_REDIS_ADDRESS"), [sys.executable, "-m", "actors.cli.forget_cluster"]
     if redis and subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        raise RatchetError(f"the Redis at {redis} did not forget; is it up, is RAY_REDIS_PASSWORD right?")
-
-
-def _address_file() -> Path:
-    return Path(get_ray_address_file(None))
+        raise RatchetError(f"the Redis at {redis} did not forget; is it up, is {PASSWORD} right?")
 
 
 def _clear() -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ray._common.utils import get_ray_address_file
 from typer.testing import CliRunner
 
 from actors.cli import service
@@ -134,8 +135,9 @@ def test_it_runs_in_a_session_of_its_own_until_it_is_stopped(tmp_path: Path, mon
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     run_dir, ray = tmp_path / "run", tmp_path / "ray"
     ray.mkdir()
-    assert service._address_file().is_relative_to(tmp_path), "this would end the Ray of this machine"
-    head = ["--", "sh", "-c", f"touch {service._address_file()}; exec sleep 60"]
+    address = ray / "ray_current_cluster"
+    assert get_ray_address_file(None) == str(address), "this would end the Ray of this machine"
+    head = ["--", "sh", "-c", f"touch {address}; exec sleep 60"]
     assert service.running(run_dir) is None
     try:
         log = service.start(run_dir, ["--set", "no.such=1", *head])
