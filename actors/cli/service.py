@@ -98,8 +98,6 @@ def start(run_dir: Path, arguments: Sequence[str]) -> Path:
 
 def run(run_dir: Path, up: Sequence[str], head: Sequence[str]) -> None:
     """In this process, until it is told to stop or Ray was stopped."""
-    from serve.replica import haproxy  # noqa: F401  its import sets the environment that the gateway on this node reads
-
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / PID).write_text(str(os.getpid()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
@@ -137,7 +135,7 @@ def _forget_cluster() -> None:
 def _clear() -> None:
     """HAProxy too: it outlives a proxy actor that was killed, and keeps the port."""
     subprocess.run(["ray", "stop", "--force"], stdout=subprocess.DEVNULL, timeout=STOP_S, check=False)
-    binary = os.path.realpath(os.environ["RATCHET_HAPROXY"])
+    binary = os.path.realpath(os.environ.get("RATCHET_HAPROXY", "/"))
     for process in psutil.process_iter(["exe", "ppid"]):
         if process.info["ppid"] == 1 and process.info["exe"] == binary:
             with suppress(psutil.Error):
