@@ -25,7 +25,6 @@ import httpx
 import numpy as np
 import ray
 
-from core.codec import encode
 from core.config import Config, load
 from core.messages import BASE, Imitate, PolicyRef, Published, ReplicaReport, Slots, Window
 
@@ -67,20 +66,19 @@ class Versions:
         self._failed: dict[str, str] = {}
         self._pauses_ms: list[float] = []
 
-    async def base(self, wait_s: float) -> bytes:
-        return encode(self._base)
+    async def base(self, wait_s: float) -> Published:
+        return self._base
 
-    async def desired(self, seen: int, wait_s: float) -> bytes:
+    async def desired(self, seen: int, wait_s: float) -> Slots:
         async with self._changed:
             try:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait_for(lambda: self._slots.epoch > seen)
             except TimeoutError:
                 pass
-            return encode(self._slots)
+            return self._slots
 
-    async def report(self, body: str) -> None:
-        report = ReplicaReport.model_validate_json(body)
+    async def report(self, report: ReplicaReport) -> None:
         self._failed |= report.failed
         async with self._changed:
             before, _ = self._replicas.get(report.replica, (0, 0.0))

@@ -70,9 +70,10 @@ def _asker(source: Any) -> Any:
         """What a replica does with a version that it is to stage."""
 
         def __init__(self) -> None:
-            from serve.weights.transfer import WeightsTransfer
+            from core.proxy import proxy
+            from serve.weights.transfer import FilesPort, WeightsTransfer
 
-            self._transfer = WeightsTransfer(self._ask, NAMESPACE)
+            self._transfer = WeightsTransfer(proxy(FilesPort, self._ask), NAMESPACE)
 
         async def ready(self) -> None: ...
 

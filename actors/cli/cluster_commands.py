@@ -25,25 +25,30 @@ service = typer.Typer(help="Ray's head and Ratchet on it as a service; see docs/
 ServiceDir = Annotated[Path, typer.Option("--dir", help="Run directory")]
 
 
+Head = Annotated[list[str], typer.Argument(help="-- ray start --head ...", show_default=False)]
+
+
+UpConfig = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; a resumed run has its own")]
+
+
+UpSettings = Annotated[list[str] | None, typer.Option("--set", help="A setting such as serve.replicas=2")]
+
+
 @service.command("start")
-def service_start(
-    dir: ServiceDir,
-    head: Annotated[list[str], typer.Argument(help="-- ray start --head ...")],
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; a resumed run has its own")] = None,
-    set: Annotated[list[str] | None, typer.Option(help="A setting such as serve.replicas=2")] = None,
-) -> None:
+def service_start(dir: ServiceDir, head: Head, config: UpConfig = None, set: UpSettings = None) -> None:
     """Start it in the background; returns when Ray is up."""
     from actors.cli.service import start
 
-    console.print(f"started; its log is {start(dir, config, head, set or [])}", soft_wrap=True)
+    up = [*(["--config", str(config)] if config else []), *(f"--set={setting}" for setting in set or [])]
+    console.print(f"started; its log is {start(dir, [*up, '--', *head])}", soft_wrap=True)
 
 
 @service.command("run")
-def service_run(dir: ServiceDir) -> None:
-    """Run, in the foreground, what was started before: for boot."""
+def service_run(dir: ServiceDir, head: Head, config: UpConfig = None, set: UpSettings = None) -> None:
+    """The same in the foreground, for systemd. Goes on from what Ray's Redis holds, where there is one."""
     from actors.cli.service import run
 
-    run(dir)
+    run(dir, [*(["--config", str(config)] if config else []), *(set or [])], head)
 
 
 @service.command("stop")

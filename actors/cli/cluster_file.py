@@ -13,6 +13,10 @@ BASE = Path("cluster.yaml")
 
 def merged(base: Path, differences: list[Path]) -> dict[str, Any]:
     """Mappings are merged, everything else is replaced; null takes a key away. Raises: ConfigError."""
+    if not base.is_file():
+        raise ConfigError(
+            f"no {base} in this folder; `ray up` sends the repository to each node, so go to a checkout of it"
+        )
     tree = _read(base)
     for difference in differences:
         tree = laid_over(tree, _read(difference))

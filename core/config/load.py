@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from core import shipped
 from core.config.root import Config
 from core.errors import ConfigError
 
@@ -15,22 +16,34 @@ REMOVED: dict[tuple[str, str], tuple[Any, str]] = {
     ("collect", "max_collectors"): (None, "the number of collectors is fixed; set collect.collectors"),
 }
 """Settings that are gone, with the value that still holds, and what to do about any other."""
+PATHS = (("model", "path"), ("prompts", "path"), ("gate", "anchors"), ("gate", "keys"), ("report", "questions"))
+"""Settings that may name a shipped file."""
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """The file's settings with `a.b=value` overrides (values are YAML) on top of the defaults.
+    """The file's settings with `a.b=value` overrides (values are YAML) on top of the defaults. A path that the current
+    folder does not have is that of a shipped file, if there is one of that name.
 
     Raises: ConfigError that names every wrong field, what was expected, and the nearest right name."""
     tree: dict[str, Any] = {}
     if path is not None:
-        tree = _read(Path(path))
+        tree = _read(Path(shipped.found(str(path))))
     for override in overrides:
         _override(tree, override)
     try:
-        return Config.model_validate(_without_removed(tree))
+        return _with_shipped(Config.model_validate(_without_removed(tree)))
     except ValidationError as error:
         where = f" (in {path})" if path is not None and not overrides else ""
         raise ConfigError("\n".join(_readable(detail) + where for detail in error.errors())) from None
+
+
+def _with_shipped(config: Config) -> Config:
+    for part, name in PATHS:
+        before = getattr(config, part)
+        path: str | None = getattr(before, name)
+        if path is not None and (now := shipped.found(path)) != path:
+            config = config.model_copy(update={part: before.model_copy(update={name: now})})
+    return config
 
 
 def dump(config: Config) -> str:

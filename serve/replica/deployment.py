@@ -172,13 +172,13 @@ class PolicyReplica:
 
     # --- for the routes (serve.http.routes.Control) ---
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Mapping[str, object]:
         return await self._admin.status()
 
-    async def command(self, name: str, argument: Any) -> dict[str, Any]:
+    async def command(self, name: str, argument: object) -> Mapping[str, object]:
         return await self._admin.command(name, argument)
 
-    async def overview(self) -> dict[str, Any]:
+    async def overview(self) -> dict[str, object]:
         return await self._admin.overview()
 
     async def metrics(self) -> str:
@@ -190,7 +190,7 @@ class PolicyReplica:
     async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
         return await self._feedback((said, key, admin))
 
-    async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, Any]:
+    async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, object]:
         return await self._desk.page(key, after, limit)
 
     # --- reconciliation ---

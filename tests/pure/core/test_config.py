@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.config import Config, Full, Lora, NumberAnswer, PatternAnswer, dump, load
+from core.config import Config, Full, Lora, ModelConfig, NumberAnswer, PatternAnswer, dump, load
 from core.errors import ConfigError
 
 
@@ -123,3 +123,18 @@ def test_a_config_of_an_older_run_may_name_removed_settings_with_what_holds_anyw
 def test_a_removed_setting_that_asks_for_something_is_refused_with_the_remedy(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"{setting} was removed, expected .+; "):
         load(None, [setting])
+
+
+def test_a_path_that_the_current_folder_does_not_have_is_that_of_the_shipped_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load("configs/tiny-full.yaml", ["gate.keys=models/none.parquet"])
+    assert config.model.weights == Full()
+    paths = [config.model.path, config.prompts.path, config.gate.anchors or "", config.report.questions or ""]
+    assert all(Path(path).is_absolute() and Path(path).exists() for path in paths)
+    assert config.gate.keys == "models/none.parquet"
+    own = tmp_path / ModelConfig().path
+    own.mkdir(parents=True)
+    assert load(None).model.path == ModelConfig().path
+    assert load(None, ["prompts.path=models/../__init__.py"]).prompts.path == "models/../__init__.py"

@@ -58,11 +58,12 @@ def test_every_node_that_is_asked_for_is_declared_by_some_node_type(difference: 
 
 
 @pytest.mark.parametrize("difference", [None, *DIFFERENCES])
-def test_the_token_travels_and_metrics_have_their_port_on_every_node(difference: str | None) -> None:
+def test_the_token_travels_and_every_node_has_a_port_for_metrics_and_haproxys_settings(difference: str | None) -> None:
     tree = cluster(difference) if difference else cluster()
     assert tree["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     starts = [command for command in commands(tree) if "ray start" in command]
     assert len(starts) == 2 and all("--metrics-export-port=8080" in command for command in starts)
+    assert all('eval "$(python -m serve.replica.haproxy)" &&' in command for command in starts)
     assert "RAY_AUTH_MODE=token" in (ROOT / "configs/cluster/environment.sh").read_text()
 
 
