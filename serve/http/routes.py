@@ -1,7 +1,7 @@
 """Ratchet's own routes beside vLLM's: models, feedback, status, metrics, commands and the status page."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
