@@ -28,11 +28,12 @@ import pyarrow.parquet as pq
 
 from actors.cli.offline import offline_policy
 from actors.in_process import LocalSystem
-from actors.runtime.rpc import LocalPeer, Peer
+from actors.runtime.ports import BallotPort, LearningPort
+from actors.runtime.rpc import LocalPeer, Peer, local
 from bench._runs import Records
 from core import config as configuration
 from core.answers import extractor
-from core.codec import decode, encode_batch
+from core.codec import decode
 from core.config import Config
 from core.errors import Overdue
 from core.messages import BASE, PolicyRef, Prompt, ReplicaReport, Sampling, Slots, Vote
@@ -105,7 +106,8 @@ class Electorate:
 class Polls:
     """Opens window by window: people vote on the prompts that are explored next."""
 
-    buffer: Peer
+    people: BallotPort
+    learning: LearningPort
     electorate: Electorate
     pool: prompts.Prompts
     known: Mapping[str, Known]
@@ -119,7 +121,7 @@ class Polls:
 
     async def run(self) -> None:
         while True:
-            drawn = (await self.buffer.call("status"))["windows_drawn"]
+            drawn = (await self.learning.status())["windows_drawn"]
             await self._open(min(self.windows, drawn + 1))
             await asyncio.sleep(POLL_S)
 
@@ -129,7 +131,7 @@ class Polls:
             asked = [self.pool[place] for place in places]
             votes = [vote for p in asked for vote in self.electorate.votes_on(p.id, self.known[p.id])]
             if votes:
-                await self.buffer.call("vote", encode_batch(votes))
+                await self.people.vote(votes)
             self.cast += len(votes)
             self.opened += 1
 
@@ -237,7 +239,8 @@ def compose(
     room = room or Room(folder, config.model, config.learning, config.run.seed, objective, asked)
     system = LocalSystem(config, folder, policy, room)
     size, windows = config.learning.groups_per_window, config.run.versions or 1
-    system.beside.append(Polls(system.buffer_peer, electorate, pool, known, size, windows))
+    people, learning = local(system.buffer.people), local(system.buffer.learning)
+    system.beside.append(Polls(people, learning, electorate, pool, known, size, windows))
     return system
 
 

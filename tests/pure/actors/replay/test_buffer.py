@@ -1,6 +1,7 @@
 """The buffer over a store whose writes may end without anybody knowing whether they were kept."""
 
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -515,6 +516,48 @@ async def test_a_run_of_an_older_program_is_counted_from_its_beginning(tmp_path:
     assert (status["accepted"], status["waiting"], status["windows_drawn"]) == (13, 1, 4)
     assert leased(await again.collectors.lease(2, 0.0)).places == (12, 14)
     assert (await again.windows.draw(3, 0, 0.0)) == (await buffer.windows.draw(3, 0, 0.0)) is not None
+
+
+FACTS_ON_DISK = {
+    "window:1": {"places": [0, 1, 2], "newest": 0, "oldest": 0},
+    "buffer": {
+        "window": 1, "next_place": 5, "open": [4], "waiting": [3], "accepted": 4, "filtered": 0, "failed": 0,
+        "expired": 0, "tokens": 4, "stale": 0, "quarantined": 0,
+    },
+    "settled:1": {"version": 7, "rejected": True, "discarded": False},
+    "paused": {"reason": "by hand", "at": 1.0, "lasting": True},
+    "voted:PROMPT": {"kept": 1},
+    "first:PROMPT/ann": {"prompt": "PROMPT", "voter": "ann", "window": 1},
+}  # fmt: skip
+"""As older programs wrote them, and read them."""
+
+
+async def test_facts_stand_on_disk_by_the_names_and_fields_of_older_programs_and_are_read_from_these(
+    tmp_path: Path,
+) -> None:
+    store, clock, prompt = FlakyStore(tmp_path), ManualClock(1.0), as_prompt("prompt 0").id
+    wanted = {name.replace("PROMPT", prompt): value for name, value in FACTS_ON_DISK.items()}
+    wanted[f"first:{prompt}/ann"] = {"prompt": prompt, "voter": "ann", "window": 1}
+    buffer = await started(tmp_path, store, clock)
+    lease = leased(await buffer.collectors.lease(5, 0.0))
+    await buffer.collectors.deliver(encode_outcomes([explored(place, lease.id) for place in lease.places[:4]]))
+    await buffer.windows.draw(0, 0, 0.0)
+    await buffer.windows.settle(1, 7, rejected=True, discarded=False)
+    await buffer.people.vote([cast("v", "5")])
+    await buffer.learning.pause("by hand")
+    assert store.disk._db is not None
+    rows = store.disk._db.execute("SELECT id, value FROM facts").fetchall()
+    assert {id: json.loads(value) for id, value in rows} == wanted
+    for name, value in wanted.items():  # as json.dumps writes it
+        store.disk._db.execute("UPDATE facts SET value = ? WHERE id = ?", (json.dumps(value), name))
+    store.disk._db.commit()
+    found = recover(tmp_path, LEARNING)
+    assert found.settled == {1: WindowSettled(version=7, rejected=True)} and found.paused is not None
+    assert (found.next_place, found.open, found.bad_versions) == (5, [4], {7})
+    again = await started(tmp_path, store, clock)
+    before, after = await buffer.learning.status(), await again.learning.status()
+    for name in ("paused", "waiting", "windows_drawn", "windows_settled", "accepted", "tokens", "person_votes"):
+        assert after[name] == before[name], name
 
 
 async def test_a_window_that_the_store_did_not_acknowledge_is_given_to_nobody(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from actors.cli.preflight import check_disk
 from actors.in_process import LocalSystem, ScriptedRoom
-from actors.runtime.rpc import STORE, LocalPeer, RayPeer
+from actors.runtime.rpc import STORE, RayPeer, local
 from actors.storage.store import TROUBLE, Store
 from core import config as configuration
 from core.artifacts import appearing, says_full
@@ -96,7 +96,7 @@ async def test_a_call_waits_for_room_and_is_answered_then(tmp_path: Path) -> Non
     store = a_store(tmp_path, disk)
     await store.start()
     running = asyncio.create_task(store.run())
-    asked = asyncio.create_task(LocalPeer(store).call("append", [vote("a")]))
+    asked = asyncio.create_task(local(store).append([vote("a")]))
     await until(lambda: store._full)
     assert not asked.done()
     disk.free = FLOOR
@@ -211,8 +211,9 @@ async def test_learning_stands_still_on_a_full_disk_and_goes_on_by_itself(tmp_pa
     )
     disk = Disk(2 * config.run.min_free_bytes)
     run.store = Store(str(tmp_path), config.run, config.learning, free=disk, look_s=0.01)
-    for part in (run.buffer, run.versions, run.trainer, run.evaluator):
-        part._store = LocalPeer(run.store)
+    run.buffer.state.store = local(run.store)
+    for part in (run.versions, run.trainer, run.evaluator):
+        part._store = local(run.store)
     going = asyncio.create_task(run.run(decided=3))
     await until(lambda: going.done() or run.store._commits > 5)
     disk.free = 0
@@ -224,7 +225,7 @@ async def test_learning_stands_still_on_a_full_disk_and_goes_on_by_itself(tmp_pa
     await going
     reader = RunReader(tmp_path)
     assert len(reader.events("disk_full")) == 1
-    places = [place for body in reader.facts("window:").values() for place in body["places"]]
+    places = [place for drawn in reader.windows().values() for place in drawn]
     assert len(places) == len(set(places))
 
 
