@@ -11,7 +11,7 @@ import pytest
 
 from actors.cli.preflight import check_disk
 from actors.in_process import LocalSystem, ScriptedRoom
-from actors.runtime.rpc import STORE, RayPeer, local
+from actors.runtime.rpc import STORE, RemoteCall, local
 from actors.storage.store import TROUBLE, Store
 from core import config as configuration
 from core.artifacts import appearing, says_full
@@ -127,13 +127,14 @@ class FakeActor:
     """What `ray.get_actor` gives: methods with `.remote`, each answering with something to await."""
 
     def __init__(self, **methods: Callable[..., Any]) -> None:
+        self.invoke = FakeMethod(lambda part, method, *arguments: methods[method](*arguments))
         for name, answer in methods.items():
             setattr(self, name, FakeMethod(answer))
 
 
-class FoundPeer(RayPeer):
+class FoundCall(RemoteCall):
     def __init__(self, deadline_s: float, **actors: FakeActor) -> None:
-        super().__init__("asked", "here", deadline_s)
+        super().__init__("asked", "here", deadline_s, "")
         self._actors = actors
 
     def _find(self, name: str) -> Any:
@@ -157,7 +158,7 @@ async def test_no_deadline_counts_while_the_store_is_full() -> None:
             raise refusal
         return 7
 
-    assert await FoundPeer(0.05, asked=FakeActor(append=append)).call("append") == 7
+    assert await FoundCall(0.05, asked=FakeActor(append=append))("append") == 7
 
 
 async def test_who_waits_for_one_that_waits_for_room_is_patient_too() -> None:
@@ -168,8 +169,8 @@ async def test_who_waits_for_one_that_waits_for_room_is_patient_too() -> None:
         await room.wait()
         return "kept"
 
-    peer = FoundPeer(0.02, asked=FakeActor(propose=propose), **{STORE: full_store(full)})
-    asked = asyncio.create_task(peer.call("propose"))
+    call = FoundCall(0.02, asked=FakeActor(propose=propose), **{STORE: full_store(full)})
+    asked = asyncio.create_task(call("propose"))
     await asyncio.sleep(0.2)
     assert not asked.done()
     room.set()
@@ -181,9 +182,9 @@ async def test_with_room_on_the_disk_a_deadline_is_a_deadline() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(Overdue, match=r"asked\.propose did not answer within 0 s"):
-        await FoundPeer(0.02, asked=FakeActor(propose=propose), **{STORE: full_store([False])}).call("propose")
+        await FoundCall(0.02, asked=FakeActor(propose=propose), **{STORE: full_store([False])})("propose")
     with pytest.raises(Overdue):
-        await FoundPeer(0.02, asked=FakeActor(propose=propose)).call("propose")
+        await FoundCall(0.02, asked=FakeActor(propose=propose))("propose")
 
 
 # --- the whole system ---
