@@ -10,16 +10,16 @@ from typing import Protocol
 
 from actors.collect.collector import Collector
 from actors.evaluate.evaluator import Evaluator
-from actors.people.feedback import Desk
+from actors.people.feedback import FeedbackDesk
 from actors.replay.buffer import Buffer
-from actors.runtime.rpc import LocalPeer
+from actors.runtime.ports import ReplicaPort
+from actors.runtime.rpc import local
 from actors.storage.store import Store
 from actors.train.trainer import Room, Trainer
 from actors.versions.versions import Versions
-from core.codec import decode
 from core.config import Config
 from core.errors import Overdue
-from core.messages import BASE, PolicyRef, Published, ReplicaReport, Slots, Window
+from core.messages import BASE, PolicyRef, Published, ReplicaReport, Window
 from core.metrics import MemorySink, Metrics
 from core.protocols import Policy
 
@@ -41,7 +41,7 @@ class Runs(Protocol):
 class LocalReplica:
     """Reaches every desired state at once, and proves by saying so."""
 
-    versions: LocalPeer
+    versions: ReplicaPort
     policy: SlottedPolicy
     name: str = "local"
 
@@ -50,12 +50,12 @@ class LocalReplica:
     async def run(self) -> None:
         epoch = -1
         while True:
-            slots = decode(Slots, await self.versions.call("desired", epoch, 1.0))
+            slots = await self.versions.desired(epoch, 1.0)
             epoch = slots.epoch
             self.policy.explore = slots.explore
             proven = (BASE, *(published.ref for published in slots.loaded))
             report = ReplicaReport(replica=self.name, epoch=epoch, serving=slots.serve, proven=proven)
-            await self.versions.call("report", report.model_dump_json())
+            await self.versions.report(report)
 
 
 class LocalSystem:
@@ -67,18 +67,20 @@ class LocalSystem:
         metrics = Metrics([self.sink])
         self.store = Store(str(run_dir), config.run, config.learning)
         """Another one may take its place before `run`."""
-        store = LocalPeer(self.store)
+        store = local(self.store)
         self.buffer = Buffer(str(run_dir), store, config.learning, config.run.versions, metrics, config.method.votes)
-        buffer = self.buffer_peer = LocalPeer(self.buffer)
+        windows, learning = local(self.buffer.windows), local(self.buffer.learning)
         plateau = config.learning.plateau
         patience, backoff = plateau.versions if plateau else None, config.learning.backoff
-        self.versions = Versions(str(run_dir), store, buffer, metrics, patience, backoff=backoff)
-        versions = LocalPeer(self.versions)
-        self.trainer = Trainer(room, store, buffer, versions, config.run.cpu_share, metrics)
-        self.collectors = [Collector(buffer, config, policy) for _ in range(config.collect.collectors)]
-        self.evaluator = Evaluator(str(run_dir), store, versions, config, policy, metrics)
-        self.desk = Desk(str(run_dir), store, buffer, config, metrics)
-        self.replica: Runs = LocalReplica(versions, policy)
+        self.versions = Versions(str(run_dir), store, windows, learning, metrics, patience, backoff=backoff)
+        self.trainer = Trainer(
+            room, store, windows, learning, local(self.versions.trainer), config.run.cpu_share, metrics
+        )
+        leases = local(self.buffer.collectors)
+        self.collectors = [Collector(leases, config, policy) for _ in range(config.collect.collectors)]
+        self.evaluator = Evaluator(str(run_dir), store, local(self.versions.gate), config, policy, metrics)
+        self.feedback = FeedbackDesk(str(run_dir), store, local(self.buffer.people), config, metrics)
+        self.replica: Runs = LocalReplica(local(self.versions.replicas), policy)
         """Another one may take its place before `run`."""
         self.beside: list[Runs] = []
         """What else runs along, from before the first lease: people who vote, say."""
@@ -110,8 +112,8 @@ class LocalSystem:
             await self.store.stop()
 
     async def _is_done(self, decided: int, until_paused: bool) -> bool:
-        paused = (await self.buffer.status())["paused"] is not None
-        versions = await self.versions.status()
+        paused = (await self.buffer.learning.status())["paused"] is not None
+        versions = await self.versions.people.status()
         return versions["decided"] >= decided and not versions["owed"] and (paused or not until_paused)
 
 

@@ -5,19 +5,32 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from actors.collect.collector import Collector
 from actors.evaluate.evaluator import Evaluator
-from actors.people.admin import Console
-from actors.people.feedback import Desk
+from actors.people.admin import Admin, Ports
+from actors.people.feedback import FeedbackDesk
 from actors.replay.buffer import Buffer
 from actors.runtime import gpu_shares, local_cluster
 from actors.runtime.niceness import hosted
 from actors.runtime.placement import placement
-from actors.runtime.rpc import RayPeer
+from actors.runtime.ports import (
+    BallotPort,
+    FeedbackPort,
+    GatePort,
+    HasStatus,
+    LearningPort,
+    LeasePort,
+    MeasurePort,
+    ServingPort,
+    StorePort,
+    TrainerPort,
+    WindowPort,
+)
+from actors.runtime.rpc import remote
 from actors.storage.store import Store
 from actors.train.group import TrainGroup
 from actors.train.remote_node import Abroad
@@ -26,7 +39,7 @@ from actors.versions.versions import Versions
 from core.config import Config
 from core.errors import RatchetError
 from core.metrics import Metrics
-from core.store.records import event
+from core.store.records import as_row, event
 from methods import recipes
 from methods.data import prompts
 from methods.modes import modes
@@ -41,7 +54,7 @@ PROOF_PROMPTS = 24
 EXCUSE_S = 5.0
 MEASURE_S = 900.0
 """Asking thousands of report questions takes minutes beside learning."""
-ASKED = ("store", "versions", "buffer", "desk", "trainer", "evaluator")
+P = TypeVar("P")
 
 
 class RaySystem:
@@ -68,9 +81,9 @@ class RaySystem:
             local_cluster.start(**common)
         self._link_logs()
 
-    def peer(self, name: str, deadline_s: float | None = None) -> RayPeer:
-        """Patient by default: whom it asks may hang until that is noticed, and then starts again."""
-        return RayPeer(name, self.namespace, deadline_s or 3 * self.config.run.hang_s)
+    def port(self, kind: type[P], name: str, part: str = "", deadline_s: float | None = None) -> P:
+        """Patient by default: an actor may hang until that is noticed, and is then started again."""
+        return remote(kind, name, self.namespace, deadline_s or 3 * self.config.run.hang_s, part)
 
     def kill(self, name: str) -> None:
         ray.kill(self.parts[name], no_restart=False)
@@ -81,7 +94,7 @@ class RaySystem:
             return False
         now = time.monotonic()
         try:
-            replicas = (await self.peer("versions", EXCUSE_S).call("status"))["replicas"]
+            replicas = (await self.port(ServingPort, "versions", "people", EXCUSE_S).status())["replicas"]
         except RatchetError:
             return True
         if not replicas:
@@ -89,7 +102,7 @@ class RaySystem:
         return now - self._service_away_at < self.config.run.hang_s
 
     async def note(self, kind: str, **detail: Any) -> None:
-        await self.peer("store").call("append", [event(time.time(), "lifecycle", kind, **detail)])
+        await self.port(StorePort, "store").append([as_row(event(time.time(), "lifecycle", kind, **detail))])
 
     def make_core(self) -> None:
         """What a first answer needs besides the service: memory, and who owns the versions."""
@@ -101,8 +114,9 @@ class RaySystem:
             "versions",
             Versions,
             run_dir,
-            self.peer("store"),
-            self.peer("buffer"),
+            self.port(StorePort, "store"),
+            self.port(WindowPort, "buffer", "windows"),
+            self.port(LearningPort, "buffer", "learning"),
             _metrics(),
             plateau=patience,
             backoff=config.learning.backoff,
@@ -119,31 +133,46 @@ class RaySystem:
         self._service = deploy(self.config, self.namespace, self._gpus()[0], modes(self.config.method), self._keys)
 
     def make_learners(self) -> None:
-        """What a first answer does not need: all that learns, and the console."""
+        """What a first answer does not need: the actors that learn, and those that people talk to."""
         assert self._service is not None, "serve() comes first"
         config, policy, run_dir = self.config, ServedPolicy(self._service.learning), str(self.run_dir)
-        store, buffer, versions = self.peer("store"), self.peer("buffer"), self.peer("versions")
-        about = (config.learning, config.run.versions, _metrics(), config.method.votes)
-        self._host("buffer", Buffer, run_dir, store, *about)
-        self._host("desk", Desk, run_dir, store, buffer, config, _metrics())
-        abroad = Abroad(Travel(self.namespace), versions, keep=config.learning.max_lag + 2)
+        store, ballot = self.port(StorePort, "store"), self.port(BallotPort, "buffer", "people")
+        windows, learning = self.port(WindowPort, "buffer", "windows"), self.port(LearningPort, "buffer", "learning")
+        trainer, leases = self.port(TrainerPort, "versions", "trainer"), self.port(LeasePort, "buffer", "collectors")
+        self._host(
+            "buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics(), config.method.votes
+        )
+        self._host("feedback", FeedbackDesk, run_dir, store, ballot, config, _metrics())
+        abroad = Abroad(Travel(self.namespace), trainer, keep=config.learning.max_lag + 2)
         self._host(
             "trainer",
             Trainer,
             self._room(),
             store,
-            buffer,
-            versions,
+            windows,
+            learning,
+            trainer,
             config.run.cpu_share,
             _metrics(),
             abroad=abroad,
             load_timeout_s=config.run.start_timeout_s,
         )
         for index in range(config.collect.collectors):
-            self._host(f"collector-{index}", Collector, buffer, config, policy)
-        asked = {name: self.peer(name) for name in ASKED} | {"evaluator": self.peer("evaluator", MEASURE_S)}
-        self._host("console", Console, asked, config.report.final, run_dir)
-        self._host("evaluator", Evaluator, run_dir, store, versions, config, policy, _metrics())
+            self._host(f"collector-{index}", Collector, leases, config, policy)
+        self._host("admin", Admin, self._asked_by_people(), config.report.final, run_dir)
+        gate = self.port(GatePort, "versions", "gate")
+        self._host("evaluator", Evaluator, run_dir, store, gate, config, policy, _metrics())
+
+    def _asked_by_people(self) -> Ports:
+        return Ports(
+            store=self.port(StorePort, "store"),
+            versions=self.port(ServingPort, "versions", "people"),
+            ballot=self.port(BallotPort, "buffer", "people"),
+            learning=self.port(LearningPort, "buffer", "learning"),
+            feedback=self.port(FeedbackPort, "feedback"),
+            trainer=self.port(HasStatus, "trainer"),
+            evaluator=self.port(MeasurePort, "evaluator", deadline_s=MEASURE_S),
+        )
 
     def disconnect(self) -> None:
         """Take everything down that this run brought up."""

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.evaluate.evaluator import ACCURACY
-from actors.inspect.report import FINAL
 from core.messages import Decision
+from core.store.facts import FinalMeasured, Measured
 from core.store.writer import RunReader
 from training.gate.statistics import paired_difference
 
@@ -53,8 +52,8 @@ def served_hits(folder: Path) -> dict[int, list[bool]]:
     """Outcomes of the base and of every promoted version that was measured, in order, on the same report questions."""
     reader = RunReader(folder)
     promoted = {d.candidate.version for d in reader.all("decisions", Decision) if d.verdict == "promote"}
-    measured = {int(name.removeprefix(ACCURACY)): body["hits"] for name, body in reader.facts(ACCURACY).items()}
-    final = {int(body["version"]): body["hits"] for body in reader.facts(FINAL).values()}
+    measured = {int(version): found.hits for version, found in reader.read_all(Measured).items()}
+    final = {found.version: found.hits for found in reader.read_all(FinalMeasured).values()}
     reader.close()
     bits = final | measured
     shared = min((len(hits) for hits in bits.values()), default=0)  # all were asked the same, in the same order

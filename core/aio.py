@@ -1,4 +1,4 @@
-"""Calls that come at about the same time go out as one: a call through Ray costs as much as a hundred small records."""
+"""Waiting for other tasks, and calls that go out together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,7 +9,19 @@ R = TypeVar("R")
 LARGEST = 256
 
 
+async def comes_true(changed: asyncio.Condition, holds: Callable[[], bool], wait_s: float) -> bool:
+    """Whether it held within `wait_s`; looked at now and whenever `changed` is notified."""
+    async with changed:
+        try:
+            async with asyncio.timeout(wait_s):
+                return await changed.wait_for(holds)
+        except TimeoutError:
+            return False
+
+
 class Gather(Generic[A, R]):
+    """Calls that come at about the same time go out as one: a call through Ray costs as much as a hundred small records."""
+
     def __init__(self, send: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]]) -> None:
         """`send` answers for each; what it raises is every caller's. One is under way: what comes meanwhile goes with
         the next, so that they grow with the load."""

@@ -18,13 +18,14 @@ from core.artifacts import digest_file
 from core.config import Config, Full, PromptsConfig, load
 from core.errors import ArtifactError, ConfigError
 from core.messages import BASE, Decision, PolicyRef, Prompt, Published, Sampling
+from core.store.facts import GateLedger
 from core.store.writer import RunReader
 from methods.data import prompts
 from methods.data.held_out import probes_of
 from serve.engine.arguments import environment
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy
-from training.gate.gate import Gate, GateLedger
+from training.gate.gate import Gate
 from training.gate.weighing import Weighing
 
 OFFLINE_CANDIDATE = PolicyRef(adapter="checkpoint", version=1)

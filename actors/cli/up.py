@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -18,7 +19,7 @@ from rich.markup import escape
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
 from actors.inspect import report
-from actors.runtime.rpc import RayPeer
+from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, StorePort
 from actors.runtime.supervisor import Supervisor
 from actors.storage.run_dir import RunDir
 from actors.system import MEASURE_S, RaySystem
@@ -27,7 +28,8 @@ from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import ConfigError, RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
-from core.store.records import event, fact
+from core.store.facts import FinalMeasured
+from core.store.records import as_row, event
 from core.store.writer import RunReader
 from serve.engine.arguments import environment
 from serve.engine.patches.fork_server import share
@@ -128,12 +130,13 @@ async def _until_done(
     sinks = _sinks(config, run.path)
     flush = WhenChanged()
     failed = asyncio.create_task(lifecycle.failed())
-    asked = ["console", *(name for name in system.parts if name.startswith("collector"))]
-    peers = {name: system.peer(name, STATUS_S) for name in asked}
+    admin = system.port(AdminPort, "admin", deadline_s=STATUS_S)
+    names = [name for name in system.parts if name.startswith("collector")]
+    collectors = {name: system.port(HasStatus, name, deadline_s=STATUS_S) for name in names}
     try:
         with Progress(run.path, url, console) as progress:
             while True:
-                status = await _status(peers)
+                status = await _status(admin, collectors)
                 progress.show(status)
                 flush(sinks, _snapshot(status))
                 decided = status.get("versions", {}).get("decided", 0)
@@ -168,15 +171,18 @@ async def _finish(
     """Measure base and served version on all report questions, write the report, show the table."""
     wall_s = time.time() - psutil.Process().create_time()
     tokens = tokens_by_purpose(status)
-    store, evaluator = system.peer("store"), system.peer("evaluator", MEASURE_S)
+    store = system.port(StorePort, "store")
+    evaluator = system.port(MeasurePort, "evaluator", deadline_s=MEASURE_S)
     if report.has_questions(config):
         with console.status(f"asking base and served version {config.report.final} report questions"):
             served = status["versions"]["slots"]["serve"]
             start, end = await asyncio.gather(
-                *(evaluator.call("measure", version, config.report.final) for version in (0, served))
+                *(evaluator.measure(version, config.report.final) for version in (0, served))
             )
-            await store.call("append", [fact(f"{report.FINAL}start", start), fact(f"{report.FINAL}end", end)])
-    await store.call("append", [event(time.time(), "driver", "finished", decided=status["versions"]["decided"])])
+            ends = [FinalMeasured(**dict(found)).record(at) for at, found in (("start", start), ("end", end))]
+            await store.append([*map(as_row, ends)])
+    finished = event(time.time(), "driver", "finished", decided=status["versions"]["decided"])
+    await store.append([as_row(finished)])
     timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
     explored = status.get("buffer", {}).get("tokens", tokens["explore"])
     body = report.write(run.path, config, timing, explored, tokens["gate"])
@@ -190,11 +196,11 @@ async def _finish(
         )
 
 
-async def _status(peers: dict[str, RayPeer]) -> dict[str, Any]:
+async def _status(admin: AdminPort, collectors: Mapping[str, HasStatus]) -> dict[str, Any]:
     try:
-        status = await peers["console"].call("status")
-        for name in peers.keys() - {"console"}:
-            status[name] = await peers[name].call("status")
+        status = cast(dict[str, Any], await admin.status())
+        for name, collector in collectors.items():
+            status[name] = await collector.status()
     except RatchetError as error:
         logging.getLogger("ratchet.driver").warning("no status: %s", error)
         return {}

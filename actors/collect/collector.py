@@ -5,15 +5,14 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from actors.runtime.ports import CollectorStatus, LeasePort, Part
 from actors.runtime.pulse_policy import PulsePolicy
-from actors.runtime.rpc import Peer
 from core.clock import Clock, SystemClock
-from core.codec import decode, decode_batch, encode_batch
 from core.config import Config
 from core.errors import Overdue, PromptError, RatchetError, StoreError
-from core.messages import Lease, Outcome, Prompt, Resettle, Vote
+from core.messages import Lease, Outcome, Prompt, Resettle
 from core.protocols import Policy, Votes
 from core.store.encoded import encode_outcomes
 from methods import recipes
@@ -31,8 +30,8 @@ BATCH = 32
 """Outcomes of one delivery; what gathers while the last one is under way goes out together."""
 
 
-class Collector:
-    def __init__(self, buffer: Peer, config: Config, policy: Policy, clock: Clock | None = None) -> None:
+class Collector(Part):
+    def __init__(self, buffer: LeasePort, config: Config, policy: Policy, clock: Clock | None = None) -> None:
         self._config = config
         self._clock = clock or SystemClock()
         self._policy = PulsePolicy(policy, self._clock)
@@ -77,7 +76,7 @@ class Collector:
         """Seconds since its work last moved on; 0 while it has none."""
         return self._policy.quiet_s
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> CollectorStatus:
         return {
             "in_flight": self._in_flight,
             "explored": self._explored,
@@ -92,10 +91,10 @@ class Collector:
 
     async def _lease(self, wanted: int) -> Lease | None:
         asked, token = time.monotonic(), uuid.uuid4().hex
-        body = await _insist(lambda: self._buffer.call("lease", wanted, LEASE_WAIT_S, token))
+        lease = await _insist(lambda: self._buffer.lease(wanted, LEASE_WAIT_S, token))
         if self._in_flight == 0:
             self._idle_s += time.monotonic() - asked
-        return decode(Lease, body) if body is not None else None
+        return lease
 
     async def _explore(self, lease: Lease, place: int) -> None:
         """One place, from lease to outbox. A policy that is away makes it a failure, never the end of the collector."""
@@ -133,24 +132,22 @@ class Collector:
             batch = [await self._outbox.get()]
             while len(batch) < BATCH and not self._outbox.empty():
                 batch.append(self._outbox.get_nowait())
-            await self._hand_over("deliver", encode_outcomes(batch))
+            encoded = encode_outcomes(batch)
+            # until it is taken, or refused because the lease has expired: then it is explored again
+            await _insist(lambda encoded=encoded: self._buffer.deliver(encoded))
             self._undelivered -= len(batch)
 
-    async def _hand_over(self, method: str, body: bytes) -> None:
-        """Until it is taken, or refused because the lease has expired: then it is explored again."""
-        await _insist(lambda: self._buffer.call(method, body))
-
     async def _votes_on(self, prompt: Prompt) -> tuple[int, Votes]:
-        revision, cast = await self._buffer.call("votes_on", prompt.id)
-        return revision, Votes(tuple(decode_batch(Vote, cast)))
+        revision, cast = await self._buffer.votes_on(prompt.id)
+        return revision, Votes(tuple(cast))
 
     async def _settle_for_ever(self) -> None:
         """One prompt at a time: it asks the policy for nothing, unless the method's scorer does."""
         while True:
-            body = await _insist(lambda: self._buffer.call("resettle", LEASE_WAIT_S))
-            if body is not None:
-                work = decode(Resettle, body)
-                await self._hand_over("resettled", encode_batch([await self._settle(work)]))
+            work = await _insist(lambda: self._buffer.resettle(LEASE_WAIT_S))
+            if work is not None:
+                outcome = await self._settle(work)
+                await _insist(lambda outcome=outcome: self._buffer.resettled([outcome]))
                 self._resettled += 1
 
     async def _settle(self, work: Resettle) -> Outcome:

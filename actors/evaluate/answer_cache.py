@@ -6,21 +6,19 @@ from collections.abc import Collection, Iterable, Sequence
 
 from core.messages import PolicyRef
 from core.messages.versions import Question
-from core.store.records import Record, fact
+from core.store.facts import Answers
+from core.store.records import Record
 from core.store.writer import RunReader
 from training.gate.guards import Answer
-
-ANSWERS = "answers:"
-"""Prefix of the facts that hold one version's answers: by probe id what was read out of it, and its tokens."""
 
 
 class AnswerCache(dict[tuple[PolicyRef, str], Answer]):
     def restore(self, reader: RunReader, questions: Iterable[Question]) -> None:
         """What is on disk. Whether it is a hit is said anew: the probes' own answers may have been changed."""
         expected = {question.prompt.id: question.answer for question in questions}
-        for name, body in reader.facts(ANSWERS).items():
-            ref = PolicyRef(version=int(name.removeprefix(ANSWERS)))
-            for id, (value, tokens) in body.items():
+        for version, answers in reader.read_all(Answers).items():
+            ref = PolicyRef(version=int(version))
+            for id, (value, tokens) in answers.root.items():
                 if id in expected:
                     self[ref, id] = Answer(hit=value == expected[id], value=value, tokens=tokens)
 
@@ -30,7 +28,7 @@ class AnswerCache(dict[tuple[PolicyRef, str], Answer]):
         for (ref, id), answer in self.items():
             if ref in bodies:
                 bodies[ref][id] = (answer.value, answer.tokens)
-        return [fact(f"{ANSWERS}{ref.version}", body) for ref, body in bodies.items()]
+        return [Answers(body).record(ref.version) for ref, body in bodies.items()]
 
     def keep_only(self, refs: Collection[PolicyRef]) -> Sequence[Record]:
         """Forget the others; returns what makes the store forget them too."""

@@ -8,38 +8,43 @@ from random import Random
 from typing import Any
 
 from actors.evaluate.answer_cache import AnswerCache
+from actors.runtime.ports import (
+    EvaluatorStatus,
+    GatePort,
+    MeasurePort,
+    Pairing,
+    Part,
+    RatesStatus,
+    StorePort,
+    WeighingStatus,
+)
 from actors.runtime.pulse_policy import PulsePolicy
-from actors.runtime.rpc import Peer
 from core.answers import extractor
 from core.clock import Clock, SystemClock
-from core.codec import encode
 from core.config import Config
 from core.errors import ConfigError, RatchetError
 from core.messages import BASE, Decision, PolicyRef
 from core.messages.versions import Question
 from core.metrics import Metrics
 from core.protocols import Policy
-from core.store.records import event, fact
+from core.store.facts import GateLedger, Measured, Watched
+from core.store.records import event
 from core.store.writer import RunReader
 from methods.data.held_out import probes_of, report_questions
-from training.gate.gate import Gate, GateLedger
+from training.gate.gate import Gate
 from training.gate.statistics import accuracy
-from training.gate.weighing import Watched, Weighing, greedy_hits
+from training.gate.weighing import WatchResult, Weighing, greedy_hits
 
 CANDIDATE_WAIT_S = 20.0
 RETRY_S = 1.0
-ACCURACY = "accuracy:"
-"""Prefix of the facts that hold one version's report: hits on the same questions, in the same order, for all."""
-WATCHED = "watched"
-"""The fact that holds which weighing, of how many, is watched after its promotion."""
 
 
-class Evaluator:
+class Evaluator(Part, MeasurePort):
     def __init__(
         self,
         run_dir: str,
-        store: Peer,
-        versions: Peer,
+        store: StorePort,
+        versions: GatePort,
         config: Config,
         policy: Policy,
         metrics: Metrics,
@@ -62,9 +67,9 @@ class Evaluator:
         """The version promoted last, as long as it is to be asked on."""
         self._before: Weighing | None = None
         """What was watched until then, as long as nobody has said whether it was promoted."""
-        self._weighing: dict[str, Any] | None = None
+        self._weighing: WeighingStatus | None = None
         self._idle_s = 0.0
-        self._last: dict[str, float] = {}
+        self._last: RatesStatus = {}
 
     async def start(self) -> None:
         """Read probes and report questions, and what was measured before a restart."""
@@ -72,7 +77,7 @@ class Evaluator:
         self._report = await asyncio.to_thread(report_questions, self._config)
         Random(self._config.run.seed).shuffle(self._report)
         reader = RunReader(self._run_dir)
-        self._reported = {int(name.removeprefix(ACCURACY)) for name in reader.facts(ACCURACY)}
+        self._reported = {int(version) for version in reader.read_all(Measured)}
         self._known.restore(reader, self._probes)
         self._take_up_the_watch(reader)
         reader.close()
@@ -82,18 +87,18 @@ class Evaluator:
         """One candidate after the other; its report runs beside the weighing of the next."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._report_on(BASE))
-            for left in (await self._versions.call("status"))["reporting"]:  # by one that died over it
+            for left in (await self._versions.status())["reporting"]:  # by one that died over it
                 tasks.create_task(self._report_on(PolicyRef(version=left)))
             while True:
                 asked = time.monotonic()
-                work = await self._versions.call("next_candidate", 0.0 if self._watched else CANDIDATE_WAIT_S)
+                work = await self._versions.next_candidate(0.0 if self._watched else CANDIDATE_WAIT_S)
                 self._idle_s += time.monotonic() - asked
                 if work is None:
                     await self._watch()
                 else:
-                    if work["candidate"] not in self._asked:
-                        self._asked.add(work["candidate"])
-                        tasks.create_task(self._report_on(work["candidate"]))
+                    if work.candidate not in self._asked:
+                        self._asked.add(work.candidate)
+                        tasks.create_task(self._report_on(work.candidate))
                     await self._weigh_or_try_again(work)
 
     async def stop(self) -> None: ...
@@ -102,7 +107,7 @@ class Evaluator:
         """Seconds since its work last moved on; 0 while it has none."""
         return self._policy.quiet_s
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> EvaluatorStatus:
         return {
             "weighing": self._weighing,
             "idle_s": self._idle_s,
@@ -112,7 +117,7 @@ class Evaluator:
             **self._last,
         }
 
-    async def measure(self, version: int, questions: int) -> dict[str, Any]:
+    async def measure(self, version: int, questions: int) -> Measured:
         """Greedy accuracy of a loaded version on so many report questions: for `ratchet eval` and the final report.
 
         Raises: ConfigError when the run has no report questions."""
@@ -121,20 +126,20 @@ class Evaluator:
         ref = PolicyRef(version=version)
         hits = await self._hits(ref, self._report[:questions])
         rate, low, high = accuracy(hits)
-        return {"version": version, "accuracy": rate, "low": low, "high": high, "n": len(hits), "hits": _bits(hits)}
+        return Measured(version=version, accuracy=rate, low=low, high=high, n=len(hits), hits=_bits(hits))
 
-    async def _weigh_or_try_again(self, work: dict[str, Any]) -> None:
+    async def _weigh_or_try_again(self, work: Pairing) -> None:
         """A policy that is away costs one batch: the candidate is weighed again, and what it answered is known."""
         try:
-            await self._weigh(work["candidate"], work["champion"], work["ledger"])
+            await self._weigh(work.candidate, work.champion, work.ledger)
         except (RatchetError, OSError) as error:
-            await self._note("weighing_failed", version=work["candidate"].version, why=str(error))
+            await self._note("weighing_failed", version=work.candidate.version, why=str(error))
             await asyncio.sleep(RETRY_S)
         finally:
             self._weighing = None
 
-    async def _weigh(self, candidate: PolicyRef, champion: PolicyRef, ledger: dict[str, Any] | None) -> None:
-        gate = Gate(self._config.gate, GateLedger.model_validate(ledger) if ledger else GateLedger())
+    async def _weigh(self, candidate: PolicyRef, champion: PolicyRef, ledger: GateLedger) -> None:
+        gate = Gate(self._config.gate, ledger)
         self._weighing = {"candidate": candidate.version, "champion": champion.version}
         await self._note("weighing", version=candidate.version, champion=champion.version)
         order = gate.ledger.weighed
@@ -150,19 +155,18 @@ class Evaluator:
         to_watch = decision.verdict == "promote" and self._config.gate.enabled and not decision.new_champion
         if to_watch:  # already when the answer to this is lost, or what comes next fails
             self._before, self._watched = self._before or self._watched, weighing
-        watched = {WATCHED: {"version": candidate.version, "order": order}} if to_watch else {}
-        ledger = gate.ledger.model_dump(mode="json")
-        taken = await self._versions.call("decide", encode(decision), ledger, watched)
+        watch = Watched(version=candidate.version, order=order) if to_watch else None
+        taken = await self._versions.decide(decision, gate.ledger, watch)
         if to_watch and not taken:
             self._watched = self._before
         self._before = None
         if to_watch and taken:
             await self._follow(weighing, await weighing.crown())
-        await self._versions.call("weighed")
+        await self._versions.weighed()
         await self._note("weighed", version=candidate.version)
         self._metrics.count("probes_total", len(weighing.evidence.candidate_hits))
         watching = (self._watched.candidate,) if self._watched is not None else ()
-        await self._store.call("append", self._known.keep_only({gate.ledger.champion, champion, BASE, *watching}))
+        await self._store.append(self._known.keep_only({gate.ledger.champion, champion, BASE, *watching}))
 
     def _between(self, candidate: PolicyRef, champion: PolicyRef, gate: Gate, order: int) -> Weighing:
         """The weighing of the `order`-th candidate: its probes come in an order of its own, which nothing that training
@@ -182,16 +186,16 @@ class Evaluator:
         )
 
     async def _keep(self, refs: Sequence[PolicyRef]) -> None:
-        await self._store.call("append", self._known.records(refs))
+        await self._store.append(self._known.records(refs))
 
     def _take_up_the_watch(self, reader: RunReader) -> None:
         """Of a version that was promoted before a restart and not let go since."""
-        watched = reader.fact(WATCHED)
-        decision = watched and reader.get("decisions", Decision, str(PolicyRef(version=watched["version"])))
-        if not decision or decision.verdict != "promote" or not self._config.gate.watch_probes:
+        watched = reader.read(Watched)
+        decision = watched and reader.get("decisions", Decision, str(PolicyRef(version=watched.version)))
+        if watched is None or decision is None or decision.verdict != "promote" or not self._config.gate.watch_probes:
             return
-        gate = Gate(self._config.gate, GateLedger.model_validate(reader.fact("ledger")))
-        weighing = self._between(decision.candidate, decision.champion, gate, watched["order"])
+        gate = Gate(self._config.gate, reader.read(GateLedger) or GateLedger())
+        weighing = self._between(decision.candidate, decision.champion, gate, watched.order)
         self._watched = weighing if weighing.take_up(decision) else None
 
     async def _watch(self) -> None:
@@ -200,7 +204,7 @@ class Evaluator:
         weighing = self._watched
         if weighing is None:
             return
-        status = await self._versions.call("status")
+        status = await self._versions.status()
         version, slots = weighing.candidate.version, status["slots"]
         if status["waiting"] == version or status["states"].get(str(version)) in ("published", "proven"):
             return await asyncio.sleep(RETRY_S)  # for a hold to end, or to be weighed again
@@ -208,14 +212,15 @@ class Evaluator:
             self._watched, self._before = self._before, None
             if self._watched is not None:
                 return
-            return await self._store.call("append", [fact(WATCHED, None)])
+            await self._store.append([Watched.cleared()])
+            return
         try:
             await self._follow(weighing, await weighing.watch())
         except (RatchetError, OSError) as error:
             await self._note("watch_failed", version=version, why=str(error))
             await asyncio.sleep(RETRY_S)
 
-    async def _follow(self, weighing: Weighing, seen: Watched | None) -> None:
+    async def _follow(self, weighing: Weighing, seen: WatchResult | None) -> None:
         """What the probes since a promotion have shown; None: nothing yet, so they go on."""
         version = weighing.candidate.version
         if seen is None:
@@ -223,14 +228,13 @@ class Evaluator:
             return
         match seen.result:
             case "crowned":
-                ledger = weighing.gate.ledger.model_dump(mode="json")
-                await self._versions.call("crown", version, weighing.champion.version, ledger)
+                await self._versions.crown(version, weighing.champion.version, weighing.gate.ledger)
             case "rollback":
-                await self._versions.call("call_back", version, seen.reason)
+                await self._versions.call_back(version, seen.reason)
             case "nothing":
                 await self._note("watched", version=version, probes=seen.probes, why=seen.reason)
         self._watched = None  # not before that is said: who dies before says it again
-        await self._store.call("append", [fact(WATCHED, None)])
+        await self._store.append([Watched.cleared()])
 
     async def _report_on(self, ref: PolicyRef) -> None:
         """Accuracy of one version, once; then it may be unloaded."""
@@ -239,19 +243,18 @@ class Evaluator:
                 found = await self.measure(ref.version, self._config.report.per_version)
             except (RatchetError, OSError) as error:
                 await self._note("report_failed", version=ref.version, why=str(error))
-                return await self._versions.call("reported", ref.version)
-            self._metrics.set("accuracy_ratio", found["accuracy"])
-            await self._store.call("append", [fact(f"{ACCURACY}{ref.version}", found)])
-            brief = {name: found[name] for name in ("version", "accuracy", "low", "high", "n")}
-            await self._note("measured", **brief)
+                return await self._versions.reported(ref.version)
+            self._metrics.set("accuracy_ratio", found.accuracy)
+            await self._store.append([found.record(ref.version)])
+            await self._note("measured", **found.model_dump(exclude={"hits"}))
             self._reported.add(ref.version)
-        await self._versions.call("reported", ref.version)
+        await self._versions.reported(ref.version)
 
     async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
         return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")
 
     async def _note(self, kind: str, **detail: Any) -> None:
-        await self._store.call("append", [event(self._clock.now(), "evaluator", kind, **detail)])
+        await self._store.append([event(self._clock.now(), "evaluator", kind, **detail)])
 
 
 def _bits(hits: Sequence[bool]) -> str:

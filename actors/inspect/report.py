@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.evaluate.evaluator import ACCURACY
 from core.config import Config, Lora
 from core.messages import Decision, Event, Outcome, Published
+from core.store.facts import FinalMeasured, LineageFact, Measured
 from core.store.writer import RunReader
-
-FINAL = "final:"
 
 
 @dataclass(frozen=True)
@@ -36,21 +34,20 @@ class VersionRow:
 def version_rows(reader: RunReader, tokens: bool = True) -> list[VersionRow]:
     """Version 0 and every published version, in order. Counting `tokens` reads every outcome of the run."""
     decisions = {d.candidate.version: d for d in reader.all("decisions", Decision)}
-    measured = {int(name.removeprefix(ACCURACY)): body for name, body in reader.facts(ACCURACY).items()}
+    measured = {int(version): found for version, found in reader.read_all(Measured).items()}
     spent = _tokens_by_version(reader.events("training"), reader) if tokens else {}
     versions = [0, *(p.ref.version for p in reader.all("versions", Published))]
     rows = [_row(v, decisions.get(v), measured.get(v), spent.get(v, 0)) for v in versions]
-    return _as_it_stands(rows, reader.fact("lineage", {}))
+    return _as_it_stands(rows, reader.read(LineageFact) or LineageFact())
 
 
-def _as_it_stands(rows: list[VersionRow], lineage: dict[str, Any]) -> list[VersionRow]:
+def _as_it_stands(rows: list[VersionRow], lineage: LineageFact) -> list[VersionRow]:
     """With what came after the gate's word: rollbacks, and what people promoted."""
-    states, by_hand = lineage.get("states", {}), lineage.get("by_hand", [])
     standing: list[VersionRow] = []
     for row in rows:
-        if row.version in by_hand:
+        if row.version in lineage.by_hand:
             row = replace(row, verdict="promote", standing="by hand")
-        elif states.get(str(row.version)) == "rolled_back":
+        elif lineage.states.get(row.version) == "rolled_back":
             row = replace(row, verdict="rolled back")
         standing.append(row)
     return standing
@@ -66,14 +63,13 @@ def write(
     """Write all three files; returns what report.json holds."""
     reader = RunReader(run_dir)
     rows = version_rows(reader)
-    final = reader.facts(FINAL)
-    start, end = final.get(f"{FINAL}start"), final.get(f"{FINAL}end")
+    start, end = reader.read(FinalMeasured, "start"), reader.read(FinalMeasured, "end")
     reader.close()
     body = {
-        "accuracy_start": start["accuracy"] if start else None,
-        "accuracy_end": end["accuracy"] if end else None,
-        "accuracy_n": start["n"] if start else 0,
-        "served": end["version"] if end else None,
+        "accuracy_start": start.accuracy if start else None,
+        "accuracy_end": end.accuracy if end else None,
+        "accuracy_n": start.n if start else 0,
+        "served": end.version if end else None,
         "tokens_generated": int(tokens_generated),
         "tokens_evaluated": int(tokens_evaluated),
         **timing,
@@ -89,7 +85,7 @@ def write(
     return body
 
 
-def _row(version: int, decision: Decision | None, measured: dict[str, Any] | None, tokens: int) -> VersionRow:
+def _row(version: int, decision: Decision | None, measured: Measured | None, tokens: int) -> VersionRow:
     return VersionRow(
         version=version,
         verdict="base" if version == 0 else decision.verdict if decision else "undecided",
@@ -98,9 +94,9 @@ def _row(version: int, decision: Decision | None, measured: dict[str, Any] | Non
         probes=decision.probes if decision else 0,
         agreement=decision.candidate_rate if decision and decision.probes else None,
         champion_agreement=decision.champion_rate if decision and decision.probes else None,
-        accuracy=measured["accuracy"] if measured else None,
-        low=measured["low"] if measured else None,
-        high=measured["high"] if measured else None,
+        accuracy=measured.accuracy if measured else None,
+        low=measured.low if measured else None,
+        high=measured.high if measured else None,
         tokens=tokens,
     )
 

@@ -3,16 +3,27 @@ Reached over HTTP."""
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from pydantic import ValidationError
 from ray.exceptions import RayError
 
-from actors.people.overview import Past, overview
-from actors.runtime.rpc import Peer
+from actors.people.overview import Past, PastSaid, overview
+from actors.runtime.ports import (
+    AdminPort,
+    BallotPort,
+    FeedbackPort,
+    HasStatus,
+    LearningPort,
+    MeasurePort,
+    Part,
+    RunStatus,
+    ServingPort,
+    StorePort,
+)
 from core.clock import Clock, SystemClock
-from core.codec import encode_batch
 from core.errors import ArtifactError, RatchetError, StoreError, VersionError
 from core.messages import Vote
 
@@ -20,9 +31,33 @@ STATUS_WAIT_S = 2.0
 COMMANDS = ("pause", "resume", "eval", "vote", "forget", "promote", "rollback", "hold", "release")
 
 
-class Console:
-    def __init__(self, parts: Mapping[str, Peer], questions: int, run_dir: str, clock: Clock | None = None) -> None:
-        self._parts = dict(parts)
+@dataclass(frozen=True)
+class Ports:
+    """Every part that answers for its own status, and those that carry commands out."""
+
+    store: StorePort
+    versions: ServingPort
+    ballot: BallotPort
+    learning: LearningPort
+    feedback: FeedbackPort
+    trainer: HasStatus
+    evaluator: MeasurePort
+
+    def by_name(self) -> dict[str, HasStatus]:
+        return {
+            "store": self.store,
+            "versions": self.versions,
+            "buffer": self.learning,
+            "feedback": self.feedback,
+            "trainer": self.trainer,
+            "evaluator": self.evaluator,
+        }
+
+
+class Admin(Part, AdminPort):
+    def __init__(self, ports: Ports, questions: int, run_dir: str, clock: Clock | None = None) -> None:
+        """`questions`: that the `eval` command asks."""
+        self._ports = ports
         self._questions = questions
         self._past = Past(Path(run_dir))
         self._reading = asyncio.Lock()
@@ -41,82 +76,81 @@ class Console:
         """An answer is all that tells that its loop turns."""
         return 0.0
 
-    async def status(self) -> dict[str, Any]:
-        """Every part's snapshot by its name; one that does not answer in time says so in its place."""
-        names = list(self._parts)
-        snapshots = await asyncio.gather(*(self._snapshot(name) for name in names))
-        return dict(zip(names, snapshots, strict=True))
+    async def status(self) -> RunStatus:
+        parts = self._ports.by_name()
+        snapshots = await asyncio.gather(*(_snapshot(part) for part in parts.values()))
+        return cast(RunStatus, dict(zip(parts, snapshots, strict=True)))
 
-    async def overview(self) -> dict[str, Any]:
-        """What the status page shows (see `actors.people.overview`). Of what cannot be read it says so in `away`."""
+    async def overview(self) -> dict[str, object]:
         status, past = await asyncio.gather(self.status(), self._read_past())
         return overview(self._clock.now(), status, past)
 
-    async def command(self, name: str, argument: Any) -> dict[str, Any]:
-        """What moves the served version takes `{"version": "v3", "by": who, "reason": why}`, all of it written down.
-
-        Raises: RatchetError for a command that does not exist or cannot be done now."""
+    async def command(self, name: str, argument: object) -> Mapping[str, object]:
+        ports = self._ports
         match name:
             case "pause":
-                await self._parts["buffer"].call("pause", argument or "paused by hand")
+                await ports.learning.pause(str(argument or "paused by hand"))
                 return {"paused": True}
             case "resume":
-                await self._parts["versions"].call("forget_plateau")
-                await self._parts["buffer"].call("resume")
+                await ports.versions.forget_plateau()
+                await ports.learning.resume()
                 return {"paused": False}
             case "eval":
-                return await self._parts["evaluator"].call("measure", _version(argument), self._questions)
+                return (await ports.evaluator.measure(_version(argument), self._questions)).model_dump()
             case "vote":
-                return {"votes": await self._parts["buffer"].call("vote", encode_batch(_votes(argument)))}
+                return {"votes": await ports.ballot.vote(_votes(argument))}
             case "forget":
                 if not isinstance(argument, str) or not argument:
                     raise ArtifactError(f"forget takes the name of a voter or key, found {argument!r}")
-                await self._parts["desk"].call("forget", argument)
-                return await self._parts["buffer"].call("forget", argument)
+                await ports.feedback.forget(argument)
+                return await ports.ballot.forget(argument)
             case "promote":
-                return await self._parts["versions"].call("promote", _version(_named(argument)), *_signed(argument))
+                return await ports.versions.promote(_version(_named(argument)), *_signed(argument))
             case "rollback":
-                # never "the served one": a gateway that asks twice would roll back twice
-                return await self._parts["versions"].call("rollback", _version(_named(argument)), *_signed(argument))
-            case "hold" | "release":
-                return await self._parts["versions"].call(name, *_signed(argument))
+                # never "the served one": a client that asks twice would roll back twice
+                return await ports.versions.rollback(_version(_named(argument)), *_signed(argument))
+            case "hold":
+                return await ports.versions.hold(*_signed(argument))
+            case "release":
+                return await ports.versions.release(*_signed(argument))
         raise RatchetError(f"no command {name!r}; expected one of {', '.join(COMMANDS)}")
 
-    async def _read_past(self) -> dict[str, Any]:
+    async def _read_past(self) -> PastSaid:
         async with self._reading:
             try:
                 return await asyncio.to_thread(self._past.read)
             except StoreError as error:
                 return {"away": {"run directory": str(error)}}
 
-    async def _snapshot(self, name: str) -> dict[str, Any]:
-        try:
-            return await asyncio.wait_for(self._parts[name].call("status"), STATUS_WAIT_S)
-        except (TimeoutError, RatchetError, RayError) as error:
-            return {"away": str(error) or f"no answer within {STATUS_WAIT_S} s"}
+
+async def _snapshot(part: HasStatus) -> Mapping[str, object]:
+    try:
+        return await asyncio.wait_for(part.status(), STATUS_WAIT_S)
+    except (TimeoutError, RatchetError, RayError) as error:
+        return {"away": str(error) or f"no answer within {STATUS_WAIT_S} s"}
 
 
-def _named(argument: Any) -> Any:
-    return argument.get("version") if isinstance(argument, dict) else argument
+def _named(argument: object) -> object:
+    return cast(dict[str, object], argument).get("version") if isinstance(argument, dict) else argument
 
 
-def _signed(argument: Any) -> tuple[str, str]:
+def _signed(argument: object) -> tuple[str, str]:
     """Who asks, and why."""
-    signed = argument if isinstance(argument, dict) else {}
+    signed = cast(dict[str, object], argument) if isinstance(argument, dict) else dict[str, object]()
     return str(signed.get("by") or "somebody over HTTP")[:200], str(signed.get("reason") or "no reason given")[:1000]
 
 
-def _votes(argument: Any) -> list[Vote]:
+def _votes(argument: object) -> list[Vote]:
     """Raises: ArtifactError naming what is wrong with the first bad one."""
     if not isinstance(argument, list):
         raise ArtifactError(f"expected a list of votes, got {type(argument).__name__}")
     try:
-        return [Vote.model_validate(vote) for vote in argument]
+        return [Vote.model_validate(vote) for vote in cast(list[object], argument)]
     except ValidationError as error:
         raise ArtifactError(f"no valid vote: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from None
 
 
-def _version(argument: Any) -> int:
+def _version(argument: object) -> int:
     """`v7` or `7`. Raises: VersionError."""
     digits = argument.removeprefix("v") if isinstance(argument, str) else ""
     if not (digits.isascii() and digits.isdecimal()):

@@ -12,20 +12,19 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from actors.replay.erasure import asker, is_of
-from actors.runtime.rpc import Peer
+from actors.runtime.ports import BallotPort, FeedbackPort, FeedbackStatus, Part, StorePort
 from core.aio import Gather
 from core.answers import extractor
 from core.clock import Clock, SystemClock
-from core.codec import encode_batch
 from core.config import Config
 from core.errors import ArtifactError, Missing, PromptError, RatchetError
 from core.messages import Feedback, Response, Vote
 from core.metrics import Metrics
 from core.redact import redacted, redactor
-from core.store.records import Record, message
+from core.store.records import Record, as_row, message
 from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from serve.http.feedback import LATE_S, Results, Said
@@ -38,13 +37,19 @@ ASK_AGAIN_S = 60.0
 PAGE = 256
 
 
-class Desk:
+class FeedbackDesk(Part, FeedbackPort):
     def __init__(
-        self, run_dir: str, store: Peer, buffer: Peer, config: Config, metrics: Metrics, clock: Clock | None = None
+        self,
+        run_dir: str,
+        store: StorePort,
+        ballot: BallotPort,
+        config: Config,
+        metrics: Metrics,
+        clock: Clock | None = None,
     ) -> None:
         self._run_dir = Path(run_dir)
         self._store = store
-        self._buffer = buffer
+        self._ballot = ballot
         self._votes = config.method.votes
         self._live = config.prompts.live
         self._redact = redactor(config.prompts.live.redact)
@@ -70,12 +75,12 @@ class Desk:
         """An answer is all that tells that its loop turns."""
         return 0.0
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> FeedbackStatus:
         return {"responses": len(self._recent)}
 
     # --- answers ---
 
-    async def answered(self, bodies: Sequence[Mapping[str, Any]]) -> None:
+    async def answered(self, bodies: Sequence[Mapping[str, object]]) -> None:
         """Write down what users were answered: fields of a Response, with `messages` in place of its prompt."""
         responses, records = list[Response](), list[Record]()
         for body in bodies:
@@ -86,7 +91,7 @@ class Desk:
                 log.error("an answer is not recorded: %s", error)
                 continue
             responses.append(response)
-        await self._store.call("append", records)
+        await self._store.append(records)
         self._metrics.count("responses_total", len(responses))
         for response in responses:
             self._recent[response.id] = response
@@ -96,10 +101,10 @@ class Desk:
             self._came.notify_all()
         await self._learn_from(responses)
 
-    def _response(self, body: Mapping[str, Any]) -> Response:
-        fields = dict(body)
+    def _response(self, body: Mapping[str, object]) -> Response:
+        fields = dict[str, object](body)
         messages = redacted(fields.pop("messages"), self._redact)
-        fields["texts"] = [self._redact(text) for text in fields["texts"]]
+        fields["texts"] = [self._redact(text) for text in cast(Sequence[str], fields["texts"])]
         try:
             prompt = as_prompt(messages, origin="asked") if messages is not None else None
         except PromptError:  # tools, pictures: nothing that a text model learns from
@@ -113,7 +118,7 @@ class Desk:
         drawn = [r.prompt for r in responses if r.learn and r.prompt and self._chance.random() < self._live.ratio]
         if drawn:
             live = [prompt.model_copy(update={"origin": "live"}) for prompt in drawn]
-            await self._buffer.call("ask", encode_batch(live))
+            await self._ballot.ask(live)
 
     # --- feedback ---
 
@@ -146,12 +151,12 @@ class Desk:
         votes = [vote for _, cast in said for vote in cast]
         results = iter(list[str]())
         if votes:
-            results = iter(await self._buffer.call("vote", encode_batch(votes), records))
+            results = iter(await self._ballot.vote(votes, [*map(as_row, records)]))
         elif records:
-            await self._store.call("append", records)
+            await self._store.append(records)
         return [[next(results) for _ in cast] for _, cast in said]
 
-    async def page(self, key: str, after: int, limit: int) -> dict[str, Any]:
+    async def page(self, key: str, after: int, limit: int) -> dict[str, object]:
         """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
 
         def read() -> list[tuple[int, Feedback]]:
@@ -215,7 +220,7 @@ class Desk:
         prompts = {r.prompt.id: r.prompt for r in responses if r.prompt and r.prompt.id in waiting and r.learn}
         new = [prompt for id, prompt in prompts.items() if self._may_ask(id)]
         if new:
-            await self._buffer.call("ask", encode_batch(new))
+            await self._ballot.ask(new)
             now = self._clock.monotonic()
             for prompt in new:
                 self._asked[prompt.id] = now

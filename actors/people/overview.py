@@ -12,14 +12,15 @@ events      the newest SHOWN_EVENTS as sentences
 away        parts that did not answer
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from rich.text import Text
 
 from actors.inspect.report import VersionRow, version_rows
 from actors.inspect.sentences import told
+from actors.runtime.ports import Away, ReplicaStatus, RunStatus
 from core.messages import Event
 from core.store.writer import RunReader
 
@@ -33,6 +34,13 @@ SILENT_S = 10.0
 """A replica is heard of every two seconds."""
 
 
+class PastSaid(TypedDict, total=False):
+    versions: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    away: dict[str, str]
+    """Why nothing can be read."""
+
+
 class Past:
     """What the run directory says, read anew only when something was written down. For one thread at a time."""
 
@@ -40,9 +48,9 @@ class Past:
         self._run_dir = run_dir
         self._reader: RunReader | None = None
         self._seen = -1
-        self._said: dict[str, Any] = {}
+        self._said: PastSaid = {}
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> PastSaid:
         """Versions and events. Raises: StoreError."""
         if self._reader is None:
             self._reader = RunReader(self._run_dir)
@@ -60,8 +68,9 @@ class Past:
             self._reader = None
 
 
-def overview(at: float, status: dict[str, Any], past: dict[str, Any]) -> dict[str, Any]:
+def overview(at: float, status: RunStatus, past: PastSaid) -> dict[str, object]:
     """All in one, of whatever is there: a part that is away leaves its place empty."""
+    parts = cast(Mapping[str, Away], status)
     versions, buffer = status.get("versions", {}), status.get("buffer", {})
     standings = {row["version"]: row["standing"] for row in past.get("versions", [])}
     return {
@@ -76,11 +85,11 @@ def overview(at: float, status: dict[str, Any], past: dict[str, Any]) -> dict[st
         "learning": learning(status),
         "replicas": [replica(name, said) for name, said in sorted(versions.get("replicas", {}).items())],
         "events": past.get("events", []),
-        "away": {name: part["away"] for name, part in status.items() if "away" in part} | past.get("away", {}),
+        "away": {name: part["away"] for name, part in parts.items() if "away" in part} | past.get("away", {}),
     }
 
 
-def slot(versions: dict[str, Any], name: str, standings: dict[int, str]) -> dict[str, Any] | None:
+def slot(versions: Mapping[str, Any], name: str, standings: dict[int, str]) -> dict[str, Any] | None:
     """`standing` is what its verdict rests on; empty as long as it has none."""
     number = versions.get("slots", {}).get(name)
     if number is None:
@@ -97,7 +106,7 @@ def version(row: VersionRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in shown} | {"reason": row.reason[:LONGEST_TEXT]}
 
 
-def tokens(status: dict[str, Any]) -> dict[str, float]:
+def tokens(status: RunStatus) -> dict[str, float]:
     """Totals so far, each since its part started; learning's are of the prompts whose outcomes arrived."""
     evaluator = status.get("evaluator", {}).get("tokens", {})
     return {
@@ -108,7 +117,7 @@ def tokens(status: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def learning(status: dict[str, Any]) -> dict[str, Any]:
+def learning(status: RunStatus) -> dict[str, Any]:
     buffer, weighing = status.get("buffer", {}), status.get("evaluator", {}).get("weighing")
     share = buffer.get("vote_share")
     counts = ("waiting", "capacity", "outstanding", "lag", "windows_drawn")
@@ -119,7 +128,7 @@ def learning(status: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def replica(name: str, said: dict[str, Any]) -> dict[str, Any]:
+def replica(name: str, said: ReplicaStatus) -> dict[str, Any]:
     kept = ("serving", "proven", "failed", "users", "background", "swaps")
     return {"name": name, "silent": said.get("age_s", 0) > SILENT_S} | {key: said.get(key) for key in kept}
 

@@ -14,7 +14,7 @@ from actors.replay.pause import Pause
 from actors.replay.prompt_queue import PromptQueue
 from actors.replay.recovery import Recovered
 from actors.runtime.ports import StorePort
-from actors.waiting import comes_true
+from core.aio import comes_true
 from core.clock import Clock, SystemClock
 from core.config import LearningConfig, VotesConfig
 from core.errors import Unavailable

@@ -8,11 +8,14 @@ lost, so each method is safe to repeat.
     buffer      LeasePort (collectors), WindowPort (trainer, versions), BallotPort and LearningPort (people)
     versions    ReplicaPort, TrainerPort, GatePort (evaluator), ServingPort (people)
     evaluator   MeasurePort (people)
+    feedback    FeedbackPort (replicas)
+    admin       AdminPort (replicas)
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypedDict
 
+from core.errors import RatchetError
 from core.messages import (
     Decision,
     Lease,
@@ -30,6 +33,7 @@ from core.messages import (
 from core.store.encoded import EncodedOutcome
 from core.store.facts import GateLedger, Measured, Watched
 from core.store.records import Row
+from serve.http.feedback import LATE_S, Results, Said
 
 
 class Part(Protocol):
@@ -50,6 +54,12 @@ class Part(Protocol):
         ...
 
 
+class Away(TypedDict, total=False):
+    """In the place of a status, of a part that does not answer; and a key that no other status has."""
+
+    away: str
+
+
 # --- store ---
 
 
@@ -59,7 +69,7 @@ class FullDisk(TypedDict):
     remedy: str
 
 
-class StoreStatus(TypedDict):
+class StoreStatus(Away):
     writes: int
     commits: int
     free_bytes: int
@@ -161,7 +171,7 @@ class BallotPort(Protocol):
         ...
 
 
-class BufferStatus(TypedDict):
+class BufferStatus(Away):
     paused: str | None
     paused_at: float | None
     paused_before_start: bool
@@ -234,7 +244,7 @@ class HoldStatus(TypedDict):
     at: float
 
 
-class VersionsStatus(TypedDict):
+class VersionsStatus(Away):
     owed: int
     slots: SlotVersions
     epoch: int
@@ -363,6 +373,10 @@ class Moved(TypedDict):
     before: int
 
 
+class Served(TypedDict):
+    serve: int
+
+
 class Released(TypedDict):
     serve: int
     took_effect: int | None
@@ -379,7 +393,7 @@ class ServingPort(Protocol):
         """Stop serving a version, for good unless it is promoted by hand again. Raises: VersionError."""
         ...
 
-    async def hold(self, by: str, why: str) -> Moved:
+    async def hold(self, by: str, why: str) -> Served:
         """Nothing is activated until `release`. Raises: VersionError when it is held already."""
         ...
 
@@ -397,13 +411,13 @@ class ServingPort(Protocol):
 # --- the others ---
 
 
-class TrainerStatus(TypedDict):
+class TrainerStatus(Away):
     phase: str
     at: int | None
     idle_s: float
 
 
-class CollectorStatus(TypedDict):
+class CollectorStatus(Away):
     in_flight: int
     explored: int
     resettled: int
@@ -411,11 +425,97 @@ class CollectorStatus(TypedDict):
     tokens: dict[str, int]
 
 
+class HasStatus(Protocol):
+    async def status(self) -> Mapping[str, object]: ...
+
+
 class MeasurePort(Protocol):
     """Of the evaluator, for people and the final report."""
+
+    async def status(self) -> "EvaluatorStatus": ...
 
     async def measure(self, version: int, questions: int) -> Measured:
         """Greedy accuracy of a loaded version on so many report questions.
 
         Raises: ConfigError when the run has no report questions."""
+        ...
+
+
+class WeighingStatus(TypedDict):
+    candidate: int
+    champion: int
+
+
+class RatesStatus(TypedDict, total=False):
+    """Of the verdict before; absent before the first."""
+
+    candidate_rate: float
+    champion_rate: float
+    saturated: bool
+
+
+class EvaluatorStatus(Away, RatesStatus):
+    weighing: WeighingStatus | None
+    idle_s: float
+    watching: int | None
+    probes: int
+    tokens: dict[str, int]
+
+
+class FeedbackStatus(Away):
+    responses: int
+
+
+class RunStatus(TypedDict, total=False):
+    """Every part's status by its name."""
+
+    store: StoreStatus
+    versions: VersionsStatus
+    buffer: BufferStatus
+    feedback: FeedbackStatus
+    trainer: TrainerStatus
+    evaluator: EvaluatorStatus
+
+
+class FeedbackPort(Protocol):
+    """Of feedback, for replicas and admin."""
+
+    async def answered(self, bodies: Sequence[Mapping[str, object]]) -> None:
+        """Write down answers that users got: fields of a Response, with `messages` in place of its prompt."""
+        ...
+
+    async def feedback(self, requests: Sequence[Said], wait_s: float = LATE_S) -> Sequence[Results | RatchetError]:
+        """Take feedback in, each request all or nothing, on disk when this returns. For each feedback its result, as
+        `BallotPort.vote` gives it, or `kept` where it casts no vote; or why its request was refused: Missing for a
+        response that does not exist or belongs to another key, ArtifactError for a choice that it does not have. All
+        wait up to `wait_s` for a response that is not here yet."""
+        ...
+
+    async def page(self, key: str, after: int, limit: int) -> dict[str, object]:
+        """A key's own feedback, oldest first; `next` is the `after` of the next page, or None."""
+        ...
+
+    async def forget(self, name: str) -> None:
+        """Drop the answers that a voter, or a key with all its users, got from memory; the buffer removes the store's."""
+        ...
+
+    async def status(self) -> FeedbackStatus: ...
+
+
+class AdminPort(Protocol):
+    """Of admin, for replicas, which pass on what people ask over HTTP, and for the driver."""
+
+    async def status(self) -> RunStatus:
+        """A part that does not answer in time says so in its place."""
+        ...
+
+    async def overview(self) -> dict[str, object]:
+        """What the status page shows (see `actors.people.overview`)."""
+        ...
+
+    async def command(self, name: str, argument: object) -> Mapping[str, object]:
+        """The commands that move the served version take `{"version": "v3", "by": name, "reason": why}`, all of it
+        written down.
+
+        Raises: RatchetError for a command that does not exist or cannot be done now."""
         ...

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.runtime.ports import Part, StorePort, StoreStatus
 from core.clock import Clock, Pulse, SystemClock
 from core.config import LearningConfig, RunConfig
 from core.errors import RatchetError, StorageFull, Unavailable
@@ -52,7 +53,7 @@ def free_bytes(run_dir: Path) -> int:
     return shutil.disk_usage(run_dir).free
 
 
-class Store:
+class Store(Part, StorePort):
     def __init__(
         self,
         run_dir: str,
@@ -114,7 +115,7 @@ class Store:
         """Seconds since its work last moved on; 0 while it has none."""
         return self._pulse.quiet_s
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> StoreStatus:
         return {
             "writes": self._writes,
             "commits": self._commits,

@@ -8,10 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from actors.runtime.rpc import Peer
+from actors.runtime.ports import TrainerPort
 from core.artifacts import vanish
-from core.codec import decode
-from core.messages import Published
 from serve.weights.transfer import Travel
 
 
@@ -20,7 +18,7 @@ class Room(Protocol):
 
 
 class Abroad:
-    def __init__(self, travel: Travel, versions: Peer, keep: int) -> None:
+    def __init__(self, travel: Travel, versions: TrainerPort, keep: int) -> None:
         """`keep`: how many versions besides the base stay on the trainer's node."""
         self._travel = travel
         self._versions = versions
@@ -36,7 +34,7 @@ class Abroad:
     async def settle(self, room: Room) -> None:
         """Find out where the run directory is; on another node, the room goes on from the run's base, and from
         nothing that an earlier trainer, or an earlier run of this name, left there."""
-        self._home = await self._versions.call("node")
+        self._home = await self._versions.node()
         if self._home in ("", self.node):
             return
         room.run_dir = self._travel.folder / "trainer"
@@ -49,9 +47,8 @@ class Abroad:
         if self._folder is None:
             return
         for version in {0, *versions}:
-            body = await self._versions.call("described", version)
-            if body is not None:
-                published = decode(Published, body)
+            published = await self._versions.described(version)
+            if published is not None:
                 await self._travel.bring(published, self._home, self._folder / Path(published.path).name)
 
     async def tidy(self) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.runtime.rpc import Peer
+from actors.runtime.ports import LearningPort, Part, StorePort, TrainerPort, TrainerStatus, WindowPort
 from actors.train.remote_node import Abroad, AtHome
 from core.clock import Clock, Pulse, SystemClock
-from core.codec import decode, encode
 from core.errors import MismatchError, Overdue, StorageFull
 from core.messages import PolicyRef, Published, Window
 from core.metrics import Metrics
@@ -49,13 +48,14 @@ class Room(Protocol):
         ...
 
 
-class Trainer:
+class Trainer(Part):
     def __init__(
         self,
         room: Room,
-        store: Peer,
-        buffer: Peer,
-        versions: Peer,
+        store: StorePort,
+        windows: WindowPort,
+        learning: LearningPort,
+        versions: TrainerPort,
         cpu_share: float,
         metrics: Metrics,
         clock: Clock | None = None,
@@ -68,7 +68,8 @@ class Trainer:
         self._load_timeout_s = load_timeout_s
         self._room = room
         self._store = store
-        self._buffer = buffer
+        self._windows = windows
+        self._learning = learning
         self._versions = versions
         self._cpu_share = cpu_share
         self._metrics = metrics
@@ -85,7 +86,7 @@ class Trainer:
         await self._load()
         while True:
             window = await self._draw()
-            parent = decode(Published, await self._versions.call("parent"))
+            parent = await self._versions.parent()
             await self._abroad.fetch({parent.ref.version, *(each.policy.version for each in window.reinforce)})
             if parent.ref != self._at:
                 self._pulse.moved()
@@ -100,9 +101,9 @@ class Trainer:
                 await self._wait_for_resume(str(error))
                 continue
             self._phase = "publishing"
-            await self._versions.call("propose", encode(published), self._abroad.node)
+            await self._versions.propose(published, self._abroad.node)
             await self._abroad.tidy()
-            await self._buffer.call("published", published.ref.version)
+            await self._windows.published(published.ref.version)
             self._at = published.ref
 
     async def _load(self) -> None:
@@ -115,7 +116,7 @@ class Trainer:
             raise Overdue(
                 f"the trainer's model was not loaded within run.start_timeout_s={self._load_timeout_s:.0f}; raise it"
             ) from None
-        await self._versions.call("found", encode(base), self._abroad.node)
+        await self._versions.found(base, self._abroad.node)
 
     async def stop(self) -> None: ...
 
@@ -123,7 +124,7 @@ class Trainer:
         """Seconds since its work last moved on; 0 while it has none."""
         return self._pulse.quiet_s
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> TrainerStatus:
         return {"phase": self._phase, "at": self._at.version if self._at else None, "idle_s": self._idle_s}
 
     async def _draw(self) -> Window:
@@ -131,26 +132,26 @@ class Trainer:
         self._phase = "waiting for a window"
         asked = time.monotonic()
         while True:
-            last = await self._versions.call("last_window")
-            newest = await self._versions.call("newest")
-            body = await self._buffer.call("draw", last, newest, DRAW_WAIT_S)
-            if body is not None:
+            last = await self._versions.last_window()
+            newest = await self._versions.newest()
+            window = await self._windows.draw(last, newest, DRAW_WAIT_S)
+            if window is not None:
                 self._idle_s += time.monotonic() - asked
-                return decode(Window, body)
+                return window
 
     async def _wait_for_resume(self, reason: str) -> None:
         """Serving goes on. What the trainer was refused is tried again when a person says `resume`."""
-        await self._buffer.call("pause", reason)
+        await self._learning.pause(reason)
         self._phase = "paused"
-        while (await self._buffer.call("status"))["paused"] is not None:
+        while (await self._learning.status())["paused"] is not None:
             await asyncio.sleep(LOOK_S)
 
     async def _train(self, window: Window, parent: Published) -> Published:
         self._phase = f"training on window {window.number}"
-        ref: PolicyRef = await self._versions.call("take_ref")
+        ref = await self._versions.take_ref()
         await self._note("training", window=window.number, version=ref.version, parent=parent.ref.version)
         started = time.monotonic()
-        scale = await self._versions.call("learning_rate_scale")
+        scale = await self._versions.learning_rate_scale()
         published = await self._make(window, ref, parent, scale)
         self._metrics.count("train_seconds_total", time.monotonic() - started)
         self._metrics.count("train_examples_total", len(window.examples))
@@ -194,4 +195,4 @@ class Trainer:
         return rest
 
     async def _note(self, kind: str, **detail: Any) -> None:
-        await self._store.call("append", [event(self._clock.now(), "trainer", kind, **detail)])
+        await self._store.append([event(self._clock.now(), "trainer", kind, **detail)])

@@ -12,12 +12,13 @@ While serving is held nothing is activated. Verdicts go on, and what they would 
 the version shown to be better takes effect, else the one promoted last, unless it was rolled back meanwhile.
 """
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
 
 from core.config import BackoffConfig
 from core.errors import VersionError
 from core.messages import BASE, Decision, PolicyRef, Published, Slots
+from core.store.facts import DueRollback, Hold, LineageFact, Waiting
 
 State = Literal["published", "proven", "promoted", "rejected", "held", "rolled_back"]
 
@@ -29,7 +30,7 @@ NOT_PROVEN = "not proven: "
 
 
 @dataclass(frozen=True)
-class Settled:
+class WindowVerdict:
     """A window whose candidate is decided, for the buffer."""
 
     window: int
@@ -37,31 +38,6 @@ class Settled:
     rejected: bool
     discarded: bool = False
     """It fell with its parent, without a verdict of its own."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """Who holds serving where it is."""
-
-    by: str
-    why: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """What takes effect when the hold ends."""
-
-    version: int
-    crowned: bool
-
-
-@dataclass(frozen=True)
-class Due:
-    """A rollback that the watch asked for during a hold, carried out when it ends."""
-
-    version: int
-    why: str
 
 
 @dataclass
@@ -89,9 +65,9 @@ class Lineage:
     """Versions whose samples are quarantined: nothing is explored with them, or trained from them, again."""
     by_hand: set[int] = field(default_factory=set[int])
     """Promoted by a person, whatever the gate said."""
-    held: Held | None = None
+    held: Hold | None = None
     waiting: Waiting | None = None
-    due: Due | None = None
+    due: DueRollback | None = None
 
     # --- what others ask ---
 
@@ -154,7 +130,7 @@ class Lineage:
         self.next_version += 1
         return ref
 
-    def propose(self, published: Published) -> list[Settled]:
+    def propose(self, published: Published) -> list[WindowVerdict]:
         """Take a new version in; one whose parent was rejected meanwhile is rejected with it."""
         version = published.ref.version
         self.published[version] = published
@@ -175,13 +151,13 @@ class Lineage:
         self.epoch += 1
         return True
 
-    def failed(self, version: int, why: str) -> list[Settled]:
+    def failed(self, version: int, why: str) -> list[WindowVerdict]:
         """A replica could not prove it: it will never answer anybody."""
         if self.states.get(version) not in ("published", "proven"):
             return []
         return self._reject(version, f"{NOT_PROVEN}{why}")
 
-    def decide(self, decision: Decision) -> list[Settled]:
+    def decide(self, decision: Decision) -> list[WindowVerdict]:
         """Apply the gate's word. Raises: VersionError when this version is not waiting for one."""
         version = decision.candidate.version
         if self.states.get(version) != "proven":
@@ -197,7 +173,7 @@ class Lineage:
             self.states[version] = "promoted"
             self.rejections = 0
             self._activate(version, crowned=decision.new_champion)
-        return [Settled(self.published[version].window, version, rejected=False)]
+        return [WindowVerdict(self.published[version].window, version, rejected=False)]
 
     def crown(self, version: int) -> None:
         """A promoted version is the champion from now on. Raises: VersionError for one that was not promoted, or that
@@ -213,7 +189,7 @@ class Lineage:
 
     # --- what people and the watch do ---
 
-    def promote_by_hand(self, version: int, reason: str) -> list[Settled]:
+    def promote_by_hand(self, version: int, reason: str) -> list[WindowVerdict]:
         """Serve this version whatever the gate said; never the champion. Raises: VersionError for one that was not
         proven, and while serving is held."""
         if self.held is not None:
@@ -240,9 +216,9 @@ class Lineage:
             certified=False,
             by="hand",
         )
-        return [Settled(self.published[version].window, version, rejected=False)]
+        return [WindowVerdict(self.published[version].window, version, rejected=False)]
 
-    def roll_back(self, version: int) -> list[Settled]:
+    def roll_back(self, version: int) -> list[WindowVerdict]:
         """This version is not served any more: users get the champion, or the one before where it was that itself.
         Undecided and held descendants go with it. Allowed during a hold. Raises: VersionError when not promoted."""
         self._expect_promoted(version, "is rolled back")
@@ -264,18 +240,18 @@ class Lineage:
         if self.serve.version == version:
             self.serve = self.champion
             self.activated |= {self.serve.version} - {0}
-        settled = [Settled(self.published[version].window, version, rejected=True)]
+        settled = [WindowVerdict(self.published[version].window, version, rejected=True)]
         for each in self._descendants(version, ("published", "proven", "held")):
             settled.append(self._fall_with_parent(each, PARENT_ROLLED_BACK))
         return settled
 
-    def hold(self, held: Held) -> None:
+    def hold(self, held: Hold) -> None:
         """From now on nothing is activated. Raises: VersionError when it is held already."""
         if self.held is not None:
             raise VersionError(f"serving is held already, by {self.held.by} ({self.held.why})")
         self.held = held
 
-    def release(self) -> tuple[list[Settled], Waiting | None, Due | None]:
+    def release(self) -> tuple[list[WindowVerdict], Waiting | None, DueRollback | None]:
         """End the hold: a rollback that is due first, then what waited. Returns what that settled, and what took
         effect. Raises: VersionError when nothing is held."""
         if self.held is None:
@@ -300,56 +276,54 @@ class Lineage:
 
     # --- to and from disk ---
 
-    def snapshot(self) -> dict[str, Any]:
-        return {
-            "states": {str(v): state for v, state in self.states.items()},
-            "serve": self.serve.version,
-            "champion": self.champion.version,
-            "epoch": self.epoch,
-            "next_version": self.next_version,
-            "fallen": self.fallen,
-            "without_gain": self.without_gain,
-            "rejections": self.rejections,
-            "activated": sorted(self.activated),
-            "champions": self.champions,
-            "withdrawn": sorted(self.withdrawn),
-            "by_hand": sorted(self.by_hand),
-            "held": asdict(self.held) if self.held else None,
-            "waiting": asdict(self.waiting) if self.waiting else None,
-            "due": asdict(self.due) if self.due else None,
-        }
+    def snapshot(self) -> LineageFact:
+        return LineageFact(
+            states=dict(self.states),
+            serve=self.serve.version,
+            champion=self.champion.version,
+            epoch=self.epoch,
+            next_version=self.next_version,
+            fallen=self.fallen,
+            without_gain=self.without_gain,
+            rejections=self.rejections,
+            activated=sorted(self.activated),
+            champions=self.champions,
+            withdrawn=sorted(self.withdrawn),
+            by_hand=sorted(self.by_hand),
+            held=self.held,
+            waiting=self.waiting,
+            due=self.due,
+        )
 
-    def restore(self, snapshot: dict[str, Any], published: list[Published], decisions: list[Decision]) -> None:
+    def restore(self, kept: LineageFact, published: list[Published], decisions: list[Decision]) -> None:
         self.published = {p.ref.version: p for p in published}
         self.decisions = {d.candidate.version: d for d in decisions}
-        self.states = {int(v): state for v, state in snapshot["states"].items() if int(v) in self.published}
+        self.states = {v: cast(State, state) for v, state in kept.states.items() if v in self.published}
         for version, state in self.states.items():
             if state == "proven":
                 self.states[version] = "published"  # every replica proves it anew
-        self.serve = PolicyRef(version=snapshot["serve"])
-        self.champion = PolicyRef(version=snapshot["champion"])
-        self.epoch = snapshot["epoch"] + 1
-        self.next_version = max([snapshot["next_version"], *(v + 1 for v in self.published)])
-        self.fallen = snapshot["fallen"]
-        self.without_gain = snapshot["without_gain"]
-        promoted = [v for v, state in self.states.items() if state == "promoted"]
-        rejected = [v for v, state in self.states.items() if state == "rejected"]
-        self.rejections = snapshot.get("rejections", 0)
-        self.activated = set(snapshot.get("activated", promoted))
-        self.champions = list(snapshot.get("champions", [0] if self.champion != BASE else []))
-        self.withdrawn = set(snapshot.get("withdrawn", rejected))
-        self.by_hand = set(snapshot.get("by_hand", []))
-        self.held = Held(**snapshot["held"]) if snapshot.get("held") else None
-        self.waiting = Waiting(**snapshot["waiting"]) if snapshot.get("waiting") else None
-        self.due = Due(**snapshot["due"]) if snapshot.get("due") else None
+        self.serve, self.champion = PolicyRef(version=kept.serve), PolicyRef(version=kept.champion)
+        self.epoch = kept.epoch + 1
+        self.next_version = max([kept.next_version, *(v + 1 for v in self.published)])
+        self.fallen, self.without_gain, self.rejections = kept.fallen, kept.without_gain, kept.rejections
+        promoted, rejected = self._in_state("promoted"), self._in_state("rejected")
+        first = [0] if self.champion != BASE else []
+        self.activated = set(promoted if kept.activated is None else kept.activated)
+        self.champions = list(first if kept.champions is None else kept.champions)
+        self.withdrawn = set(rejected if kept.withdrawn is None else kept.withdrawn)
+        self.by_hand = set(kept.by_hand)
+        self.held, self.waiting, self.due = kept.held, kept.waiting, kept.due
 
     # --- inside ---
+
+    def _in_state(self, wanted: State) -> list[int]:
+        return [version for version, state in self.states.items() if state == wanted]
 
     def _activate(self, version: int, crowned: bool, serve: bool = True) -> None:
         """Users get this version, now or when the hold ends; one shown to be better is not replaced by a mere equal."""
         if self.held is not None:
             if crowned or self.waiting is None or not self.waiting.crowned:
-                self.waiting = Waiting(version, crowned)
+                self.waiting = Waiting(version=version, crowned=crowned)
             return
         if serve:
             self.serve = PolicyRef(version=version)
@@ -375,7 +349,7 @@ class Lineage:
         self.withdrawn.add(version)
         self.reporting.discard(version)
 
-    def _reject(self, version: int, reason: str, decision: Decision | None = None) -> list[Settled]:
+    def _reject(self, version: int, reason: str, decision: Decision | None = None) -> list[WindowVerdict]:
         self.epoch += 1
         self.fallen = max(self.published)
         if reason in FELL:
@@ -387,18 +361,18 @@ class Lineage:
         if under_report:
             self.reporting.add(version)
         self.decisions[version] = decision or self._fallen(version, reason)
-        settled = [Settled(self.published[version].window, version, rejected=True)]
+        settled = [WindowVerdict(self.published[version].window, version, rejected=True)]
         for each in self._descendants(version, ("published", "proven")):
             settled.append(self._fall_with_parent(each, PARENT_REJECTED))
         return settled
 
-    def _fall_with_parent(self, version: int, reason: str) -> Settled:
+    def _fall_with_parent(self, version: int, reason: str) -> WindowVerdict:
         """A held version had its verdict, which stands; only its place is lost."""
         decided = version in self.decisions
         self._withdraw(version, "rolled_back" if decided else "rejected")
         if not decided:
             self.decisions[version] = self._fallen(version, reason)
-        return Settled(self.published[version].window, version, rejected=True, discarded=not decided)
+        return WindowVerdict(self.published[version].window, version, rejected=True, discarded=not decided)
 
     def _fallen(self, version: int, reason: str) -> Decision:
         return Decision(

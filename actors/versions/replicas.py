@@ -1,7 +1,8 @@
 """What replicas said last, and what follows from it: which version is proven, and which nobody can serve."""
 
-from typing import Any
+from typing import cast
 
+from actors.runtime.ports import ReplicaStatus
 from core.clock import Clock
 from core.messages import BASE, PolicyRef, ReplicaReport
 
@@ -47,17 +48,17 @@ class Replicas:
             return None
         return next((r.failed[str(ref)] for r in fresh if str(ref) in r.failed), None)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, ReplicaStatus]:
         now = self._clock.monotonic()
-        return {
-            name: {
-                "serving": r.serving.version,
-                "proven": [ref.version for ref in r.proven],
-                "epoch": r.epoch,
-                "failed": r.failed,
-                "age_s": now - at,
-            }
-            | r.counters
-            for name, (r, at) in self._reports.items()
-            if now - at < FRESH_S
-        }
+        return {name: _status(r, now - at) for name, (r, at) in self._reports.items() if now - at < FRESH_S}
+
+
+def _status(report: ReplicaReport, age_s: float) -> ReplicaStatus:
+    reached: ReplicaStatus = {
+        "serving": report.serving.version,
+        "proven": [ref.version for ref in report.proven],
+        "epoch": report.epoch,
+        "failed": report.failed,
+        "age_s": age_s,
+    }
+    return cast(ReplicaStatus, {**reached, **report.counters})

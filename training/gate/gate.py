@@ -29,44 +29,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from core.config import GateConfig
 from core.errors import VersionError
-from core.messages import BASE, Decision, Evidence, Message, PolicyRef
+from core.messages import Decision, Evidence, PolicyRef
+from core.store.facts import GateLedger
 
 STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 SATURATION_PROBES = 256
 """The champion's agreement is believed from so many probes on (standard error below 2 points)."""
 
 Floats = npt.NDArray[np.float64]
-
-
-class GateLedger(Message):
-    """What the gate must remember over restarts, for its promise to span the whole run."""
-
-    model_config = ConfigDict(extra="ignore")  # older runs wrote down who was being weighed, too
-
-    weighed: int = 0
-    """Candidates ever weighed, the open one included: j of its alpha."""
-    superiority_spent: float = 0.0
-    """Sum of the alphas that the delta = 0 process has been given, of a budget of its own as large as alpha."""
-    champion: PolicyRef = BASE
-    champion_asked: int = 0
-    champion_hits: int = 0
-    """On the largest set of probes that the champion was asked in one weighing."""
-
-    def under(self, champion: PolicyRef) -> "GateLedger":
-        """The same budgets with this champion; of another one nothing is known yet."""
-        if champion == self.champion:
-            return self
-        return self.model_copy(update={"champion": champion, "champion_asked": 0, "champion_hits": 0})
-
-    def told(self, hits: Sequence[bool]) -> "GateLedger":
-        """With what the champion answered, where that is more than was known."""
-        if len(hits) <= self.champion_asked:
-            return self
-        return self.model_copy(update={"champion_asked": len(hits), "champion_hits": sum(hits)})
 
 
 def log_wealth(d: npt.ArrayLike, delta: float) -> Floats:

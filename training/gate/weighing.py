@@ -67,7 +67,7 @@ async def greedy_hits(
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchResult:
     """What became of a promoted version that was asked on."""
 
     result: Literal["crowned", "rollback", "nothing"]
@@ -141,7 +141,7 @@ class Weighing:
         expected = [question.answer for question in self._order[: self.asked]]
         return broken(self._answers[self.candidate], others, expected, self.gate.config.guards)
 
-    async def crown(self) -> Watched | None:
+    async def crown(self) -> WatchResult | None:
         """After a promotion without a new champion: asks on until the promoted version has shown that it is better,
         or worse, or nothing speaks for its being better any more: None, and `watch` goes on."""
         while True:
@@ -150,18 +150,18 @@ class Weighing:
                 return seen
             crowned = False if self._promotion.saturated else self.gate.crown(self.evidence)
             if crowned:
-                return Watched("crowned", f"better than {self.champion}", self.asked)
+                return WatchResult("crowned", f"better than {self.champion}", self.asked)
             if crowned is False or not self._left:
                 return None
             await self._ask()
 
-    async def watch(self) -> Watched | None:
+    async def watch(self) -> WatchResult | None:
         """One more batch of a promoted version that did not become champion. None: ask again when there is time."""
         if self._left and self._fresh < self.gate.config.watch_probes:
             await self._ask(growing=False)
         seen = self._seen()
         if seen is None and (not self._left or self._fresh >= self.gate.config.watch_probes):
-            return Watched("nothing", f"nothing against it on {self._fresh} probes asked since", self.asked)
+            return WatchResult("nothing", f"nothing against it on {self._fresh} probes asked since", self.asked)
         return seen
 
     @property
@@ -183,12 +183,12 @@ class Weighing:
         limit = len(self._order) if self.decision is not None else self.gate.config.max_probes
         return min(limit, len(self._order)) - self.asked
 
-    def _seen(self) -> Watched | None:
+    def _seen(self) -> WatchResult | None:
         promotion = self._promotion
         regret = self.gate.regret(self.evidence, promotion.probes, promotion.saturated)
         if regret is None and self._fresh > 0:
             regret = self.broken()
-        return Watched("rollback", regret, self.asked) if regret is not None else None
+        return WatchResult("rollback", regret, self.asked) if regret is not None else None
 
     async def _ask(self, growing: bool = True) -> None:
         """The next batch, of all at once. Batches grow with what was asked: a long weighing needs fewer looks."""

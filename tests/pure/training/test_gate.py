@@ -21,10 +21,10 @@ from bench._gate_simulation import (
 from core.config import GateConfig
 from core.errors import VersionError
 from core.messages import BASE, Evidence, PolicyRef
+from core.store.facts import GateLedger
 from training.gate.gate import (
     STAKES,
     Gate,
-    GateLedger,
     alpha_of,
     e_value,
     first_crossing,

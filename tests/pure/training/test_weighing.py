@@ -7,7 +7,8 @@ from core.config import GateConfig
 from core.errors import Unavailable
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt
 from core.messages.versions import Question
-from training.gate.gate import Gate, GateLedger
+from core.store.facts import GateLedger
+from training.gate.gate import Gate
 from training.gate.statistics import accuracy, paired_difference
 from training.gate.weighing import BASE_PROBES, Weighing, greedy_hits
 

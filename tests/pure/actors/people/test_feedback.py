@@ -293,7 +293,7 @@ async def test_requests_that_come_together_are_refused_each_for_itself(tmp_path:
 SAID: dict[str, dict[str, Any]] = {"up": {"binary": True}, "say": {"comment": "hm"}}
 
 
-class Watched:
+class WatchResult:
     """A part in this process, and what is asked of it. Refuses as often as told, before anything is done."""
 
     def __init__(self, part: object) -> None:
@@ -310,16 +310,16 @@ class Watched:
 
 
 @asynccontextmanager
-async def a_desk(folder: Path, clock: Clock) -> AsyncIterator[tuple[Desk, Watched, Watched]]:
+async def a_desk(folder: Path, clock: Clock) -> AsyncIterator[tuple[Desk, WatchResult, WatchResult]]:
     """With the buffer and the store that it asks, and nobody who explores."""
     config = configuration.load(None)
     keeper = Store(str(folder))
     await keeper.start()
     task = asyncio.create_task(keeper.run())
-    store = Watched(keeper)
+    store = WatchResult(keeper)
     buffer = Buffer(str(folder), store, config.learning, None, Metrics(), config.method.votes, clock)
     await buffer.start()
-    watched = Watched(buffer)
+    watched = WatchResult(buffer)
     try:
         yield Desk(str(folder), store, watched, config, Metrics(), clock), watched, store
     finally:

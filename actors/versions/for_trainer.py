@@ -1,0 +1,83 @@
+"""Versions as the trainer sees them: what to train on from, and where a new version is proposed."""
+
+import asyncio
+from pathlib import Path
+
+from actors.runtime.ports import TrainerPort
+from actors.versions.pruning import Pruning
+from actors.versions.register import Register
+from core.messages import PolicyRef, Published
+from core.store.facts import BaseFact
+from core.store.records import event, message
+from serve.weights.transfer import Travel
+
+
+class VersionsForTrainer(TrainerPort):
+    def __init__(self, register: Register, pruning: Pruning, travel: Travel | None) -> None:
+        self._register = register
+        self._pruning = pruning
+        self._travel = travel
+        self._one_arrival = asyncio.Lock()
+
+    async def node(self) -> str:
+        return self._travel.node if self._travel is not None else ""
+
+    async def found(self, base: Published, node: str = "") -> None:
+        self._register.check_started()
+        self._register.lineage.base = await self._at_home(base, node)
+        await self._register.keep([BaseFact(**dict(self._register.lineage.base)).record()])
+
+    async def parent(self) -> Published:
+        self._register.check_started()
+        return self._register.lineage.parent
+
+    async def last_window(self) -> int:
+        self._register.check_started()
+        return max((published.window for published in self._register.lineage.published.values()), default=0)
+
+    async def learning_rate_scale(self) -> float:
+        self._register.check_started()
+        return self._register.lineage.learning_rate_scale(self._register.backoff)
+
+    async def newest(self) -> int:
+        self._register.check_started()
+        return self._register.lineage.explore.version
+
+    async def take_ref(self) -> PolicyRef:
+        self._register.check_started()
+        ref = self._register.lineage.take_ref()
+        await self._register.keep()
+        return ref
+
+    async def described(self, version: int) -> Published | None:
+        self._register.check_started()
+        lineage = self._register.lineage
+        if version == 0:
+            return lineage.base
+        if version not in lineage.published or self._pruning.is_pruned(version):
+            return None
+        return lineage.published[version]
+
+    async def propose(self, published: Published, node: str = "") -> None:
+        register = self._register
+        register.check_started()
+        if published.ref.version not in register.lineage.published:
+            published = await self._at_home(published, node)
+        if published.ref.version in register.lineage.published:
+            return await register.settle()
+        verdicts = register.lineage.propose(published)
+        register.metrics.count("versions_published_total")
+        about = {"version": published.ref.version, "window": published.window, **published.stats}
+        records = [
+            message("versions", str(published.ref), str(published.parent), published),
+            event(register.clock.now(), "trainer", "published", **about),
+        ]
+        await register.settle(verdicts, records)
+
+    async def _at_home(self, published: Published, node: str) -> Published:
+        """The version in the run directory, on disk before anybody is told of it."""
+        if self._travel is None or not node or node == self._travel.node:
+            return published
+        to = (self._register.run_dir / "versions" / Path(published.path).name).absolute()
+        async with self._one_arrival:
+            return await self._travel.bring(published, node, to)

@@ -1,0 +1,192 @@
+"""The lineage as the store has it: every change is on disk before a replica, the buffer or a person hears of it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from actors.runtime.ports import LearningPort, StorePort, WindowPort
+from actors.versions.lineage import FELL, Lineage, WindowVerdict
+from core.aio import comes_true
+from core.clock import Clock
+from core.config import BackoffConfig
+from core.errors import Overdue, Unavailable
+from core.messages import Decision, Published
+from core.metrics import Metrics
+from core.store.facts import BaseFact, GateLedger, LineageFact
+from core.store.reader import here
+from core.store.records import Record, as_row, event, message
+from core.store.writer import RunReader
+
+log = logging.getLogger("ratchet.versions")
+
+ROLLED_BACK_BY = {"the watch": "watch", "the replicas": "replicas"}
+
+
+class Register:
+    """What the ports of versions share: the one lineage, its writes, and what the buffer is told of it."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        store: StorePort,
+        windows: WindowPort,
+        learning: LearningPort,
+        metrics: Metrics,
+        clock: Clock,
+        backoff: BackoffConfig,
+        ends: bool,
+    ) -> None:
+        """`ends`: the run stops by itself after so many candidates, so learning is never paused for good."""
+        self.run_dir = run_dir
+        self.lineage = Lineage()
+        self.desired = self.lineage.slots()
+        """The state that replicas are to reach: the lineage's slots as the store has them."""
+        self.ledger = GateLedger()
+        self.changed = asyncio.Condition()
+        """Notified after every write."""
+        self.backoff = backoff
+        self.metrics = metrics
+        self.clock = clock
+        self.learning = learning
+        self._store = store
+        self._windows = windows
+        self._ends = ends
+        self._unwritten: list[Record] = []
+        """Records that the store has yet to take; a write that it refused goes with the next."""
+        self._untold: list[WindowVerdict] = []
+        """Verdicts that the buffer has yet to hear."""
+        self._one_write = asyncio.Lock()
+        self._started = False
+
+    @property
+    def unwritten(self) -> int:
+        return len(self._unwritten)
+
+    def check_started(self) -> None:
+        if not self._started:
+            raise Unavailable("the versions actor is not started yet; try again")
+
+    async def restore(self) -> None:
+        """Take up the state that the run directory holds, if any."""
+        reader = await asyncio.to_thread(RunReader, self.run_dir)
+        base, snapshot, ledger = reader.read(BaseFact), reader.read(LineageFact), reader.read(GateLedger)
+        if base is not None:
+            self.lineage.base = here(Published(**dict(base)), self.run_dir)
+        if snapshot is not None:
+            self.lineage.restore(snapshot, reader.versions(), list(reader.all("decisions", Decision)))
+            self.ledger = ledger or GateLedger()
+        reader.close()
+        self.desired = self.lineage.slots()
+        self._meter()
+        self._started = True
+
+    async def comes_true(self, holds: Callable[[], bool], wait_s: float) -> bool:
+        return await comes_true(self.changed, holds, wait_s)
+
+    # --- writing ---
+
+    async def keep(self, records: Sequence[Record] = ()) -> None:
+        """Write the records and the lineage, then let replicas see it: a crash cannot forget which version answered
+        users. One write at a time, so that one that waits for room never overwrites a newer lineage."""
+        self._unwritten += records
+        async with self._one_write:
+            unwritten, slots = list(self._unwritten), self.lineage.slots()
+            await self.append([*unwritten, self.lineage.snapshot().record()])
+            del self._unwritten[: len(unwritten)]
+        self._meter()
+        async with self.changed:
+            if slots.epoch > self.desired.epoch:
+                self.desired = slots
+            self.changed.notify_all()
+
+    async def settle(self, verdicts: Sequence[WindowVerdict] = (), records: Sequence[Record] = ()) -> None:
+        """Make decisions durable, then tell the buffer of them. Without arguments: what an earlier try left."""
+        records = list(records)
+        for each in verdicts:
+            decision = self.lineage.decisions[each.version]
+            records.append(message("decisions", str(decision.candidate), str(decision.champion), decision))
+            if self.lineage.states[each.version] == "rejected":
+                records.append(self.event("rejected", version=each.version, reason=decision.reason))
+        self._untold += verdicts
+        await self.keep(records)
+        while self._untold:
+            each = self._untold[0]
+            await self._windows.settle(each.window, each.version, each.rejected, each.discarded)
+            if self._untold and self._untold[0] is each:
+                del self._untold[0]
+
+    async def append(self, records: Sequence[Record]) -> None:
+        await self._store.append([*map(as_row, records)])
+
+    def event(self, kind: str, **detail: Any) -> Record:
+        return event(self.clock.now(), "versions", kind, **detail)
+
+    def account(self, ledger: GateLedger) -> Record:
+        """The gate's budgets under the champion that stands here, whichever the gate took for the champion."""
+        self.ledger = ledger.under(self.lineage.champion)
+        return self.ledger.record()
+
+    # --- rejections ---
+
+    async def failed(self, version: int, why: str) -> None:
+        """A replica cannot prove this version."""
+        verdicts = self.lineage.failed(version, why)
+        await self.settle(verdicts, [self.event("proof_failed", version=version, why=why)])
+        await self.slow_down()
+
+    async def roll_back(self, version: int, why: str, by: str) -> None:
+        verdicts = self.lineage.roll_back(version)
+        await self.settle(verdicts, [self.rolled_back(verdicts, why, by), self.account(self.ledger)])
+        await self.slow_down()
+
+    def rolled_back(self, verdicts: Sequence[WindowVerdict], why: str, by: str) -> Record:
+        self.metrics.count("rollbacks_total", by=ROLLED_BACK_BY.get(by, "hand"))
+        serve, champion = self.lineage.serve.version, self.lineage.champion.version
+        version, *fell = (each.version for each in verdicts)
+        return self.event("rolled_back", version=version, fell=fell, reason=why, by=by, serve=serve, champion=champion)
+
+    async def slow_down(self) -> None:
+        """After a rejection or a rollback: the next versions learn more slowly, and at last learning pauses."""
+        if self.lineage.rejections < self.backoff.stop:
+            return
+        await self.append([self.event("alert", reason=self._why_paused())])
+        if self._is_hopeless():
+            await self.learning.pause(self._why_paused())
+
+    # --- restarts ---
+
+    async def tell_again(self) -> None:
+        """Verdicts from before a restart may not have reached the buffer."""
+        for version, decision in self.lineage.decisions.items():
+            if version in self.lineage.published:
+                window, withdrawn = self.lineage.published[version].window, version in self.lineage.withdrawn
+                await self._until_told(window, version, withdrawn, decision.reason in FELL)
+        if self._is_hopeless():
+            await self._until_paused()
+
+    async def _until_told(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
+        """However long the buffer takes to come up: users may still be waiting for the first answer."""
+        while True:
+            with suppress(Overdue):
+                return await self._windows.settle(window, version, rejected, discarded)
+
+    async def _until_paused(self) -> None:
+        while True:
+            with suppress(Overdue):
+                return await self.learning.pause(self._why_paused())
+
+    def _is_hopeless(self) -> bool:
+        return not self._ends and self.lineage.rejections >= self.backoff.stop
+
+    def _why_paused(self) -> str:
+        return (
+            f"{self.lineage.rejections} candidates in a row were rejected; `ratchet versions` says why each: look at "
+            "prompts and votes, lower learning.lr or method.sampler.temperature, then `ratchet resume`"
+        )
+
+    def _meter(self) -> None:
+        self.metrics.set("rejections_in_a_row", self.lineage.rejections)
+        self.metrics.set("learning_rate_scale", self.lineage.learning_rate_scale(self.backoff))
