@@ -213,7 +213,7 @@ async def test_learning_stands_still_on_a_full_disk_and_goes_on_by_itself(tmp_pa
     disk = Disk(2 * config.run.min_free_bytes)
     run.store = Store(str(tmp_path), config.run, config.learning, free=disk, look_s=0.01)
     run.buffer.state.store = local(run.store)
-    for part in (run.versions, run.trainer, run.evaluator):
+    for part in (run.versions.register, run.trainer, run.evaluator):
         part._store = local(run.store)
     going = asyncio.create_task(run.run(decided=3))
     await until(lambda: going.done() or run.store._commits > 5)
