@@ -28,14 +28,14 @@ import pyarrow.parquet as pq
 
 from actors.cli.offline import offline_policy
 from actors.in_process import LocalSystem
-from actors.runtime.rpc import LocalPeer, Peer
+from actors.runtime.ports import BallotPort, LearningPort, ReplicaPort
+from actors.runtime.rpc import local
 from bench._runs import Records
 from core import config as configuration
 from core.answers import extractor
-from core.codec import decode, encode_batch
 from core.config import Config
 from core.errors import Overdue
-from core.messages import BASE, PolicyRef, Prompt, ReplicaReport, Sampling, Slots, Vote
+from core.messages import BASE, PolicyRef, Prompt, ReplicaReport, Sampling, Vote
 from core.store.writer import RunReader
 from methods import recipes
 from methods.data import prompts
@@ -105,7 +105,8 @@ class Electorate:
 class Polls:
     """Opens window by window: people vote on the prompts that are explored next."""
 
-    buffer: Peer
+    people: BallotPort
+    learning: LearningPort
     electorate: Electorate
     pool: prompts.Prompts
     known: Mapping[str, Known]
@@ -119,7 +120,7 @@ class Polls:
 
     async def run(self) -> None:
         while True:
-            drawn = (await self.buffer.call("status"))["windows_drawn"]
+            drawn = (await self.learning.status())["windows_drawn"]
             await self._open(min(self.windows, drawn + 1))
             await asyncio.sleep(POLL_S)
 
@@ -129,7 +130,7 @@ class Polls:
             asked = [self.pool[place] for place in places]
             votes = [vote for p in asked for vote in self.electorate.votes_on(p.id, self.known[p.id])]
             if votes:
-                await self.buffer.call("vote", encode_batch(votes))
+                await self.people.vote(votes)
             self.cast += len(votes)
             self.opened += 1
 
@@ -141,7 +142,7 @@ class Polls:
 class EngineReplica:
     """Holds what is wanted in one engine and takes the files' word for it; `ratchet up` proves every version."""
 
-    versions: Peer
+    versions: ReplicaPort
     engine: Engine
     policy: EnginePolicy
 
@@ -150,14 +151,14 @@ class EngineReplica:
     async def run(self) -> None:
         epoch = -1
         while True:
-            slots = decode(Slots, await self.versions.call("desired", epoch, 1.0))
+            slots = await self.versions.desired(epoch, 1.0)
             epoch = slots.epoch
             for published in slots.loaded:
                 await self.engine.stage(published)
             self.policy.explore = slots.explore
             held = tuple(self.engine.loaded())
             report = ReplicaReport(replica="local", epoch=epoch, serving=slots.serve, proven=held)
-            await self.versions.call("report", report.model_dump_json())
+            await self.versions.report(report)
             wanted = {BASE, *(published.ref for published in slots.loaded)}
             for ref in [ref for ref in held if ref not in wanted]:
                 with suppress(Overdue):  # its requests go on; asked again at the next look
@@ -218,9 +219,9 @@ class Arm:
         config = self.config(self.folder / "pool.parquet")
         async with offline_policy(config, max_versions=config.learning.max_lag + 5) as (engine, policy):
             system = compose(config, self.folder, policy, known, self.electorate)
-            system.replica = EngineReplica(LocalPeer(system.versions), engine, policy)
+            system.replica = EngineReplica(local(system.versions.replicas), engine, policy)
             await system.run(decided=self.options.versions, timeout_s=self.options.timeout_s)
-            served = PolicyRef(version=(await system.versions.status())["slots"]["serve"])
+            served = PolicyRef(version=(await system.versions.people.status())["slots"]["serve"])
             asked = test_questions(self.options.questions, self.seed)
             found = await measure(policy, asked, served, config)
             base = await measure(policy, asked, BASE, config)
@@ -237,7 +238,8 @@ def compose(
     room = room or Room(folder, config.model, config.learning, config.run.seed, objective, asked)
     system = LocalSystem(config, folder, policy, room)
     size, windows = config.learning.groups_per_window, config.run.versions or 1
-    system.beside.append(Polls(system.buffer_peer, electorate, pool, known, size, windows))
+    people, learning = local(system.buffer.people), local(system.buffer.learning)
+    system.beside.append(Polls(people, learning, electorate, pool, known, size, windows))
     return system
 
 

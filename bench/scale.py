@@ -29,6 +29,8 @@ from typing import Any
 import psutil
 import ray
 
+from actors.runtime.ports import LearningPort
+from actors.runtime.rpc import remote
 from actors.runtime.supervisor import Supervisor
 from bench._simulated import SimulatedSystem
 from core.config import Config, load
@@ -161,8 +163,8 @@ async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
 
 async def delivered(system: SimulatedSystem) -> int:
     """Prompts whose samples are on disk."""
-    status = await system.peer("buffer").call("status")
-    return int(status["accepted"] + status["filtered"])
+    status = await remote(LearningPort, "buffer", system.namespace, part="learning").status()
+    return status["accepted"] + status["filtered"]
 
 
 def processor_s() -> dict[str, float]:

@@ -20,7 +20,7 @@ async def comes_true(changed: asyncio.Condition, holds: Callable[[], bool], wait
 
 
 class Gather(Generic[A, R]):
-    """Calls that come at about the same time go out as one: a call through Ray costs as much as a hundred small records."""
+    """Calls that come at about the same time go out as one: a call through Ray costs as much as a hundred records."""
 
     def __init__(self, send: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]]) -> None:
         """`send` answers for each; what it raises is every caller's. One is under way: what comes meanwhile goes with

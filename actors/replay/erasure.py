@@ -1,12 +1,14 @@
+# pyright: strict
 """What came from a voter, so that it can be taken out of a run: ids by table, prompts to be settled again, and the
 versions that learned with it, which keep what they have learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from actors.replay.late_votes import first
+from actors.replay.late_votes import first_vote_key
 from core.messages import Feedback, Outcome, Response, Vote
-from core.store.writer import RunReader
+from core.store.facts import FirstVote
+from core.store.reader import RunReader
 from methods.ballot import account
 
 
@@ -28,7 +30,7 @@ def is_of(voter: str, name: str) -> bool:
 def traces(reader: RunReader, name: str, voted: Sequence[str]) -> Traces:
     """`voted`: the prompts that people voted on."""
     found = Traces(ids={"votes": [], "feedback": [], "responses": [], "resettled": []})
-    found.ids["facts"] = [first(prompt, name) for prompt in voted]
+    found.ids["facts"] = [FirstVote.cleared(first_vote_key(prompt, name)).id for prompt in voted]
     places: list[str] = []
     for prompt in voted:
         cast = [v for v in reader.children("votes", Vote, prompt) if v.by != "sample" and is_of(v.voter, name)]

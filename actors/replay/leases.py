@@ -1,11 +1,12 @@
-"""Which place of the prompt source is explored by whom, until when. A place is leased until its outcome is stored, and
-leased again only when its lease ran out before. Pure but for the clock; what came of each lease the throttle counts."""
+# pyright: strict
+"""Which places of the prompt source are leased, by which lease, until when. A place is leased until its outcome is
+stored, and leased again only when its lease ran out before. Pure but for the clock; the throttle counts what came of
+each lease."""
 
 import heapq
 import uuid
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Any
 
 from actors.replay.prompt_queue import PromptQueue
 from actors.replay.recovery import Recovered
@@ -15,7 +16,7 @@ from core.store.encoded import EncodedOutcome
 from training.replay.backpressure import Backpressure
 
 TOKENS_KEPT = 256
-"""Leases whose caller may ask for them once more."""
+"""Newest leases that may be asked for once more."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Leases:
         self.returned: deque[int] = deque()
         """Leased before, and free again."""
         self.next_place = 0
-        """None from here on was leased."""
+        """No place from here on was leased."""
         self._arriving: dict[int, Leased] = {}
         """Claimed, and not known to be stored."""
         self._deadlines: list[tuple[float, int, str]] = []
@@ -59,22 +60,30 @@ class Leases:
         return self._granted.get(token)
 
     def grant(self, wanted: int, token: str, voted: bool, asked: PromptQueue) -> Lease | None:
-        """As many of the wanted places as the throttle allows, what was asked at the first of them."""
+        """As many of the wanted places as the throttle allows, with prompts that people asked at the first of them."""
         n = self._throttle.lease(wanted)
         if not n:
             return None
         leased = Leased(uuid.uuid4().hex, self.expires_at)
         places = tuple(self._take_places(n))
-        about = {"id": leased.lease_id, "expires_at": leased.expires_at, "voted": voted}
-        lease = Lease(places=places, asked=asked.bind(places), **about)
+        lease = Lease(
+            id=leased.lease_id,
+            places=places,
+            expires_at=leased.expires_at,
+            voted=voted,
+            asked=asked.bind(places),
+        )
         for place in places:
             self.outstanding[place] = leased
             self.watch(place, leased.lease_id, leased.expires_at)
+        self._remember(token, lease)
+        return lease
+
+    def _remember(self, token: str, lease: Lease) -> None:
         if token:
             self._granted[token] = lease
-            while len(self._granted) > TOKENS_KEPT:
-                self._granted.popitem(last=False)
-        return lease
+        while len(self._granted) > TOKENS_KEPT:
+            self._granted.popitem(last=False)
 
     def _take_places(self, n: int) -> list[int]:
         places = [self.returned.popleft() for _ in range(min(n, len(self.returned)))]
@@ -86,12 +95,12 @@ class Leases:
 
     # --- delivery ---
 
-    def claim(self, parcel: EncodedOutcome) -> Leased | None:
-        """The lease that this parcel ends, if it still runs; nobody else may end it, or wait for it, meanwhile."""
-        leased = self.outstanding.get(parcel.place)
-        if leased is None or leased.lease_id != parcel.lease_id:
+    def claim(self, outcome: EncodedOutcome) -> Leased | None:
+        """The lease that this outcome ends, if it still runs; no other outcome may end it meanwhile, nor time."""
+        leased = self.outstanding.get(outcome.place)
+        if leased is None or leased.lease_id != outcome.lease_id:
             return None
-        self._arriving[parcel.place] = self.outstanding.pop(parcel.place)
+        self._arriving[outcome.place] = self.outstanding.pop(outcome.place)
         return leased
 
     def unclaim(self, place: int, leased: Leased) -> None:
@@ -120,11 +129,13 @@ class Leases:
             case "stale":
                 self._throttle.accept()
                 self._throttle.quarantine(1)
+            case _:
+                raise ValueError(f"no outcome ends as {result!r}")
 
     # --- running out ---
 
     def watch(self, place: int, id: str, expires_at: float) -> None:
-        """`overdue` is to tell of this when it ends, be it a lease or a place to settle again."""
+        """`overdue` tells of this when it ends: a lease, or a place to settle again."""
         heapq.heappush(self._deadlines, (expires_at, place, id))
 
     def overdue(self) -> list[tuple[int, str]]:
@@ -150,27 +161,21 @@ class Leases:
 
     # --- restart ---
 
-    def counts(self) -> dict[str, Any]:
-        """What a restart needs to know (`actors.replay.recovery`)."""
-        t = self._throttle
-        return {
-            "next_place": self.next_place,
-            "open": sorted({*self.outstanding, *self._arriving, *self.returned}),
-            "accepted": t.accepted,
-            "filtered": t.filtered,
-            "failed": t.failed,
-            "expired": t.expired,
-        }
+    @property
+    def open_places(self) -> list[int]:
+        """Leased before, and not known to be stored."""
+        return sorted({*self.outstanding, *self._arriving, *self.returned})
 
     def restore(self, found: Recovered, held: int) -> None:
-        """Nothing is outstanding after a restart; what was, is leased again. `held` prompts are drawn or wait to be."""
+        """Nothing is outstanding after a restart: those places are leased again. `held` prompts are drawn or wait to
+        be."""
         t = self._throttle
         self.next_place = found.next_place
         # as many as could be under way: the throttle lets no more be
         self._leased_before = found.next_place + (t.max_lag + 1) * t.groups_per_window
         self.returned.extend(found.open)
         self._second_hand.update(found.open)
-        t.accepted, t.filtered = found.counts["accepted"], found.counts["filtered"]
-        t.failed, t.expired = found.counts["failed"], found.counts["expired"]
+        t.accepted, t.filtered = found.counts.accepted, found.counts.filtered
+        t.failed, t.expired = found.counts.failed, found.counts.expired
         t.leased = t.accepted + t.filtered + t.failed + t.expired
         t.quarantined = t.accepted + t.filtered - held

@@ -1,10 +1,11 @@
-"""Facts that the buffer owes the store. A write may end without anybody knowing whether it was kept, so what is owed is
-written again until the store acknowledges it."""
+# pyright: strict
+"""Facts that the store has not acknowledged. A write may end without anybody knowing whether it was kept, so they are
+written again until the store acknowledges them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from actors.replay.recovery import PAUSED
 from core.errors import Overdue, StoreError, Unavailable
+from core.store.facts import Paused
 from core.store.records import Record
 
 UNSURE = (StoreError, Overdue, Unavailable)
@@ -26,14 +27,14 @@ class Outbox:
     def __contains__(self, name: str) -> bool:
         return name in self._facts
 
-    def owe(self, record: Record) -> None:
-        """In place of what was owed by this name."""
+    def add(self, record: Record) -> None:
+        """In place of one of the same name."""
         self._facts[record.id] = record
-        if record.id == PAUSED:
+        if record.id == Paused.NAME:
             self._paused = record
 
     async def write(self, insist: bool = False) -> None:
-        """Write what is due or, when the store would not, leave it to the next time; `insist`: or raise."""
+        """Write all; what the store does not take is left to the next time. `insist`: raise its error instead."""
         due = dict(self._facts)
         if not due:
             return
@@ -43,8 +44,11 @@ class Outbox:
             if insist:
                 raise
             return
-        for name, record in due.items():
+        self._acknowledged(due)
+
+    def _acknowledged(self, written: dict[str, Record]) -> None:
+        for name, record in written.items():
             if self._facts.get(name) is record:
                 del self._facts[name]
-            elif name == PAUSED and name not in self._facts and self._paused is not None:
-                self._facts[PAUSED] = self._paused  # this one waited, and overwrote a newer one just now
+            elif name == Paused.NAME and name not in self._facts and self._paused is not None:
+                self._facts[name] = self._paused  # this one waited, and overwrote a newer one just now

@@ -1,14 +1,21 @@
-"""Why nothing is leased and drawn, and whether that outlives a restart: what people and versions say does, a run of
-failed prompts does not."""
+# pyright: strict
+"""Why nothing is leased and drawn. A pause by people or by versions outlives a restart; one after a run of failed
+prompts does not."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TypedDict
 
 from actors.replay.outbox import Outbox
-from actors.replay.recovery import PAUSED
 from core.clock import Clock
 from core.metrics import Metrics
-from core.store.records import Record, event, fact
+from core.store.facts import Paused
+from core.store.records import Record, event
+
+
+class PauseStatus(TypedDict):
+    paused: str | None
+    paused_at: float | None
+    paused_before_start: bool
 
 
 class Pause:
@@ -16,58 +23,61 @@ class Pause:
 
     def __init__(
         self,
-        owed: Outbox,
+        outbox: Outbox,
         tell: Callable[[Record], Awaitable[None]],
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._owed = owed
+        self._outbox = outbox
         self._tell = tell
         self._metrics = metrics
         self._clock = clock
-        self._now: dict[str, Any] | None = None
+        self._now: Paused | None = None
+        self._before_start = False
 
     def __bool__(self) -> bool:
         return self._now is not None
 
     async def begin(self, reason: str, lasting: bool) -> None:
-        if self._now is None or (lasting and not self._now["lasting"]):
-            now = {"reason": reason, "at": self._clock.now(), "lasting": lasting}
+        if self._now is None or (lasting and not self._now.lasting):
+            now = Paused(reason=reason, at=self._clock.now(), lasting=lasting)
             self._set(now)
             if lasting:
-                self._owed.owe(fact(PAUSED, now))
+                self._outbox.add(now.record())
             await self._tell_of("paused", reason=reason)
-        if lasting and PAUSED in self._owed:
-            await self._owed.write(insist=True)
+        if lasting:
+            await self._save()
 
-    async def end(self, woken: Callable[[], Awaitable[None]]) -> None:
-        """`woken`: who waits for this hears of it before it is on disk."""
+    async def end(self, wake: Callable[[], Awaitable[None]]) -> None:
+        """`wake`: calls that wait go on before it is on disk."""
         if self._now is not None:
             self._set(None)
-            self._owed.owe(fact(PAUSED, None))
+            self._outbox.add(Paused.cleared())
             await self._tell_of("resumed")
-            await woken()
-        if PAUSED in self._owed:
-            await self._owed.write(insist=True)
+            await wake()
+        await self._save()
 
-    async def restore(self, found: dict[str, Any] | None) -> None:
+    async def restore(self, found: Paused | None) -> None:
         """From before this start."""
-        self._set(None if found is None else {**found, "earlier": True})
+        self._set(found, before_start=found is not None)
         if found is not None:
-            reason = f"{found['reason']} (before this start; `ratchet resume` goes on)"
-            await self._tell_of("paused", reason=reason)
+            await self._tell_of("paused", reason=f"{found.reason} (before this start; `ratchet resume` goes on)")
 
-    def status(self) -> dict[str, Any]:
-        now = self._now or {}
+    def status(self) -> PauseStatus:
+        now = self._now
         return {
-            "paused": now.get("reason"),
-            "paused_at": now.get("at"),
-            "paused_before_start": now.get("earlier", False),
+            "paused": now.reason if now is not None else None,
+            "paused_at": now.at if now is not None else None,
+            "paused_before_start": self._before_start,
         }
 
-    def _set(self, now: dict[str, Any] | None) -> None:
-        self._now = now
+    async def _save(self) -> None:
+        if Paused.NAME in self._outbox:
+            await self._outbox.write(insist=True)
+
+    def _set(self, now: Paused | None, before_start: bool = False) -> None:
+        self._now, self._before_start = now, before_start
         self._metrics.set("learning_paused", float(now is not None))
 
-    async def _tell_of(self, kind: str, **detail: Any) -> None:
+    async def _tell_of(self, kind: str, **detail: str) -> None:
         await self._tell(event(self._clock.now(), "buffer", kind, **detail))

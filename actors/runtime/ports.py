@@ -1,4 +1,4 @@
-"""What the parts of a run ask of each other: one Protocol for each pair of caller and called, with the messages between.
+"""What the parts of a run ask of each other: one Protocol for each caller of each part, with the messages between.
 
 The class that carries a port out names it as its base, so that an editor leads from a call to the method behind it.
 `actors.runtime.rpc` makes an object with a port's methods out of an actor's name. Calls are repeated when an answer is

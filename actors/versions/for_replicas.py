@@ -1,4 +1,4 @@
-"""Versions as replicas see them: they pull the desired state, prove it, and report. Nobody tells a replica what to do."""
+"""Versions as replicas see them: they pull the desired state, prove it, and report."""
 
 import asyncio
 import logging

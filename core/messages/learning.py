@@ -71,7 +71,7 @@ class Lease(Message):
     places: tuple[int, ...]
     expires_at: float
     voted: bool = False
-    """People have voted in this run: ask for the votes on each prompt (`Buffer.votes_on`)."""
+    """People have voted in this run: ask for the votes on each prompt (`LeasePort.votes_on`)."""
     asked: tuple[tuple[int, Prompt], ...] = ()
     """Places with what is explored there instead of the source's prompt: somebody asked it."""
 

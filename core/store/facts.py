@@ -74,11 +74,11 @@ class LineageFact(Fact):
     fallen: int = 0
     without_gain: int = 0
     rejections: int = 0
-    activated: Sequence[int] | None = None
+    activated: tuple[int, ...] | None = None
     """None in runs of before it was kept, as `champions` and `withdrawn`."""
-    champions: Sequence[int] | None = None
-    withdrawn: Sequence[int] | None = None
-    by_hand: Sequence[int] = ()
+    champions: tuple[int, ...] | None = None
+    withdrawn: tuple[int, ...] | None = None
+    by_hand: tuple[int, ...] = ()
     held: Hold | None = None
     waiting: Waiting | None = None
     due: DueRollback | None = None
@@ -141,7 +141,7 @@ class FinalMeasured(Measured):
 
 class WindowDrawn(Fact):
     NAME = "window:"
-    places: Sequence[int]
+    places: tuple[int, ...]
     newest: int
     """The newest version when it was drawn; staleness was counted from it."""
     oldest: int | None = None
@@ -152,9 +152,9 @@ class BufferCounts(Fact):
     NAME = "buffer"
     window: int = 0
     next_place: int = 0
-    open: Sequence[int] = ()
+    open: tuple[int, ...] = ()
     """Places before `next_place` that were leased and not delivered."""
-    waiting: Sequence[int] = ()
+    waiting: tuple[int, ...] = ()
     """Places delivered that no window had drawn."""
     accepted: int = 0
     filtered: int = 0

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from core.codec import decode
 from core.errors import ArtifactError, StoreError
 from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Prompt, Published, Reinforce, Scored
-from core.store.facts import Answers, Fact
+from core.store.facts import Answers, Fact, WindowDrawn
 from core.store.schema import FILE, READABLE, check_schema, known, open_file, refuse_divided, schema_of, way_out
 
 M = TypeVar("M", bound=Message)
@@ -135,6 +135,12 @@ class RunReader:
         found = {id.removeprefix(first): self._fact(kind, id, value) for id, value in rows}
         return {key: fact for key, fact in found.items() if fact is not None}
 
+    def keys(self, kind: type[Fact | Answers]) -> list[str]:
+        """Of all facts of a kind, cleared ones too, without reading their values."""
+        first, end = kind.NAME, kind.NAME + "\U0010ffff"
+        rows = self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", first, end)
+        return [str(id).removeprefix(first) for (id,) in rows]
+
     def fact(self, name: str, default: Any = None) -> Any:
         rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
         return self._json("fact", name, rows[0][0]) if rows else default
@@ -149,7 +155,7 @@ class RunReader:
 
     def windows(self) -> dict[int, list[int]]:
         """Every window drawn -> the places that are new in it."""
-        return {int(name.removeprefix(WINDOW)): body["places"] for name, body in self.facts(WINDOW).items()}
+        return {int(number): list(drawn.places) for number, drawn in self.read_all(WindowDrawn).items()}
 
     def events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[Event]:
         """Events oldest first; only these kinds if any are named, only the newest so many if asked."""

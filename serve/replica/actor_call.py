@@ -1,4 +1,4 @@
-"""A replica's calls to the actors of its run. It serves on when one is away, so nothing waits here: see `core.proxy`."""
+"""A replica's calls to the actors of its run (see `core.proxy`). It serves on when one is away, so no call waits."""
 
 import asyncio
 import time

@@ -47,7 +47,7 @@ async def test_guards_keep_liars_from_teaching_and_the_planted_phrase_out(tmp_pa
         folder.mkdir()
         limit = ["method.votes.ballots_per_window=8"] if arm == "guarded" else []
         system = await ran(Arm(arm, 0, folder, options(), ["gate.anchors=null", *limit]))
-        status, found[arm] = await system.buffer.status(), taught(folder, KNOWN)
+        status, found[arm] = await system.buffer.learning.status(), taught(folder, KNOWN)
         assert status["windows_drawn"] == 2 and status["person_votes"] > 0
         assert (status["person_votes_left_out"] > 0) == (arm == "guarded")
     assert found["clean"]["written"] == found["guarded"]["written"] == 0 < 0.1 < found["unguarded"]["written"]

@@ -25,7 +25,8 @@ from core.codec import decode, decode_batch, encode, encode_batch
 from core.config import Config
 from core.errors import ArtifactError, ConfigError, RatchetError, RunInUse, StoreError
 from core.messages import KINDS, Decision, Message, Outcome, Published, Vote
-from core.store.records import event, fact, outcome_records
+from core.store.facts import LineageFact, Paused
+from core.store.records import event, outcome_records
 from core.store.writer import FILE, RunReader, RunStore
 from methods.data import prompts
 from methods.data.held_out import probes_of
@@ -70,7 +71,7 @@ def read_everything(folder: Path) -> None:
         for table, kind in (("votes", Vote), ("versions", Published), ("decisions", Decision)):
             list(reader.all(table, kind))
         list(reader.outcomes())
-        reader.facts("")
+        reader.read(LineageFact)
         reader.events()
     finally:
         reader.close()
@@ -79,7 +80,7 @@ def read_everything(folder: Path) -> None:
 def write_one(folder: Path) -> None:
     store = RunStore(folder)
     try:
-        store.write([fact("later", 1), event(2.0, "x", "later")])
+        store.write([Paused(reason="later", at=1.0).record(), event(2.0, "x", "later")])
         store.forget([0])
     finally:
         store.close()
@@ -90,7 +91,8 @@ def test_a_damaged_store_is_read_in_full_or_refused_by_name(tmp_path: Path) -> N
     whole.mkdir()
     store = RunStore(whole)
     for place in range(5):
-        store.write([*outcome_records(explored(place)), fact("lineage", {"n": place}), event(1.0, "x", "y", n=place)])
+        store.write([*outcome_records(explored(place)), LineageFact(serve=place).record()])
+        store.write([event(1.0, "x", "y", n=place)])
     store.close()
     body, refused = (whole / FILE).read_bytes(), 0
     for number, damaged in enumerate(harms(body, flips=150)):

@@ -11,7 +11,7 @@ import pytest
 
 from actors.cli.preflight import check_disk
 from actors.in_process import LocalSystem, ScriptedRoom
-from actors.runtime.rpc import STORE, LocalPeer, RayPeer
+from actors.runtime.rpc import STORE, RemoteCall, local
 from actors.storage.store import TROUBLE, Store
 from core import config as configuration
 from core.artifacts import appearing, says_full
@@ -96,7 +96,7 @@ async def test_a_call_waits_for_room_and_is_answered_then(tmp_path: Path) -> Non
     store = a_store(tmp_path, disk)
     await store.start()
     running = asyncio.create_task(store.run())
-    asked = asyncio.create_task(LocalPeer(store).call("append", [vote("a")]))
+    asked = asyncio.create_task(local(store).append([vote("a")]))
     await until(lambda: store._full)
     assert not asked.done()
     disk.free = FLOOR
@@ -127,13 +127,14 @@ class FakeActor:
     """What `ray.get_actor` gives: methods with `.remote`, each answering with something to await."""
 
     def __init__(self, **methods: Callable[..., Any]) -> None:
+        self.invoke = FakeMethod(lambda part, method, *arguments: methods[method](*arguments))
         for name, answer in methods.items():
             setattr(self, name, FakeMethod(answer))
 
 
-class FoundPeer(RayPeer):
+class FoundCall(RemoteCall):
     def __init__(self, deadline_s: float, **actors: FakeActor) -> None:
-        super().__init__("asked", "here", deadline_s)
+        super().__init__("asked", "here", deadline_s, "")
         self._actors = actors
 
     def _find(self, name: str) -> Any:
@@ -157,7 +158,7 @@ async def test_no_deadline_counts_while_the_store_is_full() -> None:
             raise refusal
         return 7
 
-    assert await FoundPeer(0.05, asked=FakeActor(append=append)).call("append") == 7
+    assert await FoundCall(0.05, asked=FakeActor(append=append))("append") == 7
 
 
 async def test_who_waits_for_one_that_waits_for_room_is_patient_too() -> None:
@@ -168,8 +169,8 @@ async def test_who_waits_for_one_that_waits_for_room_is_patient_too() -> None:
         await room.wait()
         return "kept"
 
-    peer = FoundPeer(0.02, asked=FakeActor(propose=propose), **{STORE: full_store(full)})
-    asked = asyncio.create_task(peer.call("propose"))
+    call = FoundCall(0.02, asked=FakeActor(propose=propose), **{STORE: full_store(full)})
+    asked = asyncio.create_task(call("propose"))
     await asyncio.sleep(0.2)
     assert not asked.done()
     room.set()
@@ -181,9 +182,9 @@ async def test_with_room_on_the_disk_a_deadline_is_a_deadline() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(Overdue, match=r"asked\.propose did not answer within 0 s"):
-        await FoundPeer(0.02, asked=FakeActor(propose=propose), **{STORE: full_store([False])}).call("propose")
+        await FoundCall(0.02, asked=FakeActor(propose=propose), **{STORE: full_store([False])})("propose")
     with pytest.raises(Overdue):
-        await FoundPeer(0.02, asked=FakeActor(propose=propose)).call("propose")
+        await FoundCall(0.02, asked=FakeActor(propose=propose))("propose")
 
 
 # --- the whole system ---
@@ -211,8 +212,9 @@ async def test_learning_stands_still_on_a_full_disk_and_goes_on_by_itself(tmp_pa
     )
     disk = Disk(2 * config.run.min_free_bytes)
     run.store = Store(str(tmp_path), config.run, config.learning, free=disk, look_s=0.01)
-    for part in (run.buffer, run.versions, run.trainer, run.evaluator):
-        part._store = LocalPeer(run.store)
+    run.buffer.state.store = local(run.store)
+    for part in (run.versions.register, run.trainer, run.evaluator):
+        part._store = local(run.store)
     going = asyncio.create_task(run.run(decided=3))
     await until(lambda: going.done() or run.store._commits > 5)
     disk.free = 0
@@ -224,7 +226,7 @@ async def test_learning_stands_still_on_a_full_disk_and_goes_on_by_itself(tmp_pa
     await going
     reader = RunReader(tmp_path)
     assert len(reader.events("disk_full")) == 1
-    places = [place for body in reader.facts("window:").values() for place in body["places"]]
+    places = [place for drawn in reader.windows().values() for place in drawn]
     assert len(places) == len(set(places))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from actors.cli.up import WhenChanged
 from actors.in_process import LocalSystem, ScriptedRoom
 from actors.replay.buffer import Buffer
-from actors.runtime.rpc import LocalPeer
+from actors.runtime.rpc import LocalPeer, local
 from actors.storage.store import Store
 from actors.versions.versions import Versions
 from core.artifacts import appearing, sweep
@@ -39,7 +39,8 @@ from core.messages import (
     Vote,
 )
 from core.metrics import JsonlSink, MemorySink, Metrics
-from core.store.records import fact, message, outcome_records
+from core.store.facts import LineageFact, WindowDrawn, WindowSettled
+from core.store.records import message, outcome_records
 from core.store.retention import forgettable, prunable, windows_kept
 from core.store.schema import SCHEMA
 from core.store.writer import FILE, RunReader, RunStore
@@ -175,11 +176,10 @@ async def test_the_store_forgets_in_the_background_and_says_what(tmp_path: Path)
     for window in range(1, 8):
         places = [2 * window, 2 * window + 1]
         await store.append([record for place in places for record in outcome_records(explored(place))])
-        await store.append([fact(f"window:{window}", {"places": places, "newest": 0})])
+        await store.append([WindowDrawn(places=places, newest=0).record(window)])
     await store.append(outcome_records(explored(100, version=3)) + outcome_records(explored(101, version=0)))
     for window in range(1, 7):
-        body = {"version": window, "rejected": window == 3, "discarded": False}
-        await store.append([fact(f"settled:{window}", body)])
+        await store.append([WindowSettled(version=window, rejected=window == 3).record(window)])
     await until(lambda: {n for e in RunReader(tmp_path).events("pruned") for n in e.detail["windows"]} == {1, 2, 3})
     await until(lambda: not store._may_forget.is_set())
     reader = RunReader(tmp_path)
@@ -207,17 +207,17 @@ async def test_a_run_that_was_pruned_goes_on_after_a_restart_as_one_that_was_not
         run = LocalSystem(config, tmp_path, ScriptedPolicy(0, accuracy), ScriptedRoom(tmp_path))
         await run.run(decided=decided)
     reader = RunReader(tmp_path)
-    places = [place for body in reader.facts("window:").values() for place in body["places"]]
+    places = [place for drawn in reader.read_all(WindowDrawn).values() for place in drawn.places]
     assert len(places) == len(set(places)), "a place was used twice"
     assert len(list(reader.all("outcomes", Outcome))) >= len(places)
     forgotten = set(places) - reader.places_held()
     assert bool(forgotten) == (keep == "1")
-    again = Buffer(str(tmp_path), LocalPeer(run.store), config.learning, None, Metrics([MemorySink()]))
+    again = Buffer(str(tmp_path), local(run.store), config.learning, None, Metrics([MemorySink()]))
     await again.start()
-    s = await again.status()
+    s = await again.learning.status()
     assert s["leased"] == s["accepted"] + s["filtered"] + s["failed"] + s["expired"] + s["outstanding"]
-    newest = max(int(name.removeprefix("window:")) for name in reader.facts("window:"))
-    window = again._replay.again(newest)
+    newest = max(map(int, reader.keys(WindowDrawn)))
+    window = again.state.replay.again(newest)
     assert window is not None and window.examples
 
 
@@ -384,7 +384,7 @@ def run_of_schema_1(folder: Path) -> None:
 
 def told(reader: RunReader) -> tuple[Any, ...]:
     outcomes = [reader.outcome(place) for place in range(4)]
-    return outcomes, list(reader.all("votes", Vote))[:8], reader.fact("lineage"), reader.events("started")
+    return outcomes, list(reader.all("votes", Vote))[:8], reader.read(LineageFact), reader.events("started")
 
 
 def test_a_run_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date_by_its_writer(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_run_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date_by_it
     reader.close()
     outcomes, votes, lineage, events = before
     assert [len(o.examples) for o in outcomes] == [1, 1, 1, 1] and len(votes) == 8
-    assert lineage == {"serve": 1} and events[0].at == 1.5
+    assert lineage == LineageFact(serve=1) and events[0].at == 1.5
     store = RunStore(tmp_path)
     assert store.write([*outcome_records(explored(4)), *outcome_records(explored(3))]) == 5
     store.close()

@@ -7,7 +7,8 @@ import pytest
 from actors.storage.store import Store
 from core.errors import StoreError
 from core.messages import Vote
-from core.store.records import event, fact, message
+from core.store.facts import LineageFact, Paused, PromptVoted
+from core.store.records import Record, event, message
 from core.store.writer import FILE, RunReader, RunStore
 
 
@@ -33,12 +34,24 @@ def test_a_write_that_fails_leaves_nothing_of_its_batch(tmp_path: Path) -> None:
 
 def test_facts_are_replaced_and_events_are_kept_in_order(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    store.write([fact("lineage", {"serve": 1}), event(1.0, "x", "first"), event(2.0, "x", "second", n=3)])
-    store.write([fact("lineage", {"serve": 2})])
+    store.write([LineageFact(serve=1).record(), event(1.0, "x", "first"), event(2.0, "x", "second", n=3)])
+    store.write([LineageFact(serve=2).record()])
     reader = RunReader(tmp_path)
-    assert reader.fact("lineage") == {"serve": 2}
+    lineage = reader.read(LineageFact)
+    assert lineage is not None and lineage.serve == 2
     assert [(e.kind, e.detail) for e in reader.events()] == [("first", {}), ("second", {"n": 3})]
     assert [e.kind for e in reader.events(after=1)] == ["second"]
+
+
+def test_a_fact_is_read_by_its_type_and_key_and_none_stands_once_it_is_cleared(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.write([Paused(reason="by hand", at=1.0).record(), *(PromptVoted(kept=n).record(f"p{n}") for n in (1, 2))])
+    reader = RunReader(tmp_path)
+    assert reader.read(Paused) == Paused(reason="by hand", at=1.0) and reader.read(LineageFact) is None
+    assert reader.read_all(PromptVoted) == {"p1": PromptVoted(kept=1), "p2": PromptVoted(kept=2)}
+    store.write([Paused.cleared(), PromptVoted.cleared("p1")])
+    assert reader.read(Paused) is None and reader.read_all(PromptVoted) == {"p2": PromptVoted(kept=2)}
+    assert sorted(reader.keys(PromptVoted)) == ["p1", "p2"], "the names, whatever they hold"
 
 
 def test_the_disk_is_synced_before_a_write_returns(tmp_path: Path) -> None:
@@ -101,7 +114,7 @@ async def test_a_store_that_is_stopped_under_load_ends_its_commit_and_refuses_th
 
 def test_a_file_of_a_run_that_was_divided_among_several_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    store.write([fact("shard", {"index": 0, "of": 2})])
+    store.write([Record("facts", "shard", "", b'{"index": 0, "of": 2}')])
     store.close()
     before = (tmp_path / FILE).read_bytes()
     for opens in (RunStore, RunReader):

@@ -1,0 +1,142 @@
+# pyright: strict
+"""What the ports of the buffer share: the view of the run in memory, and the way to the store."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from actors.replay.late_votes import LateVotes
+from actors.replay.leases import Leases
+from actors.replay.outbox import UNSURE, Outbox
+from actors.replay.pause import Pause
+from actors.replay.prompt_queue import PromptQueue
+from actors.replay.recovery import Recovered
+from actors.runtime.ports import StorePort
+from core.aio import comes_true
+from core.clock import Clock, SystemClock
+from core.config import LearningConfig, VotesConfig
+from core.errors import Unavailable
+from core.metrics import Metrics
+from core.store.reader import RunReader
+from core.store.records import Record, Row, event
+from training.replay.backpressure import Backpressure
+from training.replay.interval_set import IntervalSet
+from training.replay.replay import Replay
+
+RETRY_S = 1.0
+"""Between two tries of a write."""
+
+
+class BufferState:
+    def __init__(
+        self,
+        run_dir: str,
+        store: StorePort,
+        learning: LearningConfig,
+        windows_wanted: int | None,
+        metrics: Metrics,
+        votes: VotesConfig | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        votes = votes or VotesConfig()
+        self.run_dir = Path(run_dir)
+        self.store = store
+        self.learning = learning
+        self.metrics = metrics
+        self.clock = clock or SystemClock()
+        size = learning.groups_per_window
+        self.throttle = Backpressure(size, learning.max_lag, windows_wanted)
+        self.leases = Leases(self.throttle, learning.lease_s, self.clock)
+        self.replay = Replay(size, learning.replay_windows, learning.max_lag, votes.correction_share)
+        self.late_votes = LateVotes(self.run_dir, self.append, self.replay, votes, metrics, self.clock)
+        self.asked = PromptQueue(votes.asked_room)
+        self.outbox = Outbox(self.append)
+        self.pause = Pause(self.outbox, self.tell, metrics, self.clock)
+        self.rejected: dict[int, bool] = {}
+        """Settled window -> whether its version was rejected."""
+        self.unsaved: dict[int, list[Record]] = {}
+        """Windows drawn that the store has not acknowledged yet; nobody was given them."""
+        self.shares: deque[float] = deque(maxlen=size)
+        """Of the winners of the newest groups."""
+        self.tokens = 0
+        self.lag = 0
+        """In versions, of the newest window's oldest sample."""
+        self.told_at = 0.0
+        """When votes were last written into the history."""
+        self.started = False
+        self._changed = asyncio.Condition()
+
+    def check_started(self) -> None:
+        """Raises: Unavailable."""
+        if not self.started:
+            raise Unavailable("the buffer is not started yet; try again")
+
+    async def wait_until(self, holds: Callable[[], bool], wait_s: float) -> None:
+        """Until it holds, or `wait_s` have passed."""
+        await comes_true(self._changed, holds, wait_s)
+
+    async def wake(self) -> None:
+        """Something changed: calls that wait look again."""
+        counts = self.replay.counts()
+        self.metrics.set("buffer_groups", counts.prompts_waiting)
+        self.metrics.set("buffer_examples", counts.examples_waiting)
+        self.metrics.set("outstanding_leases", len(self.leases.outstanding))
+        async with self._changed:
+            self._changed.notify_all()
+
+    # --- the store ---
+
+    async def append(self, records: Sequence[Row]) -> None:
+        """Returns when they are on disk. As plain tuples: Ray pickles each of a class of ours by a call into Python,
+        35 times as slowly."""
+        await self.store.append([(table, id, parent, payload) for table, id, parent, payload in records])
+
+    async def tell(self, record: Record) -> None:
+        """Write a line of history; one that the store does not take is left out."""
+        with suppress(*UNSURE):
+            await self.append([record])
+
+    def event(self, kind: str, **detail: object) -> Record:
+        return event(self.clock.now(), "buffer", kind, **detail)
+
+    def vote_news(self) -> list[Record]:
+        """One line of history for all votes since the last such line."""
+        if not self.late_votes.tally:
+            return []
+        self.told_at = self.clock.monotonic()
+        return [self.event("voted", **self.late_votes.take_news())]
+
+    def reader(self) -> RunReader:
+        return RunReader(self.run_dir)
+
+    # --- restart ---
+
+    def restore(self, found: Recovered) -> None:
+        self._restore_replay(found)
+        counts = self.replay.counts()
+        held = counts.prompts_waiting + counts.windows_drawn * self.learning.groups_per_window
+        self.leases.restore(found, held)
+        self.throttle.windows_settled = len(found.settled)
+        self.throttle.windows_discarded = sum(settled.discarded for settled in found.settled.values())
+        self.tokens = found.counts.tokens
+        self.rejected = {window: settled.rejected for window, settled in found.settled.items()}
+        for window in found.unwritten:
+            self.outbox.add(found.settled[window].record(window))
+        self.late_votes.restore(found.voted, found.first_votes)
+        self.asked.add(found.asked)
+
+    def _restore_replay(self, found: Recovered) -> None:
+        windows = found.windows.items()
+        self.replay.restore(
+            found.outcomes,
+            drawn={number: drawn.places for number, drawn in windows},
+            quarantined=found.bad_versions,
+            quarantined_windows=[window for window, settled in found.settled.items() if settled.rejected],
+            versions=found.versions,
+            newest_at_draw={number: drawn.newest for number, drawn in windows},
+            oldest_at_draw={number: drawn.oldest for number, drawn in windows if drawn.oldest is not None},
+            used=IntervalSet.below(found.next_place, but=found.open),
+        )
+        self.replay.recount(found.counts.stale, found.counts.quarantined)
