@@ -2,7 +2,8 @@
 
 A run with two policy replicas learns, is asked and is voted on while a random process of it gets SIGKILL: store,
 buffer, collector, trainer, evaluator, versions, feedback, admin, a policy replica, an engine, now and then all of
-them at once. Before the next kill the run must have recovered. At the end the store is held against what clients were told.
+them at once. Before the next kill the run must have recovered. At the end the store is compared with the clients'
+acknowledgements.
 
 `lost`: votes and feedback that were acknowledged, and outcomes of prompts that this process had read from the run's
 disk (`samples_acknowledged`, each a prompt with all its samples), of which the disk has none at the end.

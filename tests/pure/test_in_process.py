@@ -49,7 +49,7 @@ async def test_a_better_version_is_promoted_and_a_worse_one_is_not(tmp_path: Pat
     await run.run(decided=2)
     assert verdicts(tmp_path)[1] == "promote"
     assert verdicts(tmp_path)[2] == "reject"
-    status = await run.versions.status()
+    status = await run.versions.people.status()
     assert status["slots"]["serve"] == 1
     assert status["slots"]["champion"] == 1
 
@@ -70,7 +70,7 @@ async def test_a_restart_takes_up_where_the_run_was(tmp_path: Path) -> None:
     accuracy = {0: 0.3, **dict.fromkeys(range(1, 12), 0.6)}
     first = system(tmp_path, settings(tmp_path), accuracy)
     await first.run(decided=1)
-    served = (await first.versions.status())["slots"]["serve"]
+    served = (await first.versions.people.status())["slots"]["serve"]
     second = system(tmp_path, settings(tmp_path), accuracy)
     await second.run(decided=3)
     reader = RunReader(tmp_path)
@@ -80,7 +80,7 @@ async def test_a_restart_takes_up_where_the_run_was(tmp_path: Path) -> None:
     assert len(published) == len(set(published))
     assert sorted(v.window for v in reader.versions()) == list(range(1, len(published) + 1))
     assert served == 1
-    assert (await second.versions.status())["slots"]["champion"] == 1
+    assert (await second.versions.people.status())["slots"]["champion"] == 1
 
 
 async def test_collecting_training_and_weighing_overlap(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ async def test_a_mismatch_pauses_learning_and_the_window_is_tried_again_when_res
     run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, ScriptedPolicy(0, {0: 0.3, 1: 0.9, 2: 0.9}), room)
     running = asyncio.create_task(run.run(decided=1))
     async with asyncio.timeout(20):
-        while (await run.buffer.status())["paused"] is None:
+        while (await run.buffer.learning.status())["paused"] is None:
             await asyncio.sleep(0.02)
-    assert (await run.buffer.status())["paused"] == "engine and trainer differ by 9 nats"
+    assert (await run.buffer.learning.status())["paused"] == "engine and trainer differ by 9 nats"
     assert ("learning_paused", 1, {}) in run.sink.records
     room.mended = True
-    await run.buffer.resume()
+    await run.buffer.learning.resume()
     assert [value for name, value, _ in run.sink.records if name == "learning_paused"][-1] == 0
     await running
     events = RunReader(tmp_path).events()
@@ -134,19 +134,19 @@ async def test_without_anchors_every_candidate_is_held(tmp_path: Path) -> None:
     run = system(tmp_path, config, {0: 0.3, 1: 0.9, 2: 0.9, 3: 0.9})
     await run.run(decided=2)
     assert set(verdicts(tmp_path).values()) == {"hold"}
-    assert (await run.versions.status())["slots"]["serve"] == 0
+    assert (await run.versions.people.status())["slots"]["serve"] == 0
 
 
 async def test_learning_pauses_on_a_plateau(tmp_path: Path) -> None:
     config = settings(tmp_path, "learning.plateau.versions=2", "gate.max_probes=200")
     run = system(tmp_path, config, dict.fromkeys(range(12), 0.6))
     await run.run(decided=2, until_paused=True)
-    assert "no gain" in (await run.buffer.status())["paused"]
+    assert "no gain" in (await run.buffer.learning.status())["paused"]
 
 
 @pytest.mark.parametrize("recipe", ["lmsi", "unvoted"])
 async def test_leases_are_all_accounted_for(tmp_path: Path, recipe: str) -> None:
     run = system(tmp_path, settings(tmp_path, f"method.recipe={recipe}"), {0: 0.5, 1: 0.5, 2: 0.5, 3: 0.5, 4: 0.5})
     await run.run(decided=1)
-    s = await run.buffer.status()
+    s = await run.buffer.learning.status()
     assert s["leased"] == s["accepted"] + s["filtered"] + s["failed"] + s["expired"] + s["outstanding"]

@@ -172,7 +172,7 @@ def test_ray_up_brings_up_three_nodes_and_a_version_is_proven_on_both_workers(cl
         900,
     )
     assert cluster.processes("one", "ray::Trainer")
-    for part in ("Store", "Versions", "Buffer", "Desk", "Console", "Evaluator", "Collector"):
+    for part in ("Store", "Versions", "Buffer", "FeedbackDesk", "Admin", "Evaluator", "Collector"):
         assert cluster.processes("head", f"ray::{part}"), f"{part} is not on the head"
     assert not (cluster.hosts["one"].folder / "home/ratchet/runs").exists(), "the run directory is the head's"
 

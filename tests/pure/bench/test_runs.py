@@ -10,7 +10,8 @@ from bench import collapse
 from bench._runs import Records, finished, served_hits, worst_drop
 from core.config import load
 from core.messages import BASE, Decision, PolicyRef
-from core.store.records import fact, message
+from core.store.facts import FinalMeasured, Measured
+from core.store.records import message
 from core.store.writer import RunStore
 
 
@@ -27,8 +28,9 @@ def run_directory(folder: Path, verdicts: dict[int, str], measured: dict[int, st
             dict(verdict=verdict, candidate=candidate, champion=BASE, reason="", probes=1, certified=False)
         )
         store.write([message("decisions", str(candidate), str(BASE), decision)])
-    facts = {f"accuracy:{v}": bits for v, bits in measured.items()} | {f"final:{v}": b for v, b in final.items()}
-    store.write([fact(name, {"version": int(name.split(":")[1]), "hits": bits}) for name, bits in facts.items()])
+    rates = {"accuracy": 0.0, "low": 0.0, "high": 0.0, "n": 0}
+    found = [Measured(version=v, hits=bits, **rates).record(v) for v, bits in measured.items()]
+    store.write([*found, *(FinalMeasured(version=v, hits=bits, **rates).record(v) for v, bits in final.items())])
     store.close()
     versions = [{"verdict": "base", "accuracy": 0.5}, *({"verdict": v, "accuracy": None} for v in verdicts.values())]
     report = {"accuracy_start": 0.5, "accuracy_end": 0.1, "wall_s": 9.0, "versions": versions}

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 
 from actors.in_process import LocalSystem, ScriptedRoom
 from actors.inspect.trace import trace
-from actors.runtime.rpc import LocalPeer
+from actors.runtime.ports import BallotPort
+from actors.runtime.rpc import local
 from core import config as configuration
-from core.codec import encode_batch
 from core.messages import Vote
 from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
@@ -22,7 +22,7 @@ QUESTIONS = [f"question {i}" for i in range(40)]
 class LateVoters:
     """Ten people, who vote against the right answer of a prompt once they see that it was explored."""
 
-    def __init__(self, buffer: LocalPeer, run_dir: Path) -> None:
+    def __init__(self, buffer: BallotPort, run_dir: Path) -> None:
         self.buffer, self.run_dir = buffer, run_dir
         self.results: list[str] = []
 
@@ -36,7 +36,7 @@ class LateVoters:
             reader.close()
             for prompt in explored:
                 cast = [self._vote(voter, prompt) for voter in range(10)]
-                self.results += await self.buffer.call("vote", encode_batch(cast))
+                self.results += await self.buffer.vote(cast)
             seen |= explored
             await asyncio.sleep(0.01)
 
@@ -63,10 +63,10 @@ async def test_late_votes_change_what_later_windows_replay(tmp_path: Path) -> No
     )
     policy = ScriptedPolicy(0, dict.fromkeys(range(6), 0.9))
     system = LocalSystem(config, tmp_path, policy, ScriptedRoom(tmp_path, seconds=0.5))
-    voters = LateVoters(LocalPeer(system.buffer), tmp_path)
+    voters = LateVoters(local(system.buffer.people), tmp_path)
     system.beside.append(voters)
     await system.run(decided=3)
-    status = await system.buffer.status()
+    status = await system.buffer.learning.status()
     assert set(voters.results) <= {"counted", "waiting"} and status["person_votes"] >= 160
     assert status["resettled"] >= 16
     reader = RunReader(tmp_path)

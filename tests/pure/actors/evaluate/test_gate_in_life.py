@@ -15,13 +15,15 @@ from actors.cli.progress import versions_table
 from actors.in_process import LocalSystem, ScriptedRoom
 from actors.inspect.report import version_rows
 from actors.inspect.sentences import told
-from actors.people.admin import Console
-from actors.runtime.rpc import LocalPeer
+from actors.people.admin import Admin, Ports
+from actors.runtime.ports import GatePort
+from actors.runtime.rpc import LocalCall, local
 from core import config as configuration
-from core.codec import encode
 from core.config import Config
 from core.errors import Overdue, Unavailable, VersionError
 from core.messages import Candidate, Decision, PolicyRef, Prompt, Sampling
+from core.proxy import proxy
+from core.store.facts import GateLedger
 from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy, right_answer
@@ -64,8 +66,8 @@ async def until(run: LocalSystem, holds: Callable[[dict], bool], timeout_s: floa
     async with asyncio.timeout(timeout_s):
         while True:
             with suppress(Unavailable):
-                await run.versions.newest()  # refused until it has started
-                status = await run.versions.status()
+                await run.versions.trainer.newest()  # refused until it has started
+                status = await run.versions.people.status()
                 if holds(status) and not status["owed"]:  # what it tells is on disk
                     return status
             await asyncio.sleep(0.02)
@@ -163,20 +165,32 @@ async def falls_off(run: LocalSystem, policy: ScriptedPolicy) -> None:
         await until(run, lambda s: s["states"]["1"] == "rolled_back")
 
 
-class Fails(LocalPeer):
-    """A part of which one call of one method answers with an error, done or not."""
+def ports_of(run: LocalSystem) -> Ports:
+    return Ports(
+        store=local(run.store),
+        versions=local(run.versions.people),
+        ballot=local(run.buffer.people),
+        learning=local(run.buffer.learning),
+        feedback=local(run.feedback),
+        trainer=local(run.trainer),
+        evaluator=local(run.evaluator),
+    )
+
+
+class Fails(LocalCall):
+    """Calls of a part; one call of one method answers with an error, done or not."""
 
     def __init__(self, part: object, method: str, *, done: bool) -> None:
         super().__init__(part)
         self.method: str | None = method
         self._done = done
 
-    async def call(self, method: str, *arguments: Any) -> Any:
+    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
         if method != self.method:
-            return await super().call(method, *arguments)
+            return await super().__call__(method, *arguments, **settings)
         self.method = None
         if self._done:
-            await super().call(method, *arguments)
+            await super().__call__(method, *arguments, **settings)
         raise Overdue("no answer")
 
 
@@ -184,7 +198,7 @@ class Fails(LocalPeer):
 async def test_a_promotion_whose_answer_is_lost_is_watched_all_the_same(tmp_path: Path, done: bool) -> None:
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
     run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
-    run.evaluator._versions = Fails(run.versions, "decide", done=done)
+    run.evaluator._versions = proxy(GatePort, Fails(run.versions.gate, "decide", done=done))
     await falls_off(run, policy)
     assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "no answer"}]
 
@@ -192,7 +206,7 @@ async def test_a_promotion_whose_answer_is_lost_is_watched_all_the_same(tmp_path
 async def test_a_rollback_that_the_watch_could_not_ask_for_is_asked_for_again(tmp_path: Path) -> None:
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
     run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
-    run.evaluator._versions = Fails(run.versions, "call_back", done=False)
+    run.evaluator._versions = proxy(GatePort, Fails(run.versions.gate, "call_back", done=False))
     await falls_off(run, policy)
     assert [failed["why"] for failed in events(tmp_path, "watch_failed")] == ["no answer"]
 
@@ -210,10 +224,10 @@ async def test_a_verdict_waits_for_a_versions_actor_that_died_before_it_to_prove
     serving = asyncio.create_task(again.store.run())
     await again.buffer.start()
     await again.versions.start()
-    await again.versions.found(encode(again.trainer._room.open()), "")
-    await again.versions.propose(encode(next(v for v in RunReader(tmp_path).versions() if v.ref.version == 1)), "")
+    await again.versions.trainer.found(again.trainer._room.open(), "")
+    await again.versions.trainer.propose(next(v for v in RunReader(tmp_path).versions() if v.ref.version == 1), "")
     with pytest.raises(Unavailable, match="v1 is being proven anew"):
-        await again.versions.decide(encode(decision), {"weighed": 1})
+        await again.versions.gate.decide(decision, GateLedger(weighed=1))
     serving.cancel()
 
 
@@ -221,14 +235,14 @@ async def test_a_promotion_told_again_to_a_versions_actor_that_died_after_it_is_
     run = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.95, 1: 0.96})
     async with running(run):
         await until(run, lambda s: s["slots"]["serve"] == 1)
-        ledger = RunReader(tmp_path).fact("ledger")
+        ledger = RunReader(tmp_path).read(GateLedger) or GateLedger()
     (decision,) = RunReader(tmp_path).all("decisions", Decision)
     again = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.95, 1: 0.96})
     async with running(again):
         await until(again, lambda s: s["slots"]["serve"] == 1)
-        assert await again.versions.decide(encode(decision), ledger)
+        assert await again.versions.gate.decide(decision, ledger)
         other = decision.model_copy(update={"verdict": "reject"})
-        assert not await again.versions.decide(encode(other), ledger)
+        assert not await again.versions.gate.decide(other, ledger)
     assert len(events(tmp_path, "decided")) == 1
 
 
@@ -271,13 +285,13 @@ async def test_while_serving_is_held_a_promotion_waits_for_the_release(tmp_path:
     run = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.3, 1: 0.6})
     async with running(run):
         await until(run, lambda s: True)
-        await run.versions.hold("ann", "an audit")
+        await run.versions.people.hold("ann", "an audit")
         status = await until(run, lambda s: s["states"].get("1") == "promoted")
         assert (status["slots"]["serve"], status["waiting"], status["held"]["by"]) == (0, 1, "ann")
         with pytest.raises(VersionError, match="held by ann"):
-            await run.versions.promote(1, "bob", "now")
-        assert (await run.versions.release("ann", "done"))["serve"] == 1
-    slots = (await run.versions.status())["slots"]
+            await run.versions.people.promote(1, "bob", "now")
+        assert (await run.versions.people.release("ann", "done"))["serve"] == 1
+    slots = (await run.versions.people.status())["slots"]
     assert slots["serve"] == slots["champion"] == 1
     assert [d["by"] for kind in ("serving_held", "serving_released") for d in events(tmp_path, kind)] == ["ann", "ann"]
 
@@ -286,7 +300,7 @@ async def test_a_hold_survives_a_restart(tmp_path: Path) -> None:
     first = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.3, 1: 0.6})
     async with running(first):
         await until(first, lambda s: True)
-        await first.versions.hold("ann", "an audit")
+        await first.versions.people.hold("ann", "an audit")
         await until(first, lambda s: s["states"].get("1") == "promoted")
     second = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.3, 1: 0.6})
     async with running(second):
@@ -298,10 +312,10 @@ async def test_hands_are_signed_and_written_down(tmp_path: Path) -> None:
     run = system(tmp_path, settings(tmp_path, "run.versions=1"), {0: 0.9, 1: 0.3})
     async with running(run):
         await until(run, lambda s: s["states"].get("1") == "rejected")
-        console = Console({"versions": LocalPeer(run.versions)}, 10, str(tmp_path))
+        console = Admin(ports_of(run), 10, str(tmp_path))
         signed = {"version": "v1", "by": "ann", "reason": "I [bold]know[/] better"}
         assert await console.command("promote", signed) == {"serve": 1, "before": 0}
-        assert (await run.versions.status())["standing"] == "by hand"
+        assert (await run.versions.people.status())["standing"] == "by hand"
         assert [row.standing for row in version_rows(RunReader(tmp_path))] == ["", "by hand"]
         versions_table(version_rows(RunReader(tmp_path)))
         assert await console.command("rollback", {"by": "bob", "version": "v1"}) == {"serve": 0, "before": 1}
@@ -323,7 +337,7 @@ async def test_rejection_after_rejection_slows_learning_down_and_then_pauses_it(
     accuracy = {0: 0.9, **dict.fromkeys(range(1, 30), 0.3)}
     run = system(tmp_path, config, accuracy)
     await run.run(decided=4, until_paused=True)
-    assert "candidates in a row were rejected" in (await run.buffer.status())["paused"]
+    assert "candidates in a row were rejected" in (await run.buffer.learning.status())["paused"]
     assert events(tmp_path, "alert")[0]["reason"].startswith("4 candidates in a row were rejected; `ratchet versions`")
     scales = [version.stats["lr_scale"] for version in RunReader(tmp_path).versions()]
     assert scales[0] == 1.0 and 0.5 in scales
@@ -331,9 +345,8 @@ async def test_rejection_after_rejection_slows_learning_down_and_then_pauses_it(
     async with running(again):
         status = await until(again, lambda s: s["decided"] >= 4)
         assert status["rejections"] >= 4 and status["learning_rate_scale"] == 0.25
-        parts = {"versions": LocalPeer(again.versions), "buffer": LocalPeer(again.buffer)}
-        await Console(parts, 1, str(tmp_path)).command("resume", None)
-        assert (await again.versions.status())["learning_rate_scale"] == 1.0
+        await Admin(ports_of(again), 1, str(tmp_path)).command("resume", None)
+        assert (await again.versions.people.status())["learning_rate_scale"] == 1.0
     scaled = [value for name, value, _ in again.sink.records if name == "learning_rate_scale"]
     assert scaled[0] == 0.25 and scaled[-1] == 1.0
     assert ("rejections_in_a_row", 4, {}) in run.sink.records

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.collect.collector import Collector
-from actors.runtime.rpc import LocalPeer
 from core import config as configuration
 from core.messages import Lease
 from methods.data.held_out import kept_out
@@ -84,7 +84,8 @@ async def test_a_prompt_that_reaches_a_collector_all_the_same_is_not_explored(tm
     probe = "Tom has 5 pens. Ann has 7 pens. Mia has 9 pens. How many pens do Tom and Ann and Mia have together?"
     config = written(tmp_path, ["What is 2+2?"], [probe])
     policy = ScriptedPolicy(0)
-    collector = Collector(LocalPeer(object()), config, policy)
+    nobody: Any = None
+    collector = Collector(nobody, config, policy)
     await collector.start()
     collector._prompts = [as_prompt(probe.upper(), origin="asked")]  # type: ignore[assignment]
     await collector._explore(Lease(id="l", places=(0,), expires_at=1e9), 0)

@@ -23,7 +23,7 @@ WAY = ["answered", "leased", "explored", "drawn", "training", "published", "prov
 
 async def lived(folder: Path) -> AsyncIterator[None]:
     async with running(folder) as system:
-        await system.desk.answered([answer("r1", QUESTION, ("The answer is 42.",), key="shop")])
+        await system.feedback.answered([answer("r1", QUESTION, ("The answer is 42.",), key="shop")])
         await told(system, parse({"id": "1", "response_id": "r1", "binary": True, "user": "ann"}), "shop", False)
         async with asyncio.timeout(60):
             while "decided" not in [step["what"] for step in trace(RunReader(folder), "r1")["life"]]:
@@ -69,7 +69,9 @@ async def test_every_id_of_a_life_leads_through_all_of_it(folder: Path) -> None:
         assert [step for step in steps if step in WAY][: len(WAY)] == WAY, (kind, steps)
         times = [step["at"] for step in found["life"] if step["at"] is not None]
         assert times == sorted(times) and min(times) > 0
-        assert {"desk", "buffer", "collector", "trainer", "versions", "evaluator"} <= {s["by"] for s in found["life"]}
+        assert {"feedback", "buffer", "collector", "trainer", "versions", "evaluator"} <= {
+            s["by"] for s in found["life"]
+        }
         assert found["explored"][0]["versions"]
 
 
@@ -110,8 +112,8 @@ async def test_the_command_prints_it_as_json(folder: Path) -> None:
 
 async def test_a_prompt_that_was_never_explored_has_a_short_life(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1", QUESTION, ("The answer is 42.",))])
-        await system.desk.answered([answer("r2", messages=None)])
+        await system.feedback.answered([answer("r1", QUESTION, ("The answer is 42.",))])
+        await system.feedback.answered([answer("r2", messages=None)])
         found = trace(RunReader(tmp_path), "r1")
         assert [step["what"] for step in found["life"]] == ["answered"] and found["explored"] == []
         assert trace(RunReader(tmp_path), "r2")["prompt"] is None

@@ -16,20 +16,21 @@ from hypothesis import strategies as st
 from actors.in_process import LocalSystem, ScriptedRoom
 from actors.inspect.export_data import export
 from actors.inspect.trace import trace, voters
-from actors.people.feedback import ASK_AGAIN_S, Desk
+from actors.people.feedback import ASK_AGAIN_S, FeedbackDesk
 from actors.replay.buffer import Buffer
-from actors.replay.late_votes import FIRST
-from actors.runtime.rpc import LocalPeer
+from actors.runtime.ports import BallotPort, StorePort
+from actors.runtime.rpc import LocalCall
 from actors.storage.store import Store
 from core import config as configuration
 from core.aio import Gather
 from core.clock import Clock, ManualClock
-from core.codec import encode_batch
 from core.config import Config
 from core.errors import ArtifactError, ConfigError, Missing, Overdue, RatchetError, VersionError
 from core.messages import Response, Vote
 from core.metrics import Metrics
+from core.proxy import proxy
 from core.redact import redactor
+from core.store.facts import FirstVote
 from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy
@@ -63,7 +64,7 @@ async def running(folder: Path, *overrides: str, until: str = "leased") -> Async
     )
     task = asyncio.create_task(system.run(decided=10**6))
     try:
-        while not (folder / "run.sqlite").is_file() or not (await system.buffer.status())[until]:
+        while not (folder / "run.sqlite").is_file() or not (await system.buffer.learning.status())[until]:
             await asyncio.sleep(0.02)
         yield system
     finally:
@@ -84,7 +85,7 @@ def votes(folder: Path, question: str = "What is 2 and 3?") -> list[Vote]:
 
 
 async def told(system: LocalSystem, said: Any, key: str = "", admin: bool = True) -> list[dict[str, str]]:
-    (results,) = await system.desk.feedback([(said, key, admin)])
+    (results,) = await system.feedback.feedback([(said, key, admin)])
     if isinstance(results, RatchetError):
         raise results
     return results
@@ -183,7 +184,7 @@ async def test_answers_wait_for_a_desk_that_is_away() -> None:
 async def test_feedback_becomes_a_vote_in_the_ballot_of_its_prompt(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
         texts = ("The answer is 5.", "The answer is 6.")
-        await system.desk.answered([answer("r1", texts=texts), answer("r2", texts=("The answer is 7.",))])
+        await system.feedback.answered([answer("r1", texts=texts), answer("r2", texts=("The answer is 7.",))])
         said = parse(
             [
                 {"id": "up", "response_id": "r1", "binary": True, "user": "ann"},
@@ -208,8 +209,8 @@ async def test_feedback_becomes_a_vote_in_the_ballot_of_its_prompt(tmp_path: Pat
         again = await told(system, said)
         assert [r["result"] for r in again] == ["duplicate"] * 4 + ["kept"] * 2
         assert len(votes(tmp_path)) == 4
-        page = await system.desk.page("", 0, 4)
-        rest = await system.desk.page("", page["next"], 4)
+        page = await system.feedback.page("", 0, 4)
+        rest = await system.feedback.page("", page["next"], 4)
         assert [each["id"] for each in (*page["data"], *rest["data"])] == ["up", "down", "pair", "text", "say", "rate"]
         assert rest["next"] is None
 
@@ -217,7 +218,7 @@ async def test_feedback_becomes_a_vote_in_the_ballot_of_its_prompt(tmp_path: Pat
 async def test_what_was_voted_on_and_never_explored_is_explored_next_with_its_votes(tmp_path: Path) -> None:
     question = "What is 40 and 2?"
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1", question, ("The answer is 42.",))])
+        await system.feedback.answered([answer("r1", question, ("The answer is 42.",))])
         (result,) = await told(system, parse({"response_id": "r1", "binary": True, "user": "ann"}))
         assert result["result"] == "waiting"
         async with asyncio.timeout(20):
@@ -228,18 +229,18 @@ async def test_what_was_voted_on_and_never_explored_is_explored_next_with_its_vo
         outcome = reader.outcome(int(place))
         assert outcome is not None and outcome.revision == 1
         assert outcome.scored[0].group.prompt.origin == "asked"
-        assert not reader.asked_in_vain() and (await system.buffer.status())["asked"] == 0
+        assert not reader.asked_in_vain() and (await system.buffer.learning.status())["asked"] == 0
 
 
 async def test_what_was_asked_is_not_lost_by_a_restart(tmp_path: Path) -> None:
     async with running(tmp_path, "learning.max_lag=0") as system:
-        await system.buffer.pause("by hand")
+        await system.buffer.learning.pause("by hand")
         prompt = as_prompt("What is 1 and 1?", origin="asked")
-        assert await system.buffer.ask(encode_batch([prompt])) == 1
-        assert await system.buffer.ask(encode_batch([prompt])) == 0, "asked once"
+        assert await system.buffer.people.ask([prompt]) == 1
+        assert await system.buffer.people.ask([prompt]) == 0, "asked once"
     async with running(tmp_path, until="paused") as system:
-        assert (await system.buffer.status())["asked"] == 1
-        await system.buffer.resume()
+        assert (await system.buffer.learning.status())["asked"] == 1
+        await system.buffer.learning.resume()
         async with asyncio.timeout(20):
             while not RunReader(tmp_path).ids("outcomes", prompt.id):
                 await asyncio.sleep(0.05)
@@ -247,7 +248,7 @@ async def test_what_was_asked_is_not_lost_by_a_restart(tmp_path: Path) -> None:
 
 async def test_only_the_key_that_got_an_answer_may_vote_on_it_and_ids_of_keys_do_not_meet(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1", key="shop"), answer("r2", key="bank")])
+        await system.feedback.answered([answer("r1", key="shop"), answer("r2", key="bank")])
         vote = parse({"id": "1", "response_id": "r1", "binary": True, "user": "ann"})
         with pytest.raises(Missing, match="no response 'r1' of this key's"):
             await told(system, vote, "bank", False)
@@ -256,28 +257,28 @@ async def test_only_the_key_that_got_an_answer_may_vote_on_it_and_ids_of_keys_do
         await told(system, parse({"id": "1", "response_id": "r2", "binary": True}), "bank", False)
         await told(system, vote, "root")
         assert [v.voter for v in votes(tmp_path)] == ["shop/ann", "bank", "root/ann"]
-        assert [d["id"] for d in (await system.desk.page("shop", 0, 10))["data"]] == ["1"]
+        assert [d["id"] for d in (await system.feedback.page("shop", 0, 10))["data"]] == ["1"]
 
 
 async def test_an_unknown_response_or_choice_refuses_the_whole_array(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1")])
+        await system.feedback.answered([answer("r1")])
         good = {"response_id": "r1", "binary": True}
         with pytest.raises(Missing, match="no response 'nobody'"):
             await told(system, parse([good, {"response_id": "nobody", "binary": True}]))
         with pytest.raises(ArtifactError, match="choice=3 of r1, which has 1"):
             await told(system, parse([good, {**good, "choice": 3}]))
-        assert votes(tmp_path) == [] and (await system.desk.page("", 0, 10))["data"] == []
+        assert votes(tmp_path) == [] and (await system.feedback.page("", 0, 10))["data"] == []
 
 
 async def test_live_traffic_is_explored_only_where_asked_for_and_not_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r0", "Who learns from me?")])
-        assert (await system.buffer.status())["asked"] == 0 and not RunReader(tmp_path).asked_in_vain()
+        await system.feedback.answered([answer("r0", "Who learns from me?")])
+        assert (await system.buffer.learning.status())["asked"] == 0 and not RunReader(tmp_path).asked_in_vain()
     other = tmp_path / "live"
     other.mkdir()
     async with running(other, "prompts.live.ratio=1") as system:
-        await system.desk.answered([answer("r1", "Learn this."), answer("r2", "Not this.", learn=False)])
+        await system.feedback.answered([answer("r1", "Learn this."), answer("r2", "Not this.", learn=False)])
         kept = {id for id in RunReader(other).ids("asked")}
         assert kept == {as_prompt("Learn this.").id}
         assert RunReader(other).get("responses", Response, "r2") is not None
@@ -285,9 +286,9 @@ async def test_live_traffic_is_explored_only_where_asked_for_and_not_refused(tmp
 
 async def test_requests_that_come_together_are_refused_each_for_itself(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1")])
+        await system.feedback.answered([answer("r1")])
         good, bad = ([{"id": i, "response_id": r, "binary": True}] for i, r in (("1", "r1"), ("2", "nobody")))
-        gathered = Gather(system.desk.feedback)
+        gathered = Gather(system.feedback.feedback)
         calls = [gathered((said, "", True)) for said in (good, bad, good)]
         first, refused, again = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(refused, Missing)
@@ -298,35 +299,39 @@ async def test_requests_that_come_together_are_refused_each_for_itself(tmp_path:
 SAID: dict[str, dict[str, Any]] = {"up": {"binary": True}, "say": {"comment": "hm"}}
 
 
-class WatchResult:
-    """A part in this process, and what is asked of it. Refuses as often as told, before anything is done."""
+class Heard(LocalCall):
+    """Calls of a part in this process. Refuses as often as told, before anything is done."""
 
     def __init__(self, part: object) -> None:
-        self._peer = LocalPeer(part)
+        super().__init__(part)
         self.calls: list[str] = []
         self.refusals = 0
 
-    async def call(self, method: str, *arguments: Any) -> Any:
+    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
         self.calls.append(method)
         if self.refusals:
             self.refusals -= 1
             raise Overdue(f"{method} did not answer")
-        return await self._peer.call(method, *arguments)
+        return await super().__call__(method, *arguments, **settings)
 
 
 @asynccontextmanager
-async def a_desk(folder: Path, clock: Clock) -> AsyncIterator[tuple[Desk, WatchResult, WatchResult]]:
+async def a_desk(folder: Path, clock: Clock) -> AsyncIterator[tuple[FeedbackDesk, Heard, Heard]]:
     """With the buffer and the store that it asks, and nobody who explores."""
     config = configuration.load(None)
     keeper = Store(str(folder))
     await keeper.start()
     task = asyncio.create_task(keeper.run())
-    store = WatchResult(keeper)
-    buffer = Buffer(str(folder), store, config.learning, None, Metrics(), config.method.votes, clock)
+    store = Heard(keeper)
+    buffer = Buffer(str(folder), proxy(StorePort, store), config.learning, None, Metrics(), config.method.votes, clock)
     await buffer.start()
-    watched = WatchResult(buffer)
+    watched = Heard(buffer.people)
     try:
-        yield Desk(str(folder), store, watched, config, Metrics(), clock), watched, store
+        yield (
+            FeedbackDesk(str(folder), proxy(StorePort, store), proxy(BallotPort, watched), config, Metrics(), clock),
+            watched,
+            store,
+        )
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -401,7 +406,7 @@ async def test_what_is_said_of_an_answer_that_is_on_its_way_holds_up_nobody_else
 async def test_an_answer_is_traced_to_the_version_that_learned_from_it_and_back(tmp_path: Path) -> None:
     question = "What is 40 and 2?"
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1", question, ("The answer is 42.",), key="shop")])
+        await system.feedback.answered([answer("r1", question, ("The answer is 42.",), key="shop")])
         vote = parse({"id": "1", "response_id": "r1", "binary": True, "user": "ann"})
         await told(system, vote, "shop", False)
         async with asyncio.timeout(20):
@@ -426,7 +431,7 @@ def without_names(text: str) -> str:
 
 async def test_texts_are_redacted_before_anything_of_them_is_kept(tmp_path: Path) -> None:
     async with running(tmp_path, "prompts.live.ratio=1", f"prompts.live.redact={__name__}:without_names") as system:
-        await system.desk.answered([answer("r1", "Ann has 2.", ("Ann: 2. The answer is 2.",))])
+        await system.feedback.answered([answer("r1", "Ann has 2.", ("Ann: 2. The answer is 2.",))])
         kept = RunReader(tmp_path).get("responses", Response, "r1")
         assert kept is not None and kept.prompt is not None
         assert (kept.prompt.messages[0].content, kept.texts) == ("NAME has 2.", ("NAME: 2. The answer is 2.",))
@@ -442,7 +447,7 @@ def test_a_redactor_that_is_none_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 async def test_data_is_exported_in_the_formats_of_trl(tmp_path: Path, suffix: str) -> None:
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1"), answer("r2", texts=("The answer is 7.",))])
+        await system.feedback.answered([answer("r1"), answer("r2", texts=("The answer is 7.",))])
         said = [
             {"response_id": "r1", "binary": True},
             {"response_id": "r2", "correction": "2+3=5. The answer is 5."},
@@ -484,7 +489,7 @@ async def test_what_came_from_a_voter_is_forgotten_and_its_versions_are_named(tm
     question = "What is 40 and 2?"
     async with running(tmp_path, "learning.replay_windows=4") as system:
         texts = ("The answer is 42.",)
-        await system.desk.answered(
+        await system.feedback.answered(
             [answer("r1", question, texts, key="shop", user="ann"), answer("r2", question, texts)]
         )
         up = {"response_id": "r1", "binary": True}
@@ -495,23 +500,23 @@ async def test_what_came_from_a_voter_is_forgotten_and_its_versions_are_named(tm
                 await asyncio.sleep(0.05)
         (explored,) = trace(RunReader(tmp_path), "r1")["explored"]
         first = int(explored["versions"][0]["version"][1:])
-        await system.desk.forget("shop")
-        gone = await system.buffer.forget("shop")
+        await system.feedback.forget("shop")
+        gone = await system.buffer.people.forget("shop")
         with pytest.raises(Missing):
             await told(system, parse(up), "shop", False)
         assert gone["votes"] == 2 and first in gone["versions"]
         assert [vote.voter for vote in votes(tmp_path, question)] == ["eve"]
         reader = RunReader(tmp_path)
         assert reader.get("responses", Response, "r1") is None and reader.get("responses", Response, "r2") is not None
-        assert (await system.desk.page("shop", 0, 10))["data"] == []
-        assert {body["voter"] for body in reader.facts(FIRST).values()} == {"eve"}
+        assert (await system.feedback.page("shop", 0, 10))["data"] == []
+        assert {first.voter for first in reader.read_all(FirstVote).values()} == {"eve"}
         async with asyncio.timeout(20):
             while (outcome := RunReader(tmp_path).outcome(explored["place"])) is None or outcome.revision != 1:
                 await asyncio.sleep(0.05)
-        assert (await system.buffer.forget("shop"))["votes"] == 0
+        assert (await system.buffer.people.forget("shop"))["votes"] == 0
 
 
 async def test_an_answer_that_cannot_be_written_down_does_not_hold_up_the_others(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
-        await system.desk.answered([answer("r1", texts=("half \ud800",)), answer("r2", user=5), answer("r3")])
+        await system.feedback.answered([answer("r1", texts=("half \ud800",)), answer("r2", user=5), answer("r3")])
         assert RunReader(tmp_path).ids("responses") == ["r3"]

@@ -570,7 +570,7 @@ async def test_a_window_that_the_store_did_not_acknowledge_is_given_to_nobody(tm
     window = await buffer.windows.draw(0, 0, 0.0)
     assert window is not None and window.number == 1
     drawn = RunReader(tmp_path).read(WindowDrawn, 1)
-    assert drawn is not None and drawn.places == [0, 1, 2]
+    assert drawn is not None and drawn.places == (0, 1, 2)
 
 
 async def test_a_settlement_that_never_reached_the_buffer_is_found_in_the_decisions(tmp_path: Path) -> None:

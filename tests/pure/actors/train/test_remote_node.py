@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.rpc import LocalPeer
+from actors.runtime.rpc import local
 from actors.storage.store import Store
 from actors.train.group import TrainGroup
 from actors.train.remote_node import RemoteNode
 from actors.train.trainer import Trainer
 from actors.versions.versions import Versions
 from core.artifacts import appearing, verify, whole
-from core.codec import decode, encode
 from core.errors import Unavailable, VersionError
-from core.messages import BASE, PolicyRef, Published, Slots
+from core.messages import BASE, PolicyRef, Published
 from core.metrics import Metrics
 from core.store.writer import RunReader
 from serve.weights.transfer import holds
@@ -68,9 +67,10 @@ class Room:
 async def versions_in(run_dir: Path, transfer: Any) -> AsyncIterator[Versions]:
     run_dir.mkdir()
     store = Store(str(run_dir))
+    buffer: Any = Buffer()
     await store.start()
     committing = asyncio.create_task(store.run())
-    versions = Versions(str(run_dir), LocalPeer(store), LocalPeer(Buffer()), Metrics(), transfer=transfer)
+    versions = Versions(str(run_dir), local(store), buffer, buffer, Metrics(), transfer=transfer)
     await versions.start()
     try:
         yield versions
@@ -82,9 +82,9 @@ async def versions_in(run_dir: Path, transfer: Any) -> AsyncIterator[Versions]:
 
 async def trainer(versions: Versions, node: str, folder: Path, run_dir: Path, keep: int = 2) -> tuple[RemoteNode, Room]:
     transfer: Any = FakeTransfer(node, folder)
-    remote_node = RemoteNode(LocalPeer(versions), transfer, keep)
+    remote_node = RemoteNode(local(versions.trainer), transfer, keep)
     room = Room(await remote_node.start() or run_dir)
-    await versions.found(encode(room.write(0)), remote_node.node)
+    await versions.trainer.found(room.write(0), remote_node.node)
     return remote_node, room
 
 
@@ -93,8 +93,8 @@ async def test_on_one_node_nothing_is_copied_and_nothing_is_thrown_away(tmp_path
     async with versions_in(tmp_path / "run", home) as versions:
         remote_node, room = await trainer(versions, "head", tmp_path / "cache", tmp_path / "run", keep=1)
         for number in (1, 2, 3):
-            await versions.take_ref()
-            await versions.propose(encode(room.write(number)), remote_node.node)
+            await versions.trainer.take_ref()
+            await versions.trainer.propose(room.write(number), remote_node.node)
             await remote_node.fetch({number})
             await remote_node.prune()
         assert room.run_dir == tmp_path / "run" and home.brought == []
@@ -106,14 +106,14 @@ async def test_a_version_is_in_the_run_directory_before_anybody_is_told_of_it(tm
     async with versions_in(tmp_path / "run", home) as versions:
         remote_node, room = await trainer_after_one_failure(versions, tmp_path)
         assert room.run_dir == tmp_path / "cache" / "trainer"
-        await versions.take_ref()
+        await versions.trainer.take_ref()
         made = room.write(1)
         home.away = 1
         with pytest.raises(Unavailable):
-            await versions.propose(encode(made), remote_node.node)
-        assert decode(Slots, await versions.desired(-1, 0.0)).loaded == ()
-        await asyncio.gather(*(versions.propose(encode(made), remote_node.node) for _ in range(3)))
-        (told,) = decode(Slots, await versions.desired(-1, 0.0)).loaded
+            await versions.trainer.propose(made, remote_node.node)
+        assert (await versions.replicas.desired(-1, 0.0)).loaded == ()
+        await asyncio.gather(*(versions.trainer.propose(made, remote_node.node) for _ in range(3)))
+        (told,) = (await versions.replicas.desired(-1, 0.0)).loaded
         assert told.path == str(tmp_path / "run" / "versions" / "v0001")
         verify(Path(told.path))
         reader = RunReader(tmp_path / "run")
@@ -132,8 +132,8 @@ async def test_a_trainer_that_starts_on_another_node_goes_on_from_what_the_run_h
     async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
         remote_node, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
         for number in (1, 2, 3, 4):
-            await versions.take_ref()
-            await versions.propose(encode(room.write(number)), remote_node.node)
+            await versions.trainer.take_ref()
+            await versions.trainer.propose(room.write(number), remote_node.node)
             await remote_node.prune()
         assert folders(room) == ["v0000", "v0003", "v0004"]
 
@@ -141,7 +141,7 @@ async def test_a_trainer_that_starts_on_another_node_goes_on_from_what_the_run_h
         (Path(left_by_an_earlier_run.path) / "weights").write_bytes(b"other")
         elsewhere, room = await trainer(versions, "node-c", tmp_path / "c", tmp_path / "run")
         assert folders(room) == ["v0000"]
-        parent = decode(Published, await versions.parent())
+        parent = await versions.trainer.parent()
         c: Any = elsewhere.transfer
         c.away = 1
         await elsewhere.fetch({parent.ref.version, 2, 77})
@@ -169,10 +169,12 @@ async def test_a_trainer_writes_its_base_into_the_folder_of_its_node_and_the_run
     async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
         transfer: Any = FakeTransfer("node-b", tmp_path / "b")
         room: Any = Loading(tmp_path / "run")
-        peers = (LocalPeer(Buffer()), LocalPeer(Buffer()), LocalPeer(versions))
-        part = Trainer(room, *peers, 1.0, Metrics(), remote_node=RemoteNode(peers[2], transfer))
+        buffer: Any = Buffer()
+        asked = local(versions.trainer)
+        remote_node = RemoteNode(asked, transfer)
+        part = Trainer(room, buffer, buffer, buffer, asked, 1.0, Metrics(), remote_node=remote_node)
         running = asyncio.create_task(part.run())
-        base = decode(Published, await versions.base(10.0))
+        base = await versions.replicas.base(10.0)
         running.cancel()
         assert base.path == str(tmp_path / "run" / "versions" / "v0000")
         assert holds(tmp_path / "b" / "trainer" / "versions" / "v0000", "print-0")
@@ -180,16 +182,16 @@ async def test_a_trainer_writes_its_base_into_the_folder_of_its_node_and_the_run
 
 async def test_what_is_pruned_is_described_to_nobody(tmp_path: Path) -> None:
     async with versions_in(tmp_path / "run", None) as versions:
-        assert await versions.node() == "" and await versions.described(0) is None
-        await versions.found(encode(Room(tmp_path / "run").write(0)))
-        await versions.take_ref()
+        assert await versions.trainer.node() == "" and await versions.trainer.described(0) is None
+        await versions.trainer.found(Room(tmp_path / "run").write(0))
+        await versions.trainer.take_ref()
         made = Room(tmp_path / "run").write(1)
-        await versions.propose(encode(made))
-        assert decode(Published, (await versions.described(1)) or b"").path == made.path
+        await versions.trainer.propose(made)
+        assert ((await versions.trainer.described(1)) or b"").path == made.path
         shutil.rmtree(made.path)
-        assert await versions.described(1) is None
+        assert await versions.trainer.described(1) is None
         with pytest.raises(VersionError, match="pruned"):
-            await versions.promote(1, "me", "to see")
+            await versions.people.promote(1, "me", "to see")
 
 
 def test_a_group_of_workers_writes_where_its_trainer_is_told_to(tmp_path: Path) -> None:

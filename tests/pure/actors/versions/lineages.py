@@ -2,6 +2,7 @@
 
 from actors.versions.lineage import Lineage
 from core.messages import Decision, PolicyRef, Published
+from core.store.facts import LineageFact
 
 
 def ref(version: int) -> PolicyRef:
@@ -34,7 +35,7 @@ def lineage(*published: Published) -> Lineage:
     return made
 
 
-def restored(snapshot: dict, before: Lineage) -> Lineage:
+def restored(snapshot: LineageFact, before: Lineage) -> Lineage:
     """What a restart makes of a snapshot and of what `before` had written."""
     again = Lineage(base=version(0))
     again.restore(snapshot, list(before.published.values()), list(before.decisions.values()))

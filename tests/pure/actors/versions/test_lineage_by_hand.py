@@ -1,19 +1,18 @@
 """Rollbacks, holds and promotions by hand, and what no order of them may ever do."""
 
-import json
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actors.versions.lineage import PARENT_ROLLED_BACK, Due, Held
+from actors.versions.lineage import PARENT_ROLLED_BACK
 from core.config import BackoffConfig
 from core.errors import VersionError
 from core.messages import BASE
+from core.store.facts import DueRollback, Hold, LineageFact
 from tests.pure.actors.versions.lineages import decision, lineage, ref, restored, version
 
-HELD = Held("ann", "an audit", 0.0)
+HELD = Hold(by="ann", why="an audit", at=0.0)
 
 
 def test_a_rollback_returns_users_and_training_to_the_champion_and_withdraws_what_came_of_it() -> None:
@@ -74,11 +73,11 @@ def test_a_rollback_that_the_watch_asked_for_during_a_hold_comes_first_at_its_en
     made = lineage(version(1), version(2, 1))
     made.decide(decision(1, "promote"))
     made.hold(HELD)
-    made.due = Due(1, "it is worse")
+    made.due = DueRollback(version=1, why="it is worse")
     made.decide(decision(2, "promote"))
     assert made.serve == ref(1)
     settled, waiting, due = made.release()
-    assert due == Due(1, "it is worse") and waiting is not None and waiting.version == 2
+    assert due == DueRollback(version=1, why="it is worse") and waiting is not None and waiting.version == 2
     assert [s.version for s in settled] == [1] and made.serve == ref(2) and made.states[1] == "rolled_back"
 
 
@@ -116,8 +115,8 @@ def test_a_snapshot_of_an_older_run_is_read() -> None:
     made.decide(decision(1, "gain"))
     made.decide(decision(2, "reject", champion=1))
     new = ("rejections", "activated", "champions", "withdrawn", "by_hand", "held", "waiting", "due")
-    old = {name: value for name, value in made.snapshot().items() if name not in new}
-    again = restored(old, made)
+    old = {name: value for name, value in made.snapshot().model_dump(mode="json").items() if name not in new}
+    again = restored(LineageFact.model_validate(old), made)
     assert (again.serve, again.champion, again.withdrawn) == (ref(1), ref(1), {2})
     assert again.slots().promoted == (BASE, ref(1))
 
@@ -181,7 +180,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.made.held is not None and self.made.serve != BASE)
     @rule()
     def call_back_while_held(self) -> None:
-        self.made.due = Due(self.made.serve.version, "worse")
+        self.made.due = DueRollback(version=self.made.serve.version, why="worse")
 
     @precondition(lambda self: self.made.states)
     @rule(which=st.integers(0, 30))
@@ -205,7 +204,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         made = self.made
-        again = restored(json.loads(json.dumps(made.snapshot())), made)
+        again = restored(LineageFact.model_validate_json(made.snapshot().model_dump_json()), made)
         for name in ("serve", "champion", "held", "waiting", "due", "withdrawn", "activated", "champions", "by_hand"):
             assert getattr(again, name) == getattr(made, name), name
         assert (again.fallen, again.rejections, again.without_gain) == (

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from actors.cli.up import WhenChanged
 from actors.in_process import LocalSystem, ScriptedRoom
 from actors.replay.buffer import Buffer
-from actors.runtime.rpc import LocalPeer, local
+from actors.runtime.rpc import local
 from actors.storage.store import Store
 from actors.versions.versions import Versions
 from core.artifacts import appearing, sweep
 from core.clock import ManualClock
-from core.codec import encode, pack_ids
+from core.codec import pack_ids
 from core.config import LearningConfig, RetentionConfig, RunConfig
 from core.errors import VersionError
 from core.messages import (
@@ -39,7 +39,7 @@ from core.messages import (
     Vote,
 )
 from core.metrics import JsonlSink, MemorySink, Metrics
-from core.store.facts import LineageFact, WindowDrawn, WindowSettled
+from core.store.facts import GateLedger, LineageFact, WindowDrawn, WindowSettled
 from core.store.records import message, outcome_records
 from core.store.retention import forgettable, prunable, windows_kept
 from core.store.schema import SCHEMA
@@ -230,9 +230,8 @@ class Parts:
     def __init__(self, folder: Path, keep: int | None) -> None:
         self.folder = folder
         self.store = Store(str(folder))
-        self.versions = Versions(
-            str(folder), LocalPeer(self.store), LocalPeer(self), Metrics([MemorySink()]), keep=keep
-        )
+        buffer: Any = self
+        self.versions = Versions(str(folder), local(self.store), buffer, buffer, Metrics([MemorySink()]), keep=keep)
 
     async def settle(self, *_: Any) -> None: ...
 
@@ -240,7 +239,7 @@ class Parts:
         await self.store.start()
         self.running = asyncio.create_task(self.store.run())
         await self.versions.start()
-        await self.versions.found(encode(self.publish(0, 0)))
+        await self.versions.trainer.found(self.publish(0, 0))
         self.answering = asyncio.create_task(self.versions.run())
 
     def publish(self, version: int, parent: int) -> Published:
@@ -252,16 +251,15 @@ class Parts:
         return Published(ref=ref, path=str(path), parent=PolicyRef(version=parent), window=version, fingerprint="f")
 
     async def decide(self, version: int, verdict: str) -> None:
-        await self.versions.propose(encode(self.publish(version, version - 1)))
-        slots = self.versions._lineage.slots()
+        await self.versions.trainer.propose(self.publish(version, version - 1))
+        slots = self.versions.register.lineage.slots()
         proven = (BASE, *(each.ref for each in slots.loaded))
-        await self.versions.report(ReplicaReport(replica="r", epoch=slots.epoch, proven=proven).model_dump_json())
-        body = Decision(
-            verdict=verdict, candidate=PolicyRef(version=version), champion=self.versions._lineage.champion, reason="t",
-            probes=1, certified=False,
-        )  # fmt: skip
-        await self.versions.decide(encode(body), {})
-        await self.versions.reported(version)
+        await self.versions.replicas.report(ReplicaReport(replica="r", epoch=slots.epoch, proven=proven))
+        champion = self.versions.register.lineage.champion
+        about = {"verdict": verdict, "candidate": PolicyRef(version=version), "champion": champion}
+        body = Decision(**about, reason="t", probes=1, certified=False)
+        await self.versions.gate.decide(body, GateLedger())
+        await self.versions.gate.reported(version)
 
     def folders(self) -> list[int]:
         return sorted(int(path.name[1:]) for path in (self.folder / "versions").glob("v*"))
@@ -278,14 +276,14 @@ async def test_old_folders_go_and_what_is_served_compared_or_undecided_stays(tmp
     await parts.decide(1, "promote")
     for version in range(2, 9):
         await parts.decide(version, "hold")
-    await parts.versions.propose(encode(parts.publish(9, 8)))
+    await parts.versions.trainer.propose(parts.publish(9, 8))
     await until(
         lambda: [v for e in RunReader(tmp_path).events("pruned") for v in e.detail["versions"]] == [2, 3, 4, 5, 6]
     )
     assert parts.folders() == [0, 1, 7, 8, 9]
     assert [published.ref.version for published in RunReader(tmp_path).versions()] == list(range(1, 10))
     with pytest.raises(VersionError, match=r"v3 is pruned: .* run\.retention\.versions"):
-        await parts.versions.promote(3, "me", "why not")
+        await parts.versions.people.promote(3, "me", "why not")
     await parts.stop()
 
 
@@ -305,14 +303,14 @@ async def test_a_replica_is_not_kept_waiting_by_a_store_that_waits_for_room(tmp_
 
     parts = Parts(tmp_path, keep=None)
     await parts.start()
-    await parts.versions.propose(encode(parts.publish(1, 0)))
-    parts.versions._store = LocalPeer(Stuck(str(tmp_path)))
-    slots = parts.versions._lineage.slots()
+    await parts.versions.trainer.propose(parts.publish(1, 0))
+    parts.versions.register._store = local(Stuck(str(tmp_path)))
+    slots = parts.versions.register.lineage.slots()
     report = ReplicaReport(replica="r", epoch=slots.epoch, proven=(BASE, PolicyRef(version=1)))
     async with asyncio.timeout(15):
-        await parts.versions.report(report.model_dump_json())
-        await parts.versions.desired(-1, 0.0)
-    for task in parts.versions._considering:
+        await parts.versions.replicas.report(report)
+        await parts.versions.replicas.desired(-1, 0.0)
+    for task in parts.versions.replicas._considering:
         task.cancel()
     await parts.stop()
 

@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from actors.inspect.sentences import told
-from actors.people.admin import Console
+from actors.people.admin import Admin, Ports
 from actors.people.overview import Past, overview, sentences
-from actors.runtime.rpc import LocalPeer
 from core.clock import ManualClock
 from core.errors import Unavailable
 from core.messages import Decision, Event, PolicyRef, Published
@@ -180,7 +179,19 @@ class Part:
         return self._status
 
 
-async def test_the_console_gathers_statuses_and_the_run_directory(tmp_path: Path) -> None:
+class Away:
+    async def status(self) -> dict[str, Any]:
+        raise Unavailable("not up")
+
+
+def ports(**parts: Part) -> Ports:
+    names = {"store": "store", "versions": "versions", "learning": "buffer", "feedback": "feedback"}
+    names |= {"trainer": "trainer", "evaluator": "evaluator"}
+    there: dict[str, Any] = {port: parts.get(name, Away()) for port, name in names.items()}
+    return Ports(ballot=there["learning"], **there)
+
+
+async def test_admin_gathers_statuses_and_the_run_directory(tmp_path: Path) -> None:
     written(tmp_path).close()
     slots = {"serve": 1, "explore": 1, "champion": 0, "candidate": None}
     replicas = {"b": {"serving": 1, "proven": [0, 1], "age_s": 1.0, "tokens_user": 5}, "a": {"age_s": 20.0}}
@@ -189,7 +200,7 @@ async def test_the_console_gathers_statuses_and_the_run_directory(tmp_path: Path
         "buffer": Part(paused="too hot", tokens=70, waiting=3, vote_share=0.123456),
         "evaluator": Part(tokens={"gate": 8, "explore": 1}, weighing={"candidate": 2, "champion": 0}),
     }
-    console = Console({name: LocalPeer(part) for name, part in parts.items()}, 1, str(tmp_path), ManualClock(99.0))
+    console = Admin(ports(**parts), 1, str(tmp_path), ManualClock(99.0))
     shown = await console.overview()
     await console.stop()
     assert json.loads(json.dumps(shown)) == shown and shown["at"] == 99.0
@@ -203,11 +214,11 @@ async def test_the_console_gathers_statuses_and_the_run_directory(tmp_path: Path
     assert [(r["name"], r["silent"]) for r in shown["replicas"]] == [("a", True), ("b", False)]
     told_event = {"id": 2, "at": 11.0, "kind": "decided"}
     assert shown["events"] == [{**told_event, "text": "v1 promote (guarded): at most 0.03 worse [really]"}]
-    assert shown["away"] == {}
+    assert shown["away"] == dict.fromkeys(("store", "feedback", "trainer"), "not up")
 
 
 async def test_a_run_directory_that_cannot_be_read_leaves_the_rest_standing(tmp_path: Path) -> None:
-    console = Console({"buffer": LocalPeer(Part(paused=None, waiting=3))}, 1, str(tmp_path))
+    console = Admin(ports(buffer=Part(paused=None, waiting=3)), 1, str(tmp_path))
     shown = await console.overview()
     assert "run.sqlite" in shown["away"]["run directory"] and shown["learning"]["waiting"] == 3
 

@@ -4,21 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from actors.runtime.rpc import LocalPeer
+from actors.runtime.rpc import local
 from actors.storage.store import Store
 from actors.versions.versions import Versions
 from core.arrival_proof import Proof
 from core.artifacts import appearing
 from core.clock import ManualClock
-from core.codec import decode, encode, pack_floats, pack_ids
+from core.codec import pack_floats, pack_ids
 from core.errors import ArtifactError, Unavailable, VersionError
 from core.messages import BASE, Decision, PolicyRef, Published, Slots
 from core.metrics import Metrics
+from core.store.facts import GateLedger
 from core.store.writer import RunReader
 from serve.replica.reconcile import Prover, Reconciler
 
@@ -102,17 +103,17 @@ class Fleet:
 
     async def look(self) -> None:
         for replica in self.replicas:
-            report = await replica.apply(decode(Slots, await self.versions.desired(10**6, 0.0)))
-            await self.versions.report(report.model_dump_json())
+            report = await replica.apply(await self.versions.replicas.desired(10**6, 0.0))
+            await self.versions.replicas.report(report)
 
     async def offer(self, version: int) -> None:
-        ref = await self.versions.take_ref()
+        ref = await self.versions.trainer.take_ref()
         assert ref.version == version
-        await self.versions.propose(encode(published(version, self.folder)))
+        await self.versions.trainer.propose(published(version, self.folder))
         await self.look()
 
     async def promote(self, version: int) -> None:
-        champion = PolicyRef(version=(await self.versions.status())["slots"]["champion"])
+        champion = PolicyRef(version=(await self.versions.people.status())["slots"]["champion"])
         verdict = Decision(
             verdict="promote",
             candidate=PolicyRef(version=version),
@@ -122,7 +123,7 @@ class Fleet:
             certified=False,
             new_champion=True,
         )
-        await self.versions.decide(encode(verdict), {"weighed": version})
+        await self.versions.gate.decide(verdict, GateLedger(weighed=version))
         await self.look()
 
     def serving(self) -> list[int]:
@@ -134,8 +135,8 @@ async def fleet(folder: Path, *engines: FakeEngine) -> AsyncIterator[Fleet]:
     store = Store(str(folder))
     await store.start()
     committing = asyncio.create_task(store.run())
-    clock = ManualClock()
-    versions = Versions(str(folder), LocalPeer(store), LocalPeer(Buffer()), Metrics(), clock=clock)
+    clock, buffer = ManualClock(), cast(Any, Buffer())
+    versions = Versions(str(folder), local(store), buffer, buffer, Metrics(), clock=clock)
     await versions.start()
     try:
         yield Fleet(folder, versions, engines, clock)
@@ -165,7 +166,7 @@ async def test_a_broken_update_ends_with_every_replica_on_the_same_old_version_a
         await three.offer(2)
         await three.look()
         assert three.serving() == [1, 1, 1]
-        status = await three.versions.status()
+        status = await three.versions.people.status()
         assert status["states"]["2"] == "rejected"
         assert status["slots"]["explore"] == 1
         assert all(PolicyRef(version=2) not in engine.loaded() for engine in engines), "a mixed state is left"
@@ -188,7 +189,7 @@ async def test_a_replica_that_joins_late_proves_what_is_served_before_it_reports
         await running.promote(1)
         late = running._replica("late", FakeEngine())
         assert late.serving == BASE
-        report = await late.apply(decode(Slots, await running.versions.desired(10**6, 0.0)))
+        report = await late.apply(await running.versions.replicas.desired(10**6, 0.0))
         assert report.serving == PolicyRef(version=1)
         assert report.proven == (BASE, PolicyRef(version=1))
 
@@ -198,7 +199,7 @@ async def test_a_late_replica_that_cannot_prove_the_served_version_never_says_it
         await running.offer(1)
         await running.promote(1)
         late = running._replica("late", FakeEngine("failed proof", broken=1))
-        report = await late.apply(decode(Slots, await running.versions.desired(10**6, 0.0)))
+        report = await late.apply(await running.versions.replicas.desired(10**6, 0.0))
         assert report.serving == BASE  # what its health check refuses (serve.replica.deployment)
         assert "policy@v1" in report.failed
 
@@ -214,7 +215,7 @@ async def test_a_served_version_that_no_replica_can_prove_any_more_is_rolled_bac
         one.clock.advance(60)  # the replica died, and its successor finds a damaged folder
         one.replicas = [one._replica("successor", FakeEngine("bad file"))]
         await one.look()
-        status = await one.versions.status()
+        status = await one.versions.people.status()
         assert status["slots"]["serve"] == 1
         await one.look()
         assert one.serving() == [1]

@@ -17,7 +17,8 @@ from ray.exceptions import OwnerDiedError
 from core.artifacts import MANIFEST, appearing, verify
 from core.errors import ArtifactError, Overdue, StorageFull, Unavailable
 from core.messages import BASE, PolicyRef, Published
-from serve.weights.transfer import FORGET_S, GRACE_S, SHARED_CHUNKS, VersionFiles, WeightsTransfer, holds
+from core.proxy import proxy
+from serve.weights.transfer import FORGET_S, GRACE_S, SHARED_CHUNKS, FilesPort, VersionFiles, WeightsTransfer, holds
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,7 @@ class Source(VersionFiles):
 
 
 def transfer(source: Source) -> WeightsTransfer:
-    return WeightsTransfer(source.ask, "run", chunk_bytes=1000)
+    return WeightsTransfer(proxy(FilesPort, source.ask), "run", chunk_bytes=1000)
 
 
 async def here(version: Published, source: Source, *wanted: Published) -> Path:
@@ -86,11 +87,11 @@ async def here(version: Published, source: Source, *wanted: Published) -> Path:
         hidden.rename(version.path)
 
 
-def seeing(source: Source, folder: Path) -> Any:
+def seeing(source: Source, folder: Path) -> FilesPort:
     async def ask(method: str, _: str, *arguments: Any) -> Any:
         return await source.ask(method, str(folder), *arguments)
 
-    return ask
+    return proxy(FilesPort, ask)
 
 
 def copies(cache: Path) -> list[str]:

@@ -14,17 +14,20 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from actors.runtime.rpc import RayPeer
+from actors.runtime.niceness import hosted
+from actors.runtime.ports import LearningPort, StorePort, TrainerPort, WindowPort
+from actors.runtime.rpc import remote
 from actors.storage.store import Store
 from actors.train.remote_node import RemoteNode
 from actors.versions.versions import Versions
 from bench._nodes import Nodes
 from core.artifacts import appearing, digest_file, verify
-from core.codec import decode, encode
 from core.errors import ArtifactError, Unavailable
-from core.messages import BASE, PolicyRef, Published, Slots
+from core.messages import BASE, PolicyRef, Published
 from core.metrics import Metrics
-from serve.weights.transfer import CHUNK_BYTES, VersionFiles, WeightsTransfer
+from core.proxy import proxy
+from serve.replica.actor_call import ActorCall
+from serve.weights.transfer import CHUNK_BYTES, FilesPort, VersionFiles, WeightsTransfer
 
 pytestmark = pytest.mark.real
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which no node can import
@@ -84,6 +87,9 @@ class Files(VersionFiles):
         self._put_bytes += min(length, file.stat().st_size - start)
         return super()._put(file, start, length)
 
+    async def invoke(self, _: str, method: str, *arguments: Any) -> Any:
+        return await getattr(self, method)(*arguments)
+
     async def counts(self) -> dict[str, int]:
         return {"asked": self._asked, "put_bytes": self._put_bytes, "held": len(self._chunks)}
 
@@ -92,17 +98,8 @@ class Replica:
     """What a replica does with a version until it has it. `source`: the actor that has the files."""
 
     def __init__(self, source: str) -> None:
-        self._source = source
-        self._transfer = WeightsTransfer(self._ask, NAMESPACE)
+        self._transfer = WeightsTransfer(proxy(FilesPort, ActorCall(NAMESPACE, source, "files")), NAMESPACE)
         self._failed = 0
-
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        try:
-            return await getattr(ray.get_actor(self._source, NAMESPACE), method).remote(*arguments)
-        except ValueError as error:
-            if isinstance(error, ArtifactError):
-                raise
-            raise Unavailable(f"{self._source} is not up") from None
 
     async def sees(self, path: str) -> bool:
         return Path(path).exists()
@@ -129,13 +126,15 @@ class Writer:
         return written(Path(folder), version, b"w" * size)
 
 
-class Learner(VersionFiles):
+class Learner:
     """The trainer's end: a room that writes where it is told to, and `RemoteNode` beside it."""
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir = Path(run_dir)
-        self._versions = RayPeer("versions", NAMESPACE, PATIENCE_S)
-        transfer = WeightsTransfer(self._versions.call, NAMESPACE)
+        self._versions = remote(TrainerPort, "versions", NAMESPACE, PATIENCE_S, "trainer")
+        self.files = VersionFiles()
+        files = remote(FilesPort, "versions", NAMESPACE, PATIENCE_S, "files")
+        transfer = WeightsTransfer(files, NAMESPACE)
         self._remote_node = RemoteNode(self._versions, transfer, keep=2)
 
     async def start(self) -> str:
@@ -146,16 +145,19 @@ class Learner(VersionFiles):
             if base.exists()
             else written(self.run_dir, 0, b"")
         )
-        await self._versions.call("found", encode(found), self._remote_node.node)
+        await self._versions.found(found, self._remote_node.node)
         return str(self.run_dir)
 
+    async def invoke(self, part: str, method: str, *arguments: Any) -> Any:
+        return await getattr(getattr(self, part), method)(*arguments)
+
     async def learn(self) -> int:
-        parent = decode(Published, await self._versions.call("parent"))
+        parent = await self._versions.parent()
         await self._remote_node.fetch({parent.ref.version})
         verify(self.run_dir / "versions" / f"v{parent.ref.version:04d}")
-        ref = await self._versions.call("take_ref")
+        ref = await self._versions.take_ref()
         made = written(self.run_dir, ref.version, bytes([ref.version]) * 1000)
-        await self._versions.call("propose", encode(made), self._remote_node.node)
+        await self._versions.propose(made, self._remote_node.node)
         await self._remote_node.prune()
         return ref.version
 
@@ -238,15 +240,17 @@ def test_a_node_that_dies_in_the_middle_is_waited_for_until_another_has_the_file
 
 
 async def test_what_a_trainer_elsewhere_makes_is_on_the_heads_disk_before_anybody_hears_of_it(nodes: Nodes) -> None:
-    store = on("head", Store, str(nodes.run), name="store")
+    store = on("head", hosted(Store, gives_way=False), str(nodes.run), name="store")
     await store.start.remote()
     committing = store.run.remote()
-    peers = [RayPeer(name, NAMESPACE, PATIENCE_S) for name in ("store", "buffer")]
-    trainer_of_run = RayPeer("trainer", NAMESPACE, PATIENCE_S)
+    kept = remote(StorePort, "store", NAMESPACE, PATIENCE_S)
+    windows = remote(WindowPort, "buffer", NAMESPACE, PATIENCE_S, "windows")
+    learning = remote(LearningPort, "buffer", NAMESPACE, PATIENCE_S, "learning")
+    files = remote(FilesPort, "trainer", NAMESPACE, PATIENCE_S, "files")
     versions: Any = (
-        ray.remote(Versions)
+        ray.remote(hosted(Versions, gives_way=False))
         .options(name="versions", num_cpus=0, resources={"head": 1})
-        .remote(str(nodes.run), *peers, Metrics(), transfer=WeightsTransfer(trainer_of_run.call, NAMESPACE))
+        .remote(str(nodes.run), kept, windows, learning, Metrics(), transfer=WeightsTransfer(files, NAMESPACE))
     )
     await versions.start.remote()
 
@@ -259,7 +263,7 @@ async def test_what_a_trainer_elsewhere_makes_is_on_the_heads_disk_before_anybod
         verify(nodes.run / "versions" / f"v{number:04d}")
     assert await trainer.folders.remote() == ["v0000", "v0003", "v0004"]
 
-    slots = decode(Slots, await versions.desired.remote(-1, 0.0))
+    slots = await versions.invoke.remote("replicas", "desired", -1, 0.0)
     assert {Path(each.path).parent.parent for each in slots.loaded} == {nodes.run}
     replica = on("b", Replica, "versions")
     path = await _soon(lambda: replica.hold.remote(slots.loaded[-1]))
@@ -271,7 +275,7 @@ async def test_what_a_trainer_elsewhere_makes_is_on_the_heads_disk_before_anybod
     assert (await _soon(moved.start.remote)).startswith(str(nodes.cache("b")))
     assert await _soon(moved.learn.remote) == 5
     assert await moved.folders.remote() == ["v0000", "v0004", "v0005"]
-    assert decode(Published, await versions.parent.remote()).path == str(nodes.run / "versions" / "v0005")
+    assert (await versions.invoke.remote("trainer", "parent")).path == str(nodes.run / "versions" / "v0005")
     del committing
 
 
