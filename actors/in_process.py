@@ -15,7 +15,7 @@ from actors.replay.buffer import Buffer
 from actors.runtime.ports import ReplicaPort
 from actors.runtime.rpc import local
 from actors.storage.store import Store
-from actors.train.trainer import Room, Trainer
+from actors.train.trainer import Session, Trainer
 from actors.versions.versions import Versions
 from core.config import Config
 from core.errors import Overdue
@@ -61,7 +61,7 @@ class LocalReplica:
 class LocalSystem:
     """`collectors` of them explore with the one policy. Nothing survives but the run directory."""
 
-    def __init__(self, config: Config, run_dir: Path, policy: SlottedPolicy, room: Room) -> None:
+    def __init__(self, config: Config, run_dir: Path, policy: SlottedPolicy, session: Session) -> None:
         self.config = config
         self.sink = MemorySink()
         metrics = Metrics([self.sink])
@@ -74,7 +74,7 @@ class LocalSystem:
         patience, backoff = plateau.versions if plateau else None, config.learning.backoff
         self.versions = Versions(str(run_dir), store, windows, learning, metrics, patience, backoff=backoff)
         self.trainer = Trainer(
-            room, store, windows, learning, local(self.versions.trainer), config.run.cpu_share, metrics
+            session, store, windows, learning, local(self.versions.trainer), config.run.cpu_share, metrics
         )
         leases = local(self.buffer.collectors)
         self.collectors = [Collector(leases, config, policy) for _ in range(config.collect.collectors)]
@@ -118,8 +118,8 @@ class LocalSystem:
 
 
 @dataclass
-class ScriptedRoom:
-    """A training room without a model: every window becomes a version, `seconds` later."""
+class ScriptedSession:
+    """A training session without a model: every window becomes a version, `seconds` later."""
 
     run_dir: Path
     seconds: float = 0.0

@@ -48,7 +48,7 @@ from serve.replica.app import PolicyHandles, deploy, open_gateway, undeploy
 from serve.replica.client import ServedPolicy
 from serve.replica.telemetry import RaySink
 from serve.weights.transfer import FilesPort, WeightsTransfer
-from training.session import Room
+from training.session import TrainingSession
 
 PROOF_PROMPTS = 24
 EXCUSE_S = 5.0
@@ -58,7 +58,7 @@ P = TypeVar("P")
 
 
 class RaySystem:
-    """All parts of a run as Ray actors, by name. The lifecycle starts, watches and stops them."""
+    """All parts of a run as Ray actors, by name. The supervisor starts, watches and stops them."""
 
     def __init__(self, config: Config, run_dir: Path, address: str | None = None, keys: Keys | None = None) -> None:
         self.config = config
@@ -102,7 +102,7 @@ class RaySystem:
         return now - self._service_away_at < self.config.run.hang_s
 
     async def note(self, kind: str, **detail: Any) -> None:
-        await self.port(StorePort, "store").append([as_row(event(time.time(), "lifecycle", kind, **detail))])
+        await self.port(StorePort, "store").append([as_row(event(time.time(), "supervisor", kind, **detail))])
 
     def make_core(self) -> None:
         """What a first answer needs besides the service: memory, and who owns the versions."""
@@ -147,7 +147,7 @@ class RaySystem:
         self._host(
             "trainer",
             Trainer,
-            self._room(),
+            self._session(),
             store,
             windows,
             learning,
@@ -214,15 +214,15 @@ class RaySystem:
         offline = {"HF_HUB_OFFLINE": "1"} if Path(self.config.model.path).is_dir() else {}
         return {"OMP_NUM_THREADS": str(self.config.learning.threads), **offline}
 
-    def _room(self) -> Room | TrainGroup:
+    def _session(self) -> TrainingSession | TrainGroup:
         config = self.config
         pool = prompts.read(config.prompts, config.run.seed)
         asked = [pool[place] for place in range(min(PROOF_PROMPTS, len(pool)))]
         objective = recipes.build(config.method).objective
-        room = Room(self.run_dir, config.model, config.learning, config.run.seed, objective, asked)
+        session = TrainingSession(self.run_dir, config.model, config.learning, config.run.seed, objective, asked)
         if config.learning.devices == 1:
-            return room
-        return TrainGroup(room, self._environment(), gpu=self._gpus()[1] > 0 and config.learning.device != "cpu")
+            return session
+        return TrainGroup(session, self._environment(), gpu=self._gpus()[1] > 0 and config.learning.device != "cpu")
 
 
 def _metrics() -> Metrics:

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray import serve as rayserve
 
-from actors.in_process import ScriptedRoom
+from actors.in_process import ScriptedSession
 from actors.system import RaySystem
 from bench._simulated_replica import Plain, SimulatedReplica
 from core.artifacts import appearing
@@ -20,7 +20,7 @@ WEIGHTS_BYTES = 2**20
 """Of a version's folder."""
 
 
-class SimulatedRoom(ScriptedRoom):
+class SimulatedSession(ScriptedSession):
     """Writes a folder of the size of an adapter, and trains nothing."""
 
     def open(self) -> Published:
@@ -81,8 +81,8 @@ class SimulatedSystem(RaySystem):
         if self._by_serve:
             rayserve.delete("simulated")
 
-    def _room(self) -> Any:
-        return SimulatedRoom(self.run_dir)
+    def _session(self) -> Any:
+        return SimulatedSession(self.run_dir)
 
 
 class _ServedReplica(SimulatedReplica):

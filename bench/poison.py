@@ -42,7 +42,7 @@ from methods.data import prompts
 from methods.data.held_out import kept_out
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy
-from training.session import Room
+from training.session import TrainingSession
 
 TASK = Path("models/word-problems/task.py")
 TEST = Path("models/word-problems/test.parquet")
@@ -229,14 +229,14 @@ class Arm:
 
 
 def compose(
-    config: Config, folder: Path, policy: Any, known: Mapping[str, Known], electorate: Electorate, room: Any = None
+    config: Config, folder: Path, policy: Any, known: Mapping[str, Known], electorate: Electorate, session: Any = None
 ) -> LocalSystem:
-    """All parts in one process, with people beside them. A `room` of its own is for tests."""
+    """All parts in one process, with people beside them. A `session` of its own is for tests."""
     pool = prompts.read(config.prompts, config.run.seed, kept_out(config))  # as collectors read it, place by place
     asked = [pool[place] for place in range(min(PROOF_PROMPTS, len(pool)))]
     objective = recipes.build(config.method).objective
-    room = room or Room(folder, config.model, config.learning, config.run.seed, objective, asked)
-    system = LocalSystem(config, folder, policy, room)
+    session = session or TrainingSession(folder, config.model, config.learning, config.run.seed, objective, asked)
+    system = LocalSystem(config, folder, policy, session)
     size, windows = config.learning.groups_per_window, config.run.versions or 1
     people, learning = local(system.buffer.people), local(system.buffer.learning)
     system.beside.append(Polls(people, learning, electorate, pool, known, size, windows))

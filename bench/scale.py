@@ -121,17 +121,17 @@ def simulated(
 async def measure(folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, **more: Any) -> Point:
     """More as `simulated` takes it."""
     system = simulated(folder, collectors, replicas, latency_s, **more)
-    lifecycle = Supervisor(system, 600, 60, 60)
+    supervisor = Supervisor(system, 600, 60, 60)
     try:
-        await lifecycle.start()
-        await lifecycle.learn()
+        await supervisor.start()
+        await supervisor.learn()
         await asyncio.sleep(WARM_S)
         before, cpu, at = await delivered(system), processor_s(), time.monotonic()
         await asyncio.sleep(seconds)
         after, spent, took_s = await delivered(system), processor_s(), time.monotonic() - at
         memory_mb = round(sum(p.memory_full_info().pss for p in family()) / 2**20)
     finally:
-        await lifecycle.stop()
+        await supervisor.stop()
     samples = (after - before) * system.config.method.sampler.n
     parts = {title: round((spent[title] - cpu.get(title, 0.0)) / took_s, 2) for title in spent}
     return {
@@ -144,10 +144,10 @@ async def measure(folder: Path, collectors: int, replicas: int, latency_s: float
 async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
     """Seconds from published to proven by every replica, of the first versions."""
     system = simulated(folder, 2, replicas, 0.0)
-    lifecycle = Supervisor(system, 600, 60, 60)
+    supervisor = Supervisor(system, 600, 60, 60)
     try:
-        await lifecycle.start()
-        await lifecycle.learn()
+        await supervisor.start()
+        await supervisor.learn()
         while True:
             with closing(RunReader(folder)) as reader:
                 at = {
@@ -158,7 +158,7 @@ async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
                 return [at["proven"][version] - at["published"][version] for version in sorted(at["proven"])]
             await asyncio.sleep(1.0)
     finally:
-        await lifecycle.stop()
+        await supervisor.stop()
 
 
 async def delivered(system: SimulatedSystem) -> int:

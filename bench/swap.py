@@ -243,11 +243,11 @@ def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Publis
     """The base and a few versions that were really trained, each a step from the one before."""
     from core.codec import pack_ids
     from methods.data import prompts
-    from training.session import Room
+    from training.session import TrainingSession
 
     pool = prompts.read(config.prompts, 0)
-    room = Room(run_dir, config.model, config.learning, 0, "sft", [pool[i] for i in range(24)])
-    base = room.open()
+    session = TrainingSession(run_dir, config.model, config.learning, 0, "sft", [pool[i] for i in range(24)])
+    base = session.open()
     made: list[Published] = []
     parent = base
     for number in range(1, VERSIONS + 1):
@@ -257,13 +257,13 @@ def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Publis
                 group_id=f"{number}-{i}",
                 policy=BASE,
                 method="bench",
-                render_id=room.render_id,
+                render_id=session.render_id,
                 context_ids=pack_ids([1, 10 + i, 20 + number]),
                 completion_ids=pack_ids([30 + i, 40 + number, 2]),
             )
             for i in range(64)
         )
         window = Window(number=number, group_ids=(), imitate=examples)
-        parent = room.make(window, PolicyRef(version=number), parent, lambda: None)
+        parent = session.make(window, PolicyRef(version=number), parent, lambda: None)
         made.append(parent)
     return base, made

@@ -19,7 +19,7 @@ async def comes_true(changed: asyncio.Condition, holds: Callable[[], bool], wait
             return False
 
 
-class Gather(Generic[A, R]):
+class Batcher(Generic[A, R]):
     """Calls that come at about the same time go out as one: a call through Ray costs as much as a hundred records."""
 
     def __init__(self, send: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]]) -> None:

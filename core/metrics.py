@@ -30,7 +30,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 
 @dataclass(frozen=True)
-class Row:
+class Metric:
     name: str
     kind: Kind
     help: str
@@ -49,66 +49,68 @@ _SWAP_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _FIRST_TOKEN_S = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 _TABLE = (
-    Row(
+    Metric(
         "tokens_total",
         "counter",
         "Tokens generated, by who asked for them",
         {"purpose": ("user", "explore", "gate", "report", "proof")},
     ),
-    Row("candidates_total", "counter", "Continuations sampled to learn from"),
-    Row(
+    Metric("candidates_total", "counter", "Continuations sampled to learn from"),
+    Metric(
         "prompts_total",
         "counter",
         "Leased prompts, by how they ended",
         {"result": ("accepted", "filtered", "failed", "expired", "duplicate", "stale")},
     ),
-    Row("votes_total", "counter", "Votes cast, by kind of voter", {"by": ("sample", "person", "verifier")}),
-    Row("feedback_total", "counter", "Feedback on answers, taken in durably"),
-    Row("responses_total", "counter", "Answers of users that were written down, so that they can be voted on"),
-    Row("resettled_total", "counter", "Explored prompts settled again because people voted"),
-    Row("vote_share", "histogram", "Winner's share of a ballot", bounds=_TENTHS),
-    Row("buffer_groups", "gauge", "Accepted groups that no window has drawn yet"),
-    Row("buffer_examples", "gauge", "Examples in the replay buffer"),
-    Row("outstanding_leases", "gauge", "Prompts leased and not yet delivered"),
-    Row("learning_paused", "gauge", "1 while nothing is leased or drawn until somebody resumes; else 0"),
-    Row("windows_drawn_total", "counter", "Windows handed to the trainer"),
-    Row("lag_versions", "gauge", "Staleness of the oldest new group in the window drawn last"),
-    Row("train_seconds_total", "counter", "Time spent training"),
-    Row("train_examples_total", "counter", "Examples trained on"),
-    Row("train_loss", "gauge", "Mean loss of the version trained last"),
-    Row("mismatch_kl", "gauge", "Engine against trainer with the same weights, nats a sampled token"),
-    Row("versions_published_total", "counter", "Versions written by the trainer"),
-    Row("verdicts_total", "counter", "Candidates decided by the gate", {"verdict": ("promote", "reject", "hold")}),
-    Row("rollbacks_total", "counter", "Versions that are served no more", {"by": ("watch", "hand", "replicas")}),
-    Row("learning_rate_scale", "gauge", "What the learning rate is multiplied by; below 1 after rejections in a row"),
-    Row("rejections_in_a_row", "gauge", "Candidates rejected or rolled back since the last promotion or resume"),
-    Row("probes_total", "counter", "Probe questions asked of a candidate"),
-    Row("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),
-    Row("accuracy_ratio", "gauge", "Right answers among the report's questions, by the version reported last"),
-    Row("swaps_total", "counter", "Swaps of weights in a replica", {"result": ("ok", "failed")}),
-    Row("swap_seconds", "histogram", "Time from a wanted version to its proof", bounds=_SWAP_S),
-    Row("served_version", "gauge", "Version that answers users"),
-    Row("explore_version", "gauge", "Version that collectors sample from"),
-    Row("users_in_flight", "gauge", "User requests being answered"),
-    Row("background_in_flight", "gauge", "Learning requests being answered"),
-    Row("user_requests_total", "counter", "User requests answered, by status", {"status": ("2xx", "4xx", "5xx")}),
-    Row(
+    Metric("votes_total", "counter", "Votes cast, by kind of voter", {"by": ("sample", "person", "verifier")}),
+    Metric("feedback_total", "counter", "Feedback on answers, taken in durably"),
+    Metric("responses_total", "counter", "Answers of users that were written down, so that they can be voted on"),
+    Metric("resettled_total", "counter", "Explored prompts settled again because people voted"),
+    Metric("vote_share", "histogram", "Winner's share of a ballot", bounds=_TENTHS),
+    Metric("buffer_groups", "gauge", "Accepted groups that no window has drawn yet"),
+    Metric("buffer_examples", "gauge", "Examples in the replay buffer"),
+    Metric("outstanding_leases", "gauge", "Prompts leased and not yet delivered"),
+    Metric("learning_paused", "gauge", "1 while nothing is leased or drawn until somebody resumes; else 0"),
+    Metric("windows_drawn_total", "counter", "Windows handed to the trainer"),
+    Metric("lag_versions", "gauge", "Staleness of the oldest new group in the window drawn last"),
+    Metric("train_seconds_total", "counter", "Time spent training"),
+    Metric("train_examples_total", "counter", "Examples trained on"),
+    Metric("train_loss", "gauge", "Mean loss of the version trained last"),
+    Metric("mismatch_kl", "gauge", "Engine against trainer with the same weights, nats a sampled token"),
+    Metric("versions_published_total", "counter", "Versions written by the trainer"),
+    Metric("verdicts_total", "counter", "Candidates decided by the gate", {"verdict": ("promote", "reject", "hold")}),
+    Metric("rollbacks_total", "counter", "Versions that are served no more", {"by": ("watch", "hand", "replicas")}),
+    Metric(
+        "learning_rate_scale", "gauge", "What the learning rate is multiplied by; below 1 after rejections in a row"
+    ),
+    Metric("rejections_in_a_row", "gauge", "Candidates rejected or rolled back since the last promotion or resume"),
+    Metric("probes_total", "counter", "Probe questions asked of a candidate"),
+    Metric("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),
+    Metric("accuracy_ratio", "gauge", "Right answers among the report's questions, by the version reported last"),
+    Metric("swaps_total", "counter", "Swaps of weights in a replica", {"result": ("ok", "failed")}),
+    Metric("swap_seconds", "histogram", "Time from a wanted version to its proof", bounds=_SWAP_S),
+    Metric("served_version", "gauge", "Version that answers users"),
+    Metric("explore_version", "gauge", "Version that collectors sample from"),
+    Metric("users_in_flight", "gauge", "User requests being answered"),
+    Metric("background_in_flight", "gauge", "Learning requests being answered"),
+    Metric("user_requests_total", "counter", "User requests answered, by status", {"status": ("2xx", "4xx", "5xx")}),
+    Metric(
         "first_token_seconds",
         "histogram",
         "Time to the first token of users' streamed answers, modes left out",
         bounds=_FIRST_TOKEN_S,
     ),
-    Row("disk_free_bytes", "gauge", "Free on the disk of the run directory"),
-    Row("disk_full", "gauge", "1 while the store writes nothing because the disk is full; else 0"),
-    Row("events_total", "counter", "Events in the run's history", {"kind": ()}),
+    Metric("disk_free_bytes", "gauge", "Free on the disk of the run directory"),
+    Metric("disk_full", "gauge", "1 while the store writes nothing because the disk is full; else 0"),
+    Metric("events_total", "counter", "Events in the run's history", {"kind": ()}),
 )
-ROWS: Mapping[str, Row] = {row.name: row for row in _TABLE}
+ROWS: Mapping[str, Metric] = {row.name: row for row in _TABLE}
 
 
 class Sink(Protocol):
     """Where counts go. A sink may use each record, or the snapshots, or both."""
 
-    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+    def record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
         """One change: what a counter rose by (0: it begins), what a gauge is now, what a histogram observed."""
         ...
 
@@ -183,7 +185,7 @@ class Metrics:
         for sink in self._sinks:
             sink.close()
 
-    def _record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+    def _record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
         for sink in self._sinks:
             sink.record(row, value, labels)
 
@@ -201,7 +203,7 @@ def _label_sets(name: str, given: Mapping[str, str]) -> list[dict[str, str]]:
     return [{**given, **dict(chosen)} for chosen in itertools.product(*free)]
 
 
-def _row(name: str, kind: Kind, labels: Mapping[str, str]) -> Row:
+def _row(name: str, kind: Kind, labels: Mapping[str, str]) -> Metric:
     row = ROWS.get(name)
     if row is None:
         nearest = difflib.get_close_matches(name, list(ROWS), n=1, cutoff=0.0)[0]
@@ -227,7 +229,7 @@ class MemorySink:
         self.snapshots: list[tuple[float, dict[str, float]]] = []
         self.closed = False
 
-    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+    def record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
         self.records.append((row.name, value, dict(labels)))
 
     def flush(self, at: float, values: Mapping[str, float]) -> None:
@@ -248,7 +250,7 @@ class JsonlSink:
         self._limit_bytes = limit_bytes
         self._file = path.open("ab", buffering=0)
 
-    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+    def record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
         pass
 
     def flush(self, at: float, values: Mapping[str, float]) -> None:
@@ -277,7 +279,7 @@ class TensorBoardSink:
         self._writer: Any = writers.EventFileWriter(str(folder))
         self._step = 0
 
-    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+    def record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
         pass
 
     def flush(self, at: float, values: Mapping[str, float]) -> None:
@@ -297,7 +299,7 @@ class WandbSink:
         wandb = _optional("wandb", "wandb")
         self._run: Any = wandb.init(project="ratchet", dir=str(folder), config=dict(settings))
 
-    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+    def record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
         pass
 
     def flush(self, at: float, values: Mapping[str, float]) -> None:

@@ -1,5 +1,5 @@
 # pyright: basic
-"""The training room: a window comes in, a version on disk goes out. What actors.train.trainer drives."""
+"""The training session: a window comes in, a version on disk goes out. What actors.train.trainer drives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from core.messages import BASE, PolicyRef, Prompt, Published, Reinforce, Window
 
 if TYPE_CHECKING:  # a room is described where nobody needs torch, and opened where the trainer runs
     from training.learner.learner import Learner
-    from training.learner.parallel import Team
+    from training.learner.parallel import Parallel
 
 PROOF_ANSWER_TOKENS = 48
 MISMATCH_EXAMPLES = 64
@@ -22,7 +22,7 @@ MISMATCH_EXAMPLES = 64
 
 
 @dataclass
-class Room:
+class TrainingSession:
     """All calls block; one at a time."""
 
     run_dir: Path
@@ -32,8 +32,8 @@ class Room:
     objective: str
     proof_prompts: Sequence[Prompt]
     """The base's greedy answers to these are the fixed tokens by which an engine proves that a version arrived."""
-    team: "Team | None" = None
-    """The processes that learn together, each with a room like this; None: only this one."""
+    parallel: "Parallel | None" = None
+    """The processes that learn together, each with a session like this; None: only this one."""
     render_id: str = field(init=False)
     _learner: "Learner" = field(init=False)
     _trained: tuple[PolicyRef, dict[str, float]] | None = field(default=None, init=False)
@@ -49,7 +49,7 @@ class Room:
         tokenizer = AutoTokenizer.from_pretrained(self.model.path)
         template = tokenizer.chat_template or PLAIN_TEMPLATE
         self.render_id = render_id(tokenizer.backend_tokenizer.to_str(), template)
-        self._learner = Learner(self.model, self.learning, self.seed, self.render_id, self.objective, self.team)
+        self._learner = Learner(self.model, self.learning, self.seed, self.render_id, self.objective, self.parallel)
         self._learner.load()
         return publish_base(self._learner, self.run_dir, self._proof_sequences(tokenizer, template))
 
@@ -86,7 +86,7 @@ class Room:
         worst, at = 0.0, parent
         for ref, examples in sampled.items():
             manifest = version_dir(self.run_dir, ref) / MANIFEST
-            if self._learner.team.by_first(manifest.is_file):
+            if self._learner.parallel.by_first(manifest.is_file):
                 if ref != at:
                     load_version(self._learner, self.run_dir, ref)
                     at = ref

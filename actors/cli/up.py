@@ -49,7 +49,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
-    gc_tuning.wait()
+    gc_tuning.pause()
     engines = environment(config.model, config.serve.engine)
     with share(engines) if address is None else nullcontext() as print_to:
         run = _opened(config, console, address)
@@ -80,22 +80,22 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
     keys, own = keys_file.read(config.serve.access, os.environ).with_own()
     os.environ.pop(keys_file.ENVIRONMENT, None)  # nobody that this process starts needs them
     system = RaySystem(config, run.path, address, keys)
-    lifecycle = Supervisor(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
+    supervisor = Supervisor(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
     url = f"http://{config.serve.host}:{config.serve.port}"
     try:
         with console.status("starting Ray, the engine and the trainer"):
-            await lifecycle.connect()
+            await supervisor.connect()
             _stop_on_signals()
-            await lifecycle.start()
-        first_answer_s, _ = await asyncio.gather(_first_answer(url, config, console, own), lifecycle.learn())
-        gc_tuning.settle()
+            await supervisor.start()
+        first_answer_s, _ = await asyncio.gather(_first_answer(url, config, console, own), supervisor.learn())
+        gc_tuning.freeze()
         run.announce(url=url, namespace=system.namespace)
-        status = await _until_done(config, run, lifecycle, system, url, console)
+        status = await _until_done(config, run, supervisor, system, url, console)
         if config.run.versions is not None:
             await _finish(config, run, system, console, status, first_answer_s)
     finally:
         with console.status("stopping"):
-            await lifecycle.stop()
+            await supervisor.stop()
 
 
 async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
@@ -124,12 +124,12 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
 
 
 async def _until_done(
-    config: Config, run: RunDir, lifecycle: Supervisor, system: RaySystem, url: str, console: Console
+    config: Config, run: RunDir, supervisor: Supervisor, system: RaySystem, url: str, console: Console
 ) -> dict[str, Any]:
     """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
     sinks = _sinks(config, run.path)
     flush = WhenChanged()
-    failed = asyncio.create_task(lifecycle.failed())
+    failed = asyncio.create_task(supervisor.failed())
     admin = system.port(AdminPort, "admin", deadline_s=STATUS_S)
     names = [name for name in system.parts if name.startswith("collector")]
     collectors = {name: system.port(HasStatus, name, deadline_s=STATUS_S) for name in names}

@@ -19,7 +19,7 @@ from core.errors import ConfigError
 from core.messages import Feedback, Prompt, Response
 from core.store.writer import RunReader
 
-Row = dict[str, Any]
+TrlRow = dict[str, Any]
 
 
 def export(reader: RunReader, kind: str, path: Path) -> int:
@@ -37,7 +37,7 @@ def export(reader: RunReader, kind: str, path: Path) -> int:
     raise ConfigError(f"{path} ends with {path.suffix or 'nothing'}; expected .jsonl or .parquet")
 
 
-def sft(reader: RunReader) -> Iterator[Row]:
+def sft(reader: RunReader) -> Iterator[TrlRow]:
     for outcome in reader.outcomes():
         for scored in outcome.scored:
             verdict, learned = scored.verdict, {e.group_id for e in outcome.examples if e.by == "sample"}
@@ -46,14 +46,14 @@ def sft(reader: RunReader) -> Iterator[Row]:
                     yield {**_prompt(scored.group.prompt), "completion": _said(candidate.text)}
 
 
-def kto(reader: RunReader) -> Iterator[Row]:
+def kto(reader: RunReader) -> Iterator[TrlRow]:
     for feedback, response, prompt in _feedback(reader):
         if feedback.binary is not None:
             said = _said(response.texts[feedback.choice])
             yield {**_prompt(prompt), "completion": said, "label": feedback.binary}
 
 
-def dpo(reader: RunReader) -> Iterator[Row]:
+def dpo(reader: RunReader) -> Iterator[TrlRow]:
     for feedback, response, prompt in _feedback(reader):
         mine = response.texts[feedback.choice]
         if feedback.correction is not None and feedback.correction != mine:
@@ -65,7 +65,7 @@ def dpo(reader: RunReader) -> Iterator[Row]:
                 yield {**_prompt(prompt), "chosen": _said(mine), "rejected": _said(other.texts[choice])}
 
 
-KINDS: dict[str, Callable[[RunReader], Iterator[Row]]] = {"sft": sft, "kto": kto, "dpo": dpo}
+KINDS: dict[str, Callable[[RunReader], Iterator[TrlRow]]] = {"sft": sft, "kto": kto, "dpo": dpo}
 
 
 def _feedback(reader: RunReader) -> Iterator[tuple[Feedback, Response, Prompt]]:
@@ -76,7 +76,7 @@ def _feedback(reader: RunReader) -> Iterator[tuple[Feedback, Response, Prompt]]:
             yield feedback, response, response.prompt
 
 
-def _prompt(prompt: Prompt) -> Row:
+def _prompt(prompt: Prompt) -> TrlRow:
     return {"prompt": [{"role": message.role, "content": message.content} for message in prompt.messages]}
 
 
@@ -84,7 +84,7 @@ def _said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def _write_jsonl(rows: Iterator[Row], path: Path) -> int:
+def _write_jsonl(rows: Iterator[TrlRow], path: Path) -> int:
     written = 0
     with path.open("w") as file:
         for row in rows:

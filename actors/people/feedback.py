@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from actors.replay.erasure import asker, is_of
 from actors.runtime.ports import BallotPort, FeedbackPort, FeedbackStatus, Part, StorePort
-from core.aio import Gather
+from core.aio import Batcher
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config
@@ -58,7 +58,7 @@ class FeedbackDesk(Part, FeedbackPort):
         self._clock = clock or SystemClock()
         self._recent: OrderedDict[str, Response] = OrderedDict()
         self._came = asyncio.Condition()
-        self._kept = Gather(self._keep)
+        self._kept = Batcher(self._keep)
         self._asked: OrderedDict[str, float] = OrderedDict()
         """Prompt -> when the buffer was last asked to have it explored."""
         self._chance = random.Random()

@@ -9,7 +9,7 @@ from actors.replay.erasure import Traces, traces
 from actors.replay.late_votes import check
 from actors.replay.state import BufferState
 from actors.runtime.ports import BallotPort, Forgotten
-from core.aio import Gather
+from core.aio import Batcher
 from core.messages import Prompt, Vote
 from core.store.records import Row, message
 
@@ -18,7 +18,7 @@ class Ballots(BallotPort):
     def __init__(self, state: BufferState) -> None:
         self._state = state
         self._one_at_a_time = asyncio.Lock()
-        self._batches = Gather(self._cast)
+        self._batches = Batcher(self._cast)
 
     async def vote(self, votes: Sequence[Vote], beside: Sequence[Row] = ()) -> list[str]:
         self._state.check_started()

@@ -25,7 +25,7 @@ class Learning(LearningPort):
             "waiting": counts.prompts_waiting,
             "examples": counts.examples_waiting,
             "windows_drawn": counts.windows_drawn,
-            "windows_settled": throttle.windows_settled,
+            "windows_decided": throttle.windows_decided,
             "capacity": throttle.capacity,
             "leased": throttle.leased,
             "outstanding": throttle.outstanding,

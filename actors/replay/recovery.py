@@ -23,8 +23,8 @@ from core.store.facts import (
     LineageFact,
     Paused,
     PromptVoted,
+    WindowDecided,
     WindowDrawn,
-    WindowSettled,
 )
 from core.store.reader import RunReader
 
@@ -39,7 +39,7 @@ class Recovered:
     """Those that a draw may need, the newest among them."""
     outcomes: list[Outcome]
     """Of these windows, and those that no window has drawn, in order of delivery."""
-    settled: dict[int, WindowSettled]
+    settled: dict[int, WindowDecided]
     unwritten: list[int]
     """Settled windows of which only the decision was stored."""
     bad_versions: set[int]
@@ -95,10 +95,10 @@ def _withdrawn(reader: RunReader) -> set[int]:
 # --- windows ---
 
 
-def _settled(reader: RunReader) -> tuple[dict[int, WindowSettled], list[int]]:
+def _settled(reader: RunReader) -> tuple[dict[int, WindowDecided], list[int]]:
     """What the buffer was told, and what it was to be told: a decision is stored before that. And the windows of which
     it was not told all."""
-    told = {int(window): fact for window, fact in reader.read_all(WindowSettled).items()}
+    told = {int(window): fact for window, fact in reader.read_all(WindowDecided).items()}
     window_of = {published.ref.version: published.window for published in reader.versions()}
     withdrawn = _withdrawn(reader)
     settled = dict(told)
@@ -110,19 +110,19 @@ def _settled(reader: RunReader) -> tuple[dict[int, WindowSettled], list[int]]:
 
 
 def _decided(
-    decision: Decision, withdrawn: set[int], told: WindowSettled | None, settled: WindowSettled | None
-) -> WindowSettled:
+    decision: Decision, withdrawn: set[int], told: WindowDecided | None, settled: WindowDecided | None
+) -> WindowDecided:
     version = decision.candidate.version
     rejected = decision.verdict == "reject" or version in withdrawn
     if told is None:
-        return WindowSettled(version=version, rejected=rejected, discarded=decision.reason in FELL)
+        return WindowDecided(version=version, rejected=rejected, discarded=decision.reason in FELL)
     if rejected and not told.rejected:
         return told.model_copy(update={"rejected": True})
     return settled or told
 
 
 def _needed(
-    reader: RunReader, drawn: Sequence[int], settled: Mapping[int, WindowSettled], good: int
+    reader: RunReader, drawn: Sequence[int], settled: Mapping[int, WindowDecided], good: int
 ) -> dict[int, WindowDrawn]:
     """The newest window, and so many of the newest that were not rejected."""
     needed: dict[int, WindowDrawn] = {}

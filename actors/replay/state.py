@@ -118,7 +118,7 @@ class BufferState:
         counts = self.replay.counts()
         held = counts.prompts_waiting + counts.windows_drawn * self.learning.groups_per_window
         self.leases.restore(found, held)
-        self.throttle.windows_settled = len(found.settled)
+        self.throttle.windows_decided = len(found.settled)
         self.throttle.windows_discarded = sum(settled.discarded for settled in found.settled.values())
         self.tokens = found.counts.tokens
         self.rejected = {window: settled.rejected for window, settled in found.settled.items()}

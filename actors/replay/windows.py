@@ -7,7 +7,7 @@ from actors.replay.outbox import UNSURE
 from actors.replay.state import RETRY_S, BufferState
 from actors.runtime.ports import WindowPort
 from core.messages import Window
-from core.store.facts import BufferCounts, WindowDrawn, WindowSettled
+from core.store.facts import BufferCounts, WindowDecided, WindowDrawn
 from core.store.records import Record
 
 
@@ -33,17 +33,17 @@ class Windows(WindowPort):
         self._state.check_started()
         self._state.replay.publish(version)
 
-    async def settle(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
+    async def decided(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
         state = self._state
         state.check_started()
         if rejected:
             self._quarantine(window, version)
         before = state.rejected.get(window)
         if before is None:
-            (state.throttle.discard if discarded else state.throttle.settle)()
+            (state.throttle.discard if discarded else state.throttle.decide)()
         if before is None or (rejected and not before):
             state.rejected[window] = rejected
-            state.outbox.add(WindowSettled(version=version, rejected=rejected, discarded=discarded).record(window))
+            state.outbox.add(WindowDecided(version=version, rejected=rejected, discarded=discarded).record(window))
             await state.outbox.write()
         await state.wake()
 

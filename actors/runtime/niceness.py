@@ -16,14 +16,14 @@ def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
 
     class Hosted(kind):
         def __init__(self, *arguments: Any, **settings: Any) -> None:
-            gc_tuning.wait()
+            gc_tuning.pause()
             if gives_way:
                 give_way()
             super().__init__(*arguments, **settings)
 
         async def start(self) -> None:
             await super().start()
-            gc_tuning.settle()
+            gc_tuning.freeze()
 
         async def invoke(self, part: str, method: str, *arguments: Any, **settings: Any) -> Any:
             """A call through `actors.runtime.rpc`, to the actor or to the part of it that carries the port out."""

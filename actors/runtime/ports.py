@@ -136,7 +136,7 @@ class WindowPort(Protocol):
         """Staleness counts one version more."""
         ...
 
-    async def settle(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
+    async def decided(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
         """The candidate made of this window is decided. The samples of a rejected one are quarantined, also of one that
         was promoted and is rolled back. The store's decisions say the same, so this waits for no disk."""
         ...
@@ -178,7 +178,7 @@ class BufferStatus(Away):
     waiting: int
     examples: int
     windows_drawn: int
-    windows_settled: int
+    windows_decided: int
     capacity: int
     leased: int
     outstanding: int

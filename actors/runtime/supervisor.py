@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from core.errors import Overdue, RatchetError, StoreError, Unavailable
 
-log = logging.getLogger("ratchet.lifecycle")
+log = logging.getLogger("ratchet.supervisor")
 
 RESTARTS = 10
 """Of one part within RESTART_SPAN_S; one more ends the run."""
@@ -28,7 +28,7 @@ PASSING = (RayActorError, Overdue, Unavailable, StoreError)
 
 
 class System(Protocol):
-    """What a lifecycle drives; actors.system.RaySystem in earnest."""
+    """What a supervisor drives; actors.system.RaySystem in earnest."""
 
     parts: dict[str, Any]
 
@@ -237,7 +237,7 @@ async def _daemon(call: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
-    def settle(error: BaseException | None) -> None:
+    def resolve(error: BaseException | None) -> None:
         if not done.done():
             done.set_result(None) if error is None else done.set_exception(error)
 
@@ -248,7 +248,7 @@ async def _daemon(call: Callable[[], None]) -> None:
         except BaseException as raised:  # whatever it is, it belongs to the one who waits
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, error)
+            loop.call_soon_threadsafe(resolve, error)
 
     threading.Thread(target=work, daemon=True).start()
     await done

@@ -44,7 +44,7 @@ class _Waiting:
 
 
 @dataclass(frozen=True)
-class Full:
+class DiskFull:
     since: float
     why: str
 
@@ -73,7 +73,7 @@ class Store(Part, StorePort):
         self._look_s = look_s
         self._store: RunStore | None = None
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._full: Full | None = None
+        self._full: DiskFull | None = None
         self._room_at: float | None = None
         self._one_at_a_time = threading.Lock()
         self._may_forget = asyncio.Event()
@@ -205,7 +205,7 @@ class Store(Part, StorePort):
     def _note_full(self, why: str) -> None:
         if self._full is None:
             log.error("%s. Learning stands still until there is room; serving goes on", why)
-            self._full = Full(self._clock.now(), why)
+            self._full = DiskFull(self._clock.now(), why)
 
     async def _watch_room(self) -> None:
         """Say that there is room again as soon as there is, though nobody asks."""

@@ -1,6 +1,6 @@
-"""One trainer on several devices: a training room whose weights are sharded over the workers of a Ray Train group.
+"""One trainer on several devices: a training session whose weights are sharded over a Ray Train group.
 
-    actors.train.trainer -> TrainGroup -order-> Orders <-asks- every worker: training.session with training.learner.fsdp
+    actors.train.trainer -> TrainGroup -order-> Mailbox <-asks- every worker (training.session, training.learner.fsdp)
 
 The trainer stays the only one who draws windows, numbers versions and proposes them. All workers carry out the same
 order in lock step; the first of them writes. When a worker dies Ray Train starts the group again, and whatever order
@@ -19,19 +19,19 @@ from typing import Any
 import ray
 
 from actors.runtime.niceness import give_way
-from actors.train.mailbox import Orders
+from actors.train.mailbox import Mailbox
 from core.artifacts import MANIFEST
 from core.codec import decode, encode
 from core.errors import ConfigError, RatchetError, Unavailable
 from core.messages import PolicyRef, Published, Window
-from training.session import Room
+from training.session import TrainingSession
 
 log = logging.getLogger("ratchet.trainer")
 
 WAIT_S = 5.0
-"""Of one question to `Orders`; asked again and again."""
+"""Of one question to `Mailbox`; asked again and again."""
 CALL_S = 60.0
-"""An answer of `Orders` takes at most this much longer."""
+"""An answer of `Mailbox` takes at most this much longer."""
 DEATHS = 10
 """So many groups may end before the trainer itself is started again."""
 ENVIRONMENT = {
@@ -41,34 +41,34 @@ ENVIRONMENT = {
 
 
 class TrainGroup:
-    """`actors.train.trainer.Room`, for a run on `learning.devices` devices. `gpu`: whether they are GPUs."""
+    """`actors.train.trainer.TrainingSession`, for a run on `learning.devices` devices. `gpu`: whether they are GPUs."""
 
-    def __init__(self, room: Room, environment: dict[str, str], gpu: bool) -> None:
-        self._room = room
+    def __init__(self, session: TrainingSession, environment: dict[str, str], gpu: bool) -> None:
+        self._session = session
         self._environment = environment
         self._gpu = gpu
         self._ended: BaseException | None = None
 
     @property
     def run_dir(self) -> Path:
-        return self._room.run_dir
+        return self._session.run_dir
 
     @run_dir.setter
     def run_dir(self, folder: Path) -> None:
-        self._room.run_dir = folder
+        self._session.run_dir = folder
 
     def open(self) -> Published:
-        """Start the group. Raises: what the workers' room does; Unavailable when there can be no group; ConfigError
+        """Start the group. Raises: what the workers' session does; Unavailable when there can be no group; ConfigError
         without the packages for one."""
         try:
             import ray.train.torch
         except ImportError as error:
             raise ConfigError(
-                f"learning.devices={self._room.learning.devices} needs the extra `cluster` ({error}); install it, or "
-                "set learning.devices=1"
+                f"learning.devices={self._session.learning.devices} needs the extra `cluster` ({error}); install "
+                "it, or set learning.devices=1"
             ) from None
         os.environ.update(ENVIRONMENT)
-        self._orders = ray.remote(Orders).options(num_cpus=0).remote(self._room.learning.devices)
+        self._mailbox = ray.remote(Mailbox).options(num_cpus=0).remote(self._session.learning.devices)
         self._training = threading.Thread(target=self._fit, name="train-group", daemon=True)
         self._training.start()
         return self._do("open", (), lambda: None)
@@ -101,7 +101,7 @@ class TrainGroup:
                 known = progress
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        return _ask(self._orders, method, *arguments)
+        return _ask(self._mailbox, method, *arguments)
 
     def _fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -111,16 +111,16 @@ class TrainGroup:
         try:
             TorchTrainer(
                 work,
-                train_loop_config={"room": self._room, "orders": self._orders},
+                train_loop_config={"session": self._session, "mailbox": self._mailbox},
                 scaling_config=ScalingConfig(
-                    num_workers=self._room.learning.devices,
+                    num_workers=self._session.learning.devices,
                     use_gpu=self._gpu,
                     resources_per_worker=per_worker,
                     placement_strategy="PACK",
                 ),
                 run_config=RunConfig(
                     name="train",
-                    storage_path=str(self._room.run_dir.absolute() / "logs"),
+                    storage_path=str(self._session.run_dir.absolute() / "logs"),
                     failure_config=FailureConfig(max_failures=DEATHS),
                     worker_runtime_env={"env_vars": self._environment},
                 ),
@@ -136,32 +136,32 @@ def work(settings: dict[str, Any]) -> None:
     from training.learner.fsdp import Sharded
 
     give_way()
-    team, orders, rank = Sharded(), settings["orders"], get_context().get_world_rank()
-    group: str = team.by_first(lambda: _ask(orders, "begin"))
-    rest = partial(_ask, orders, "step", group) if team.first else lambda: None  # the others wait for the first
-    member = Member(replace(settings["room"], team=team), team, rest)
+    parallel, mailbox, rank = Sharded(), settings["mailbox"], get_context().get_world_rank()
+    group: str = parallel.by_first(lambda: _ask(mailbox, "begin"))
+    rest = partial(_ask, mailbox, "step", group) if parallel.first else lambda: None  # the others wait for the first
+    member = Member(replace(settings["session"], parallel=parallel), parallel, rest)
     member.open()
     number = 0
     while True:
-        placed = _ask(orders, "next", group, number, WAIT_S)
+        placed = _ask(mailbox, "next", group, number, WAIT_S)
         if placed is not None:
             number, (name, arguments) = placed
-            _ask(orders, "answer", group, number, rank, member.carry_out(name, arguments))
+            _ask(mailbox, "answer", group, number, rank, member.carry_out(name, arguments))
 
 
 @dataclass
 class Member:
-    """One worker's room, and what it holds. An error on purpose is an answer, the same in all workers; any other ends
+    """One worker's session, and what it holds. A RatchetError is an answer, alike in all workers; any other error ends
     the group."""
 
-    room: Room
-    team: Any
+    session: TrainingSession
+    parallel: Any
     rest: Callable[[], None]
     base: Published | None = None
     at: PolicyRef | None = None
 
     def open(self) -> None:
-        self.base = self.room.open()
+        self.base = self.session.open()
 
     def carry_out(self, name: str, arguments: tuple[Any, ...]) -> tuple[Published | None, RatchetError | None]:
         try:
@@ -175,23 +175,23 @@ class Member:
     def _return_to(self, parent: bytes) -> None:
         published = decode(Published, parent)
         self.at = None
-        self.room.return_to(published)
+        self.session.return_to(published)
         self.at = published.ref
 
     def _make(self, window: bytes, ref: PolicyRef, parent: bytes, lr_scale: float) -> Published:
         from training.versions.publish import read_published, version_dir
 
-        path = version_dir(self.room.run_dir, ref)
-        if self.team.by_first((path / MANIFEST).is_file):  # written by a group that died before it could say so
+        path = version_dir(self.session.run_dir, ref)
+        if self.parallel.by_first((path / MANIFEST).is_file):  # written by a group that died before it could say so
             published = read_published(path)
             self._return_to(encode(published))
             return published
         if self.at != (before := decode(Published, parent)).ref:
             self._return_to(parent)
-        published = self.room.make(decode(Window, window), ref, before, self.rest, lr_scale)
+        published = self.session.make(decode(Window, window), ref, before, self.rest, lr_scale)
         self.at = ref
         return published
 
 
-def _ask(orders: Any, method: str, *arguments: Any) -> Any:
-    return ray.get(getattr(orders, method).remote(*arguments), timeout=None if method == "step" else WAIT_S + CALL_S)
+def _ask(mailbox: Any, method: str, *arguments: Any) -> Any:
+    return ray.get(getattr(mailbox, method).remote(*arguments), timeout=None if method == "step" else WAIT_S + CALL_S)

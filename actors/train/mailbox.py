@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 
-class Progress(NamedTuple):
+class GroupProgress(NamedTuple):
     """How far a group is with an order: steps of its first worker."""
 
     group: str
     steps: int
 
 
-class Orders:
+class Mailbox:
     """A mailbox. `size`: workers of a group. An order that a group leaves unfinished is the next group's."""
 
     def __init__(self, size: int) -> None:
@@ -23,8 +23,8 @@ class Orders:
         self._order: Any = None
         self._answers: dict[int, Any] = {}
         self._done = True
-        self._progress = Progress("", 0)
-        self._rested: Progress | None = None
+        self._progress = GroupProgress("", 0)
+        self._rested: GroupProgress | None = None
 
     # --- for the trainer ---
 
@@ -36,13 +36,13 @@ class Orders:
             self._changed.notify_all()
             return self._number
 
-    async def heard(self, number: int, known: Progress | None, wait_s: float) -> tuple[Progress, Any]:
+    async def heard(self, number: int, known: GroupProgress | None, wait_s: float) -> tuple[GroupProgress, Any]:
         """Waits for the answer to an order, for progress beyond `known`, or `wait_s`. The answer is the first
         worker's."""
         await self._until(lambda: self._done or self._progress != known, wait_s)
         return self._progress, self._answers[0] if self._done and number == self._number else None
 
-    async def rested(self, progress: Progress) -> None:
+    async def rested(self, progress: GroupProgress) -> None:
         """The group may take its next step."""
         async with self._changed:
             self._rested = progress
@@ -53,7 +53,7 @@ class Orders:
     async def begin(self) -> str:
         """A new group is there; its name. What the one before says from now on is not listened to."""
         async with self._changed:
-            self._progress = Progress(uuid4().hex, 0)
+            self._progress = GroupProgress(uuid4().hex, 0)
             if not self._done:
                 self._answers = {}
             self._changed.notify_all()
@@ -74,7 +74,7 @@ class Orders:
         async with self._changed:
             if group != self._progress.group:
                 return
-            self._progress = reached = Progress(group, self._progress.steps + 1)
+            self._progress = reached = GroupProgress(group, self._progress.steps + 1)
             self._changed.notify_all()
             await self._changed.wait_for(lambda: self._rested == reached or self._progress != reached)
 

@@ -25,7 +25,7 @@ LOOK_S = 0.5
 """Between two looks whether a paused buffer was resumed."""
 
 
-class Room(Protocol):
+class Session(Protocol):
     """Turns a window into a version on disk: training.session, or a scripted one in tests. All calls block."""
 
     run_dir: Path
@@ -52,7 +52,7 @@ class Room(Protocol):
 class Trainer(Part):
     def __init__(
         self,
-        room: Room,
+        session: Session,
         store: StorePort,
         windows: WindowPort,
         learning: LearningPort,
@@ -68,7 +68,7 @@ class Trainer(Part):
         self.files = VersionFiles()
         self._remote_node = remote_node or RemoteNode(versions)
         self._load_timeout_s = load_timeout_s
-        self._room = room
+        self._session = session
         self._store = store
         self._windows = windows
         self._learning = learning
@@ -92,7 +92,7 @@ class Trainer(Part):
             await self._remote_node.fetch({parent.ref.version, *(each.policy.version for each in window.reinforce)})
             if parent.ref != self._at:
                 self._pulse.moved()
-                await asyncio.to_thread(self._room.return_to, parent)
+                await asyncio.to_thread(self._session.return_to, parent)
                 self._pulse.idle()
                 self._at = parent.ref
             try:
@@ -112,10 +112,10 @@ class Trainer(Part):
         """Load the model, for which nobody waits, and say what the base is. Raises: Overdue."""
         elsewhere = await self._remote_node.start()
         if elsewhere is not None:
-            self._room.run_dir = elsewhere
+            self._session.run_dir = elsewhere
         try:
             async with asyncio.timeout(self._load_timeout_s):
-                base = await asyncio.to_thread(self._room.open)
+                base = await asyncio.to_thread(self._session.open)
         except TimeoutError:
             raise Overdue(
                 f"the trainer's model was not loaded within run.start_timeout_s={self._load_timeout_s:.0f}; raise it"
@@ -170,7 +170,7 @@ class Trainer(Part):
         while True:
             self._pulse.moved()
             try:
-                published = await asyncio.to_thread(self._room.make, window, ref, parent, self._rest(), lr_scale)
+                published = await asyncio.to_thread(self._session.make, window, ref, parent, self._rest(), lr_scale)
             except StorageFull as error:
                 if full_since is None:
                     full_since = self._clock.now()

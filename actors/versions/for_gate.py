@@ -31,7 +31,7 @@ class VersionsForGate(GatePort):
         register.check_started()
         version = decision.candidate.version
         if lineage.decisions.get(version) == decision:
-            await register.settle()
+            await register.decide()
             return True
         if lineage.states.get(version) == "published":  # since this actor died
             raise Unavailable(f"v{version} is being proven anew; try again")
@@ -42,7 +42,7 @@ class VersionsForGate(GatePort):
         verdicts = lineage.decide(decision)
         register.metrics.count("verdicts_total", verdict=decision.verdict)
         kept = [] if watch is None else [watch.record()]
-        await register.settle(verdicts, [*self._records(decision, ledger), *kept])
+        await register.decide(verdicts, [*self._records(decision, ledger), *kept])
         if decision.verdict == "reject":
             await register.slow_down()
         return True

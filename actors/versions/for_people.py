@@ -23,7 +23,7 @@ class VersionsForPeople(ServingPort):
         before = lineage.serve.version
         verdicts = lineage.promote_by_hand(version, f"promoted by {by}: {why}")
         promoted = register.event("promoted_by_hand", version=version, before=before, by=by, reason=why)
-        await register.settle(verdicts, [promoted])
+        await register.decide(verdicts, [promoted])
         return {"serve": version, "before": before}
 
     async def rollback(self, version: int, by: str, why: str) -> Moved:
@@ -49,7 +49,7 @@ class VersionsForPeople(ServingPort):
         records = [released, register.account(register.ledger)]
         if due is not None:
             records.append(register.rolled_back(verdicts, due.why, "the watch"))
-        await register.settle(verdicts, records)
+        await register.decide(verdicts, records)
         return {"serve": self._serve, "took_effect": waiting.version if waiting else None}
 
     async def forget_plateau(self) -> None:

@@ -64,7 +64,7 @@ class VersionsForTrainer(TrainerPort):
         if published.ref.version not in register.lineage.published:
             published = await self._at_home(published, node)
         if published.ref.version in register.lineage.published:
-            return await register.settle()
+            return await register.decide()
         verdicts = register.lineage.propose(published)
         register.metrics.count("versions_published_total")
         about = {"version": published.ref.version, "window": published.window, **published.stats}
@@ -72,7 +72,7 @@ class VersionsForTrainer(TrainerPort):
             message("versions", str(published.ref), str(published.parent), published),
             event(register.clock.now(), "trainer", "published", **about),
         ]
-        await register.settle(verdicts, records)
+        await register.decide(verdicts, records)
 
     async def _at_home(self, published: Published, node: str) -> Published:
         """The version in the run directory, on disk before anybody is told of it."""

@@ -12,7 +12,7 @@ While serving is held nothing is activated. Verdicts go on, and what they would 
 the version shown to be better takes effect, else the one promoted last, unless it was rolled back meanwhile.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from core.config import BackoffConfig
@@ -236,7 +236,7 @@ class Lineage:
         if self.champion.version == version:
             self.champion = PolicyRef(version=self.champions.pop() if self.champions else 0)
             if self.waiting is not None:  # what it was shown to be better than is no reference any more
-                self.waiting = replace(self.waiting, crowned=False)
+                self.waiting = self.waiting.model_copy(update={"crowned": False})
         if self.serve.version == version:
             self.serve = self.champion
             self.activated |= {self.serve.version} - {0}

@@ -102,7 +102,7 @@ class Register:
                 self.desired = slots
             self.changed.notify_all()
 
-    async def settle(self, verdicts: Sequence[WindowVerdict] = (), records: Sequence[Record] = ()) -> None:
+    async def decide(self, verdicts: Sequence[WindowVerdict] = (), records: Sequence[Record] = ()) -> None:
         """Make decisions durable, then tell the buffer of them. Without arguments: what an earlier try left."""
         records = list(records)
         for each in verdicts:
@@ -114,7 +114,7 @@ class Register:
         await self.keep(records)
         while self._untold:
             each = self._untold[0]
-            await self._windows.settle(each.window, each.version, each.rejected, each.discarded)
+            await self._windows.decided(each.window, each.version, each.rejected, each.discarded)
             if self._untold and self._untold[0] is each:
                 del self._untold[0]
 
@@ -134,12 +134,12 @@ class Register:
     async def failed(self, version: int, why: str) -> None:
         """A replica cannot prove this version."""
         verdicts = self.lineage.failed(version, why)
-        await self.settle(verdicts, [self.event("proof_failed", version=version, why=why)])
+        await self.decide(verdicts, [self.event("proof_failed", version=version, why=why)])
         await self.slow_down()
 
     async def roll_back(self, version: int, why: str, by: str) -> None:
         verdicts = self.lineage.roll_back(version)
-        await self.settle(verdicts, [self.rolled_back(verdicts, why, by), self.account(self.ledger)])
+        await self.decide(verdicts, [self.rolled_back(verdicts, why, by), self.account(self.ledger)])
         await self.slow_down()
 
     def rolled_back(self, verdicts: Sequence[WindowVerdict], why: str, by: str) -> Record:
@@ -171,7 +171,7 @@ class Register:
         """However long the buffer takes to come up: users may still be waiting for the first answer."""
         while True:
             with suppress(Overdue):
-                return await self._windows.settle(window, version, rejected, discarded)
+                return await self._windows.decided(window, version, rejected, discarded)
 
     async def _until_paused(self) -> None:
         while True:

@@ -10,7 +10,7 @@
     final:start/end Measured        driver            the first and the served version when a run ended
     window:N        WindowDrawn     buffer            the places that window N is made of
     buffer          BufferCounts    buffer            what was taken in until the newest window was drawn
-    settled:N       WindowSettled   buffer            the version made of window N is decided
+    settled:N       WindowDecided   buffer            the version made of window N is decided
     paused          Paused          buffer            why learning is paused, over restarts
     voted:P         PromptVoted     buffer            how many votes on prompt P count
     first:P/voter   FirstVote       buffer            when a voter first counted on prompt P
@@ -165,7 +165,7 @@ class BufferCounts(Fact):
     quarantined: int = 0
 
 
-class WindowSettled(Fact):
+class WindowDecided(Fact):
     NAME = "settled:"
     version: int
     rejected: bool

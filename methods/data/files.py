@@ -8,13 +8,13 @@ from typing import Any, cast
 
 from core.errors import ConfigError
 
-Row = tuple[str, dict[str, Any]]
+FileRow = tuple[str, dict[str, Any]]
 
 
 """Where a line stands (`pool.jsonl:17`) and its fields."""
 
 
-def rows(path: Path, columns: Sequence[str], setting: str, reports: list[str]) -> Iterator[Row]:
+def rows(path: Path, columns: Sequence[str], setting: str, reports: list[str]) -> Iterator[FileRow]:
     """Every line of the file with its fields; lines that cannot be read go to `reports`."""
     if not path.is_file():
         raise ConfigError(f"{setting}: there is no file {path}")
@@ -27,7 +27,7 @@ def rows(path: Path, columns: Sequence[str], setting: str, reports: list[str]) -
             raise ConfigError(f"{setting}: {path} ends in {path.suffix!r}; expected .jsonl or .parquet")
 
 
-def _jsonl(path: Path, reports: list[str]) -> Iterator[Row]:
+def _jsonl(path: Path, reports: list[str]) -> Iterator[FileRow]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}:{number}"
@@ -44,7 +44,7 @@ def _jsonl(path: Path, reports: list[str]) -> Iterator[Row]:
                 reports.append(f"{where}: {type(fields).__name__}, expected an object with named fields")
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[FileRow]:
     parquet: Any = import_module("pyarrow.parquet")  # no type stubs; and slow to import where only JSONL is read
     try:
         with parquet.ParquetFile(path) as file:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from core.aio import Gather
+from core.aio import Batcher
 from core.errors import Missing
 from serve.http.errors import Refusal, refusal_for
 
@@ -92,7 +92,7 @@ class FeedbackClient:
         """`ask`: returns for each submission its results, once on disk, or the reason for its refusal. Waits at most
         the given seconds for answers that are not recorded yet."""
         self._ask = ask
-        self._gathered = Gather[Submission, Results](lambda submissions: ask(submissions, 0.0))
+        self._gathered = Batcher[Submission, Results](lambda submissions: ask(submissions, 0.0))
 
     async def __call__(self, submission: Submission) -> Results:
         """Raises: the reason for its refusal."""

@@ -58,7 +58,7 @@ class PolicyReplica:
         keys: Keys,
     ) -> None:
         """Start the engine and prove the wanted versions. Serve sends requests only after this returns."""
-        gc_tuning.wait()
+        gc_tuning.pause()
         serve = config.serve
         self._config = config
         self._modes = modes
@@ -95,7 +95,7 @@ class PolicyReplica:
         self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
         self._outliving = asyncio.create_task(self._end_with_the_engine())
-        gc_tuning.settle()
+        gc_tuning.freeze()
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         slots, access = self._reconciler, self._config.serve.access

@@ -9,7 +9,7 @@ import httpx
 import ray
 from ray.util import metrics as raymetrics
 
-from core.metrics import Row, series
+from core.metrics import Metric, series
 
 SCRAPE_TIMEOUT_S = 5.0
 REPEAT_S = 4.0
@@ -23,11 +23,11 @@ class RaySink:
     drops a gauge that is missing for two intervals), so a gauge that is seldom set would be missing from most scrapes.
     A thread therefore sets every gauge again each `repeat_s`; a thread, because not every process runs a loop."""
 
-    def __init__(self, make: Callable[[Row], raymetrics.Metric] | None = None, repeat_s: float = REPEAT_S) -> None:
+    def __init__(self, make: Callable[[Metric], raymetrics.Metric] | None = None, repeat_s: float = REPEAT_S) -> None:
         self._make = make or _instrument
         self._repeat_s = repeat_s
         self._instruments: dict[str, Any] = {}
-        self._gauges: dict[str, tuple[Row, float, dict[str, str]]] = {}
+        self._gauges: dict[str, tuple[Metric, float, dict[str, str]]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._repeating: threading.Thread | None = None
@@ -36,7 +36,7 @@ class RaySink:
         """Pickles as a new sink: instruments belong to the process that counts."""
         return RaySink, ()
 
-    def record(self, row: Row, value: float, labels: Mapping[str, str]) -> None:
+    def record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
         with self._lock:
             if row.name not in self._instruments:
                 self._instruments[row.name] = self._make(row)
@@ -63,7 +63,7 @@ class RaySink:
                 for row, value, labels in self._gauges.values():
                     self._set(row, value, labels)
 
-    def _set(self, row: Row, value: float, labels: dict[str, str]) -> None:
+    def _set(self, row: Metric, value: float, labels: dict[str, str]) -> None:
         instrument = self._instruments[row.name]
         if row.kind == "gauge":
             instrument.set(value, tags=labels)
@@ -75,7 +75,7 @@ class RaySink:
             instrument._record(0.0, tags=labels)  # `inc` refuses 0, at which a counter begins
 
 
-def _instrument(row: Row) -> raymetrics.Metric:
+def _instrument(row: Metric) -> raymetrics.Metric:
     tags = tuple(row.labels)
     if row.kind == "counter":
         return raymetrics.Counter(row.full_name, row.help, tags)

@@ -1,4 +1,4 @@
-"""The whole system in one process: the same actors as on Ray, a scripted policy, a scripted training room."""
+"""The whole system in one process: the same actors as on Ray, a scripted policy, a scripted training session."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.in_process import LocalSystem, ScriptedRoom
+from actors.in_process import LocalSystem, ScriptedSession
 from core import config as configuration
 from core.config import Config
 from core.errors import MismatchError
@@ -36,7 +36,7 @@ def settings(folder: Path, *overrides: str) -> Config:
 
 
 def system(folder: Path, config: Config, accuracy: dict[int, float], seconds: float = 0.0) -> LocalSystem:
-    return LocalSystem(config, folder, ScriptedPolicy(0, accuracy), ScriptedRoom(folder, seconds))
+    return LocalSystem(config, folder, ScriptedPolicy(0, accuracy), ScriptedSession(folder, seconds))
 
 
 def verdicts(folder: Path) -> dict[int, str]:
@@ -86,7 +86,7 @@ async def test_a_restart_takes_up_where_the_run_was(tmp_path: Path) -> None:
 async def test_collecting_training_and_weighing_overlap(tmp_path: Path) -> None:
     config = settings(tmp_path, "collect.in_flight=4")
     policy = ScriptedPolicy(0, {0: 0.3, **dict.fromkeys(range(1, 9), 0.6)}, latency_s=0.002)
-    run = LocalSystem(config, tmp_path, policy, ScriptedRoom(tmp_path, seconds=0.1))
+    run = LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path, seconds=0.1))
     await run.run(decided=3)
     events = RunReader(tmp_path).events()
     trained = [(e.at, e.detail["version"]) for e in events if e.kind == "training"]
@@ -96,7 +96,7 @@ async def test_collecting_training_and_weighing_overlap(tmp_path: Path) -> None:
     assert any(began <= at for at in drawn[1:]) and published[version] > began
 
 
-class RefusingRoom(ScriptedRoom):
+class RefusingRoom(ScriptedSession):
     """Its engine is another model, until somebody mends it."""
 
     mended = False
@@ -111,15 +111,17 @@ class RefusingRoom(ScriptedRoom):
 
 
 async def test_a_mismatch_pauses_learning_and_the_window_is_tried_again_when_resumed(tmp_path: Path) -> None:
-    room = RefusingRoom(tmp_path)
-    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, ScriptedPolicy(0, {0: 0.3, 1: 0.9, 2: 0.9}), room)
+    session = RefusingRoom(tmp_path)
+    run = LocalSystem(
+        settings(tmp_path, "run.versions=1"), tmp_path, ScriptedPolicy(0, {0: 0.3, 1: 0.9, 2: 0.9}), session
+    )
     running = asyncio.create_task(run.run(decided=1))
     async with asyncio.timeout(20):
         while (await run.buffer.learning.status())["paused"] is None:
             await asyncio.sleep(0.02)
     assert (await run.buffer.learning.status())["paused"] == "engine and trainer differ by 9 nats"
     assert ("learning_paused", 1, {}) in run.sink.records
-    room.mended = True
+    session.mended = True
     await run.buffer.learning.resume()
     assert [value for name, value, _ in run.sink.records if name == "learning_paused"][-1] == 0
     await running

@@ -45,7 +45,7 @@ def deal(batch: Sequence[Continued], size: int, micro_batch_tokens: int | None) 
 
 
 class Sharded:
-    """A `Team` of all processes of torch's default group, which has to be there already."""
+    """A `Parallel` of all processes of torch's default group, which has to be there already."""
 
     def __init__(self) -> None:
         self._rank, self._size = dist.get_rank(), dist.get_world_size()

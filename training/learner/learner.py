@@ -22,7 +22,7 @@ from core.errors import ArtifactError, ObjectiveError, RatchetError
 from core.messages import Reinforce, Window
 from training.learner.collate import Continued, collate, length, pack_batches
 from training.learner.logits import logits_at
-from training.learner.parallel import Alone, Team
+from training.learner.parallel import Parallel, SingleProcess
 from training.objectives import Column, objective
 
 
@@ -33,7 +33,7 @@ class Diverged(RatchetError, ArithmeticError):
 class Learner:
     """Keeps the weights between windows and nothing else: the optimiser is fresh each window, as measured, so weights
     and the window's number are the whole state. `render_id`: examples rendered otherwise are refused; None: no check.
-    `team`: the processes that learn this model together; None: only this one.
+    `parallel`: the processes that learn this model together; None: only this one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Learner:
         seed: int = 0,
         render_id: str | None = None,
         objective_name: str = "sft",
-        team: Team | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
         self.model_config = model
         self.learning = learning
@@ -52,7 +52,7 @@ class Learner:
         self.objective = objective(objective_name)
         self.terms = self.objective.terms(learning)
         self.device = torch.device(_device(learning.device))
-        self.team: Team = team or Alone()
+        self.parallel: Parallel = parallel or SingleProcess()
         self.losses: list[float] = []
         """Of every step of the newest window (mean nats a token)."""
         self._model: Any = None
@@ -88,7 +88,7 @@ class Learner:
         # Dropout, where a model has any, stays off: the engine that sampled had none.
         core = _core(model.eval())
         core.logits_at = MethodType(logits_at, core)
-        self.team.place(core, self.device)
+        self.parallel.place(core, self.device)
         return model
 
     def _read(self) -> Any:
@@ -169,7 +169,7 @@ class Learner:
             "target_tokens": float(sum(len(e.completion_ids) // 4 for e in examples) * self.learning.epochs),
             "lr_scale": lr_scale,
             "seconds": time.monotonic() - started,
-            "cpu_s": self.team.total(time.process_time() - started_cpu),
+            "cpu_s": self.parallel.total(time.process_time() - started_cpu),
         }
 
     def rate(self, step: int, steps: int) -> float:
@@ -185,12 +185,12 @@ class Learner:
             return 0.0, 0.0
         optimiser.zero_grad(set_to_none=True)
         loss = 0.0
-        for micro in self.team.turns(batch, self.learning.micro_batch_tokens):
+        for micro in self.parallel.turns(batch, self.learning.micro_batch_tokens):
             part = self.loss(micro) / total
             loss += part.item()
-            self.team.backward(part)
-        loss = self.team.total(loss)
-        norm = self.team.clip(parameters, self.learning.clip_norm)
+            self.parallel.backward(part)
+        loss = self.parallel.total(loss)
+        norm = self.parallel.clip(parameters, self.learning.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"loss {loss}, gradient norm {norm} (learning.lr {self.learning.lr}); the weights are as they were "
@@ -220,7 +220,7 @@ class Learner:
     def completion_logprobs(self, examples: Sequence[Continued]) -> dict[str, npt.NDArray[np.float32]]:
         """Example id -> log-probability of every completion token (float32[T], nats) with the weights as they are."""
         found: dict[str, npt.NDArray[np.float32]] = {}
-        for batch in self.team.turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
+        for batch in self.parallel.turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
             ids_BT, mask_BT, _ = (tensor.to(self.device) for tensor in collate(batch))
             predicts_BT = mask_BT[:, 1:]
             logprobs_NV = torch.log_softmax(self._logits_at(ids_BT[:, :-1], predicts_BT).float(), dim=-1)
@@ -228,7 +228,7 @@ class Learner:
             ends = np.cumsum([len(example.completion_ids) // 4 for example in batch])
             parts = np.split(logprobs_N, ends[:-1])
             found |= {example.id: part for example, part in zip(batch, parts, strict=True)}
-        return self.team.merged(found)
+        return self.parallel.merged(found)
 
     def _look_up(self, examples: Sequence[Continued]) -> dict[str, dict[Column, npt.NDArray[np.float32]]]:
         """Before the first step: example id -> the columns that the objective wants."""
@@ -332,14 +332,14 @@ class Learner:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What a version consists of, by the name in its file, detached and not copied: the adapter's tensors (PEFT's
-        names), or all of the model's. Of a team only the first has them, put together from all members' parts."""
-        return self.team.whole({name: parameter.detach() for name, parameter in self._trainable().items()})
+        names), or all of the model's. Of several processes only the first has them, put together from all parts."""
+        return self.parallel.whole({name: parameter.detach() for name, parameter in self._trainable().items()})
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that a whole model's file holds, each tensor under one name; of a team only for the first."""
+        """All that a whole model's file holds, each tensor under one name; of several processes only for the first."""
         entries = self.model.state_dict(keep_vars=True)
         named = {id(tensor): name for name, tensor in reversed(entries.items())}
-        return self.team.whole({name: entries[name].detach() for name in reversed(named.values())})
+        return self.parallel.whole({name: entries[name].detach() for name in reversed(named.values())})
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Raises: ArtifactError naming missing and unknown tensors, or one of another shape; then nothing changed."""
@@ -352,7 +352,7 @@ class Learner:
                 raise ArtifactError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(mine[name].shape)}")
         with torch.no_grad():
             for name, tensor in weights.items():
-                mine[name].copy_(self.team.part(tensor, mine[name]))
+                mine[name].copy_(self.parallel.part(tensor, mine[name]))
 
     def load_base(self) -> None:
         """Back to version 0."""

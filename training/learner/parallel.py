@@ -11,7 +11,7 @@ from training.learner.collate import Continued, micro_batches
 T = TypeVar("T")
 
 
-class Team(Protocol):
+class Parallel(Protocol):
     """What differs between one process and several. Every member calls the same methods in the same order: one that
     leaves a call out makes the others wait."""
 
@@ -59,7 +59,7 @@ class Team(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """One process, one device."""
 
     first = True

@@ -11,13 +11,13 @@ class Backpressure:
 
         leased   == accepted + filtered + failed + expired + outstanding
         counted  == accepted + filtered - quarantined
-        capacity == max(0, (max_lag + 1 + windows_settled) * groups_per_window - (counted + outstanding))
+        capacity == max(0, (max_lag + 1 + windows_decided) * groups_per_window - (counted + outstanding))
 
     accepted and filtered both count every prompt ever delivered, with and without examples: a window is made of
     *explored* prompts, as the recipe was measured (256 prompts a round, those below the threshold included).
 
     A window is settled once, when its candidate is promoted, rejected or held (`settle`), or when it was drawn and then
-    thrown away with a rejected parent (`discard`). Its prompts stay counted for good, since windows_settled already
+    thrown away with a rejected parent (`discard`). Its prompts stay counted for good, since windows_decided already
     gave the room back: a rejection changes nothing else. Only prompts that no window has drawn yet may be
     `quarantine`d; they leave `counted`, so that others are collected in their place. Hence counted is always
     groups_per_window for each drawn window plus the prompts waiting, and capacity can neither stall nor grow.
@@ -34,9 +34,9 @@ class Backpressure:
     expired: int = 0
     outstanding: int = 0
     quarantined: int = 0
-    windows_settled: int = 0
+    windows_decided: int = 0
     windows_discarded: int = 0
-    """Part of windows_settled: windows without a verdict of their own, which a run that ends collects anew."""
+    """Part of windows_decided: windows without a verdict of their own, which a run that ends collects anew."""
 
     def __post_init__(self) -> None:
         if self.groups_per_window < 1 or self.max_lag < 0:
@@ -60,7 +60,7 @@ class Backpressure:
     @property
     def capacity(self) -> int:
         """Prompts that may be leased now."""
-        windows = self.max_lag + 1 + self.windows_settled
+        windows = self.max_lag + 1 + self.windows_decided
         if self.windows_wanted is not None:
             windows = min(windows, self.windows_wanted + self.windows_discarded)
         return max(0, windows * self.groups_per_window - (self.counted + self.outstanding))
@@ -98,13 +98,13 @@ class Backpressure:
             raise ValueError(f"cannot quarantine {prompts} prompts of {self.counted} that count")
         self.quarantined += prompts
 
-    def settle(self) -> None:
+    def decide(self) -> None:
         """The candidate of one drawn window was promoted, rejected or held."""
-        self.windows_settled += 1
+        self.windows_decided += 1
 
     def discard(self) -> None:
         """One drawn window is thrown away without a verdict, because its version's parent was rejected."""
-        self.windows_settled += 1
+        self.windows_decided += 1
         self.windows_discarded += 1
 
     def _end(self) -> None:

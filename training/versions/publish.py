@@ -32,7 +32,7 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
     On a run directory that has one, it is checked and kept (with its own sequences).
     Raises: ArtifactError when that run was made with another base model, or with no sequence of two tokens."""
     path = version_dir(run_dir, BASE)
-    digest, there = learner.team.by_first(lambda: _known_base(learner, path))
+    digest, there = learner.parallel.by_first(lambda: _known_base(learner, path))
     if there is not None:
         return there
     if not any(len(sequence) > 1 for sequence in sequences):
@@ -48,7 +48,7 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
             pass
         return _published(manifest, path)
 
-    return learner.team.by_first(write)
+    return learner.parallel.by_first(write)
 
 
 def _known_base(learner: Learner, path: Path) -> tuple[str, Published | None]:
@@ -91,7 +91,7 @@ def publish(
             manifest["fingerprint"] = fingerprint({name: t["digest"] for name, t in manifest["tensors"].items()})
         return _published(manifest, path)
 
-    return learner.team.by_first(write)
+    return learner.parallel.by_first(write)
 
 
 def tensors_of(path: Path) -> dict[str, dict[str, Any]]:

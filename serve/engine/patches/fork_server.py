@@ -119,10 +119,10 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
 
 def serve_forks(listener: int, ends: int) -> None:
     """What that server does."""
-    gc_tuning.wait()
+    gc_tuning.pause()
     for module in PRELOADED:
         importlib.import_module(module)
-    gc_tuning.settle()
+    gc_tuning.freeze()
     log = os.open(os.fsdecode(sys.stdin.buffer.read()), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

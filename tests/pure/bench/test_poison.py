@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.in_process import LocalSystem, ScriptedRoom
+from actors.in_process import LocalSystem, ScriptedSession
 from bench._runs import Records
 from bench.poison import TRIGGER, Arm, Electorate, Known, compose, summary, taught, write_pool
 from core import config as configuration
@@ -35,7 +35,7 @@ def configured(arm: Arm, folder: Path) -> Config:
 async def ran(arm: Arm) -> LocalSystem:
     config = configured(arm, arm.folder)
     policy = ScriptedPolicy(1, dict.fromkeys(range(5), 0.6), wrong_answers=1)
-    system = compose(config, arm.folder, policy, KNOWN, arm.electorate, ScriptedRoom(arm.folder, seconds=0.4))
+    system = compose(config, arm.folder, policy, KNOWN, arm.electorate, ScriptedSession(arm.folder, seconds=0.4))
     await system.run(decided=2)
     return system
 

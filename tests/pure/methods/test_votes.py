@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.in_process import LocalSystem, ScriptedRoom
+from actors.in_process import LocalSystem, ScriptedSession
 from actors.inspect.trace import trace
 from actors.runtime.ports import BallotPort
 from actors.runtime.rpc import local
@@ -62,7 +62,7 @@ async def test_late_votes_change_what_later_windows_replay(tmp_path: Path) -> No
         ],
     )
     policy = ScriptedPolicy(0, dict.fromkeys(range(6), 0.9))
-    system = LocalSystem(config, tmp_path, policy, ScriptedRoom(tmp_path, seconds=0.5))
+    system = LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path, seconds=0.5))
     voters = LateVoters(local(system.buffer.people), tmp_path)
     system.beside.append(voters)
     await system.run(decided=3)

@@ -27,7 +27,7 @@ def test_a_settled_window_makes_room_for_another_whatever_the_verdict():
         throttle.lease(1)
         throttle.accept()
     assert throttle.capacity == 0
-    throttle.settle()
+    throttle.decide()
     assert throttle.capacity == 2
 
 
@@ -45,7 +45,7 @@ def test_a_run_that_ends_leases_no_prompt_beyond_its_last_window():
     assert throttle.lease(100) == 8
     for _ in range(8):
         throttle.accept()
-    throttle.settle()
+    throttle.decide()
     assert throttle.capacity == 0
 
 
@@ -54,7 +54,7 @@ def test_a_discarded_window_of_a_run_that_ends_is_collected_anew():
     throttle.lease(8)
     for _ in range(8):
         throttle.accept()
-    throttle.settle()
+    throttle.decide()
     throttle.discard()
     assert throttle.capacity == 4
 
@@ -97,7 +97,7 @@ class Run:
         elif self.drawn:
             self.drawn -= 1
             self.decided += 1
-            throttle.settle()
+            throttle.decide()
             if name == "reject":
                 lost = min(amount, self.waiting)
                 throttle.quarantine(lost)
@@ -120,7 +120,7 @@ def test_the_law_holds_and_no_history_stalls_the_run_or_lets_it_run_away(groups,
         run.move(name, amount)
         throttle = run.throttle
         assert throttle.lawful
-        unsettled = throttle.counted + throttle.outstanding - throttle.windows_settled * groups
+        unsettled = throttle.counted + throttle.outstanding - throttle.windows_decided * groups
         assert unsettled == run.drawn * groups + run.waiting + throttle.outstanding
         assert unsettled <= (lag + 1) * groups
     target = wanted if wanted is not None else run.decided + 11

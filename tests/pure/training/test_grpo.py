@@ -14,7 +14,7 @@ from tests.pure.training.tiny_models import KINDS, SEQUENCES, learner_of, make_m
 from training.learner.learner import Learner
 from training.objectives import objective
 from training.objectives.grpo import grpo
-from training.session import Room
+from training.session import TrainingSession
 from training.versions.load import load_version
 
 PLAIN = GrpoConfig(clip_low=None, clip_high=None, kl=0, max_correction=None)
@@ -243,26 +243,28 @@ def test_the_mismatch_of_a_constant_shift_by_hand(model_path):
     assert tiny.mismatch_kl([]) == 0
 
 
-def opened(path: Path, run_dir: Path, kind) -> Room:
+def opened(path: Path, run_dir: Path, kind) -> TrainingSession:
     learning = LearningConfig(lr=2e-2 if isinstance(kind, Lora) else 3e-3, batch_tokens=40, device="cpu")
-    room = Room(run_dir, ModelConfig(path=str(path), weights=kind), learning, 0, "grpo", [as_prompt("w5 w6")])
-    room.open()
-    room._learner.render_id = None
-    return room
+    session = TrainingSession(
+        run_dir, ModelConfig(path=str(path), weights=kind), learning, 0, "grpo", [as_prompt("w5 w6")]
+    )
+    session.open()
+    session._learner.render_id = None
+    return session
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.kind)
 def test_samples_of_an_older_version_are_no_mismatch_and_leave_the_weights_alone(model_path, kind, tmp_path):
-    room = opened(model_path, tmp_path, kind)
-    tiny = room._learner
+    session = opened(model_path, tmp_path, kind)
+    tiny = session._learner
     ref = [PolicyRef(version=v) for v in range(3)]
     of_base = sampled(tiny, 1.0, -1.0, 1.0)
-    base = room.make(of_base, ref[1], load_version(tiny, tmp_path, BASE), lambda: None)
+    base = session.make(of_base, ref[1], load_version(tiny, tmp_path, BASE), lambda: None)
     assert base.stats["mismatch_kl"] == pytest.approx(0, abs=1e-6)
     one = load_version(tiny, tmp_path, ref[1])
     of_both = [*of_base.reinforce, *sampled(tiny, 1.0, -1.0, 1.0, version=1).reinforce]
     window = Window(number=2, group_ids=(), reinforce=tuple(of_both))
-    published = room.make(window, ref[2], one, lambda: None)
+    published = session.make(window, ref[2], one, lambda: None)
     assert published.stats["mismatch_kl"] == pytest.approx(0, abs=1e-6)
     assert published.stats["off_policy_kl"] > 1e-6
     after = {name: tensor.clone() for name, tensor in tiny.weights().items()}
@@ -272,10 +274,10 @@ def test_samples_of_an_older_version_are_no_mismatch_and_leave_the_weights_alone
 
 
 def test_learning_refuses_an_engine_that_is_another_model(model_path, tmp_path):
-    room = opened(model_path, tmp_path, KINDS[0])
-    tiny = room._learner
+    session = opened(model_path, tmp_path, KINDS[0])
+    tiny = session._learner
     before = {name: tensor.clone() for name, tensor in tiny.weights().items()}
     wrong = sampled(tiny, 1.0, -1.0, 1.0, shift=-0.08)  # 0.003 nats: by so little samples of the version before differ
     with pytest.raises(MismatchError, match=r"nats a sampled token on window 1, .*max_mismatch_kl allows 0.002"):
-        room.make(wrong, PolicyRef(version=1), load_version(tiny, tmp_path, BASE), lambda: None)
+        session.make(wrong, PolicyRef(version=1), load_version(tiny, tmp_path, BASE), lambda: None)
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.weights().items())

@@ -15,8 +15,8 @@ from core.config import Full, LearningConfig, Lora, ModelConfig, PatternAnswer, 
 from core.messages import BASE, Imitate, Prompt, Reinforce, Window
 from methods.data import prompts
 from training.learner.learner import Learner
-from training.learner.parallel import Team
-from training.session import Room
+from training.learner.parallel import Parallel
+from training.session import TrainingSession
 
 SAMPLES = 4
 PROOF_PROMPTS = 4
@@ -28,14 +28,16 @@ STEPS, QUESTIONS = 20, 64
 WEIGHTS = {"lora": Lora(), "full": Full()}
 
 
-def llama_room(run_dir: Path, kind: str, objective: str, team: Team | None = None, devices: int = 1) -> Room:
+def llama_session(
+    run_dir: Path, kind: str, objective: str, parallel: Parallel | None = None, devices: int = 1
+) -> TrainingSession:
     pool = prompts.read(PromptsConfig(), 0)
     tokens, micro = BATCH_TOKENS[objective], MICRO_BATCH_TOKENS[objective]
     learning = LearningConfig(
         lr=RATES[kind], batch_tokens=tokens, micro_batch_tokens=micro, device="cpu", devices=devices
     )
     asked = [pool[place] for place in range(PROOF_PROMPTS)]
-    return Room(run_dir, ModelConfig(weights=WEIGHTS[kind]), learning, 0, objective, asked, team)
+    return TrainingSession(run_dir, ModelConfig(weights=WEIGHTS[kind]), learning, 0, objective, asked, parallel)
 
 
 @cache

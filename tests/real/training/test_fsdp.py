@@ -14,9 +14,9 @@ from core.artifacts import read_manifest
 from core.codec import decode, encode
 from core.errors import ArtifactError
 from core.messages import BASE, PolicyRef, Window
-from tests.real.training.llama_windows import QUESTIONS, STEPS, llama_room, llama_windows
+from tests.real.training.llama_windows import QUESTIONS, STEPS, llama_session, llama_windows
 from training.learner.fsdp import Sharded
-from training.session import Room
+from training.session import TrainingSession
 from training.versions.publish import read_published, read_tensors, version_dir
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -24,21 +24,21 @@ CASES = [("lora", "sft"), ("full", "sft"), ("lora", "grpo"), ("full", "grpo")]
 ONE, TWO = PolicyRef(version=1), PolicyRef(version=2)
 
 
-def lived(room: Room, windows: list[Window]) -> list[list[float]]:
+def lived(session: TrainingSession, windows: list[Window]) -> list[list[float]]:
     """Two versions, and back to the first: the losses of every step of both windows."""
-    base, losses = room.open(), []
-    first = room.make(windows[0], ONE, base, lambda: None)
-    losses.append(list(room._learner.losses))
-    room.make(windows[1], TWO, first, lambda: None)
-    losses.append(list(room._learner.losses))
-    room.return_to(first)
+    base, losses = session.open(), []
+    first = session.make(windows[0], ONE, base, lambda: None)
+    losses.append(list(session._learner.losses))
+    session.make(windows[1], TWO, first, lambda: None)
+    losses.append(list(session._learner.losses))
+    session.return_to(first)
     return losses
 
 
-def rescored(room: Room, ref: PolicyRef) -> float:
+def rescored(session: TrainingSession, ref: PolicyRef) -> float:
     """How far what the learner holds is from that version's proof (nats)."""
-    proof = Proof.read(read_manifest(version_dir(room.run_dir, ref)))
-    own = np.concatenate(room._learner.score(proof.token_ids))
+    proof = Proof.read(read_manifest(version_dir(session.run_dir, ref)))
+    own = np.concatenate(session._learner.score(proof.token_ids))
     return float(np.abs(own - vector(proof.version)).max())
 
 
@@ -46,23 +46,23 @@ def member(rank: int, folder: Path, windows: dict[str, list[bytes]]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     for kind, objective in CASES:
-        room = llama_room(folder / f"{kind}-{objective}" / "two", kind, objective, Sharded())
-        losses = lived(room, [decode(Window, body) for body in windows[objective]])
+        session = llama_session(folder / f"{kind}-{objective}" / "two", kind, objective, Sharded())
+        losses = lived(session, [decode(Window, body) for body in windows[objective]])
         told = {
             "losses": losses,
-            "off": rescored(room, ONE),
-            "held": sum(parameter.to_local().numel() for parameter in room._learner.model.parameters()),
-            "refused": refusal(room),
+            "off": rescored(session, ONE),
+            "held": sum(parameter.to_local().numel() for parameter in session._learner.model.parameters()),
+            "refused": refusal(session),
         }
         (folder / f"{kind}-{objective}" / f"{rank}.json").write_text(json.dumps(told))
     dist.destroy_process_group()
 
 
-def refusal(room: Room) -> str:
+def refusal(session: TrainingSession) -> str:
     """What a member is told when the first one cannot write, because the version is there already."""
-    base = read_published(version_dir(room.run_dir, BASE))
+    base = read_published(version_dir(session.run_dir, BASE))
     try:
-        room.make(Window(number=9, group_ids=()), TWO, base, lambda: None)
+        session.make(Window(number=9, group_ids=()), TWO, base, lambda: None)
     except ArtifactError as error:
         return str(error)
     return ""
@@ -73,7 +73,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     windows = llama_windows(QUESTIONS, 8)
     for kind, objective in CASES:
-        alone = llama_room(folder / f"{kind}-{objective}" / "one", kind, objective)
+        alone = llama_session(folder / f"{kind}-{objective}" / "one", kind, objective)
         losses = lived(alone, windows[objective])
         whole = sum(parameter.numel() for parameter in alone._learner.model.parameters())
         told = {"losses": losses, "held": whole}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.cli.progress import versions_table
-from actors.in_process import LocalSystem, ScriptedRoom
+from actors.in_process import LocalSystem, ScriptedSession
 from actors.inspect.report import version_rows
 from actors.inspect.sentences import told
 from actors.people.admin import Admin, Ports
@@ -48,7 +48,7 @@ def settings(folder: Path, *overrides: str) -> Config:
 
 
 def system(folder: Path, config: Config, accuracy: dict[int, float]) -> LocalSystem:
-    return LocalSystem(config, folder, ScriptedPolicy(0, accuracy), ScriptedRoom(folder))
+    return LocalSystem(config, folder, ScriptedPolicy(0, accuracy), ScriptedSession(folder))
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ def events(folder: Path, kind: str) -> list[dict]:
 async def test_a_served_version_that_falls_off_is_rolled_back_by_the_watch(tmp_path: Path) -> None:
     config = settings(tmp_path, "run.versions=1")
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
-    run = LocalSystem(config, tmp_path, policy, ScriptedRoom(tmp_path))
+    run = LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path))
     async with running(run):
         await until(run, lambda s: s["slots"]["serve"] == 1)
         policy.accuracy[1] = 0.4
@@ -125,18 +125,18 @@ async def test_a_weighing_that_was_cut_short_goes_on_where_it_was(tmp_path: Path
     config = settings(tmp_path, "run.versions=1", "gate.batch=64", "gate.watch_probes=0")
     accuracy = {0: 0.6, 1: 0.6}
     first = Counted(accuracy, gone_after=160)  # 64 + 64, then in the midst of the third batch
-    run = LocalSystem(config, tmp_path, first, ScriptedRoom(tmp_path))
+    run = LocalSystem(config, tmp_path, first, ScriptedSession(tmp_path))
     async with running(run):
         await until(run, lambda _: True)
         async with asyncio.timeout(30):
             while not events(tmp_path, "weighing_failed"):
                 await asyncio.sleep(0.02)
     kept, second = known(tmp_path), Counted(accuracy)
-    await LocalSystem(config, tmp_path, second, ScriptedRoom(tmp_path)).run(decided=1)
+    await LocalSystem(config, tmp_path, second, ScriptedSession(tmp_path)).run(decided=1)
     assert len(kept) >= 2 * (64 + 64) and not kept & set(second.probed), "what was kept is not asked again"
     whole = Counted(accuracy)
     (tmp_path / "whole").mkdir()
-    await LocalSystem(config, tmp_path / "whole", whole, ScriptedRoom(tmp_path)).run(decided=1)
+    await LocalSystem(config, tmp_path / "whole", whole, ScriptedSession(tmp_path)).run(decided=1)
     decisions = [next(iter(RunReader(d).all("decisions", Decision))) for d in (tmp_path, tmp_path / "whole")]
     assert decisions[0] == decisions[1], "the verdict is that of a weighing without a break"
 
@@ -144,13 +144,13 @@ async def test_a_weighing_that_was_cut_short_goes_on_where_it_was(tmp_path: Path
 async def test_a_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
     config = settings(tmp_path, "run.versions=1", "gate.batch=16")
     first = Counted({0: 0.95, 1: 0.96})
-    run = LocalSystem(config, tmp_path, first, ScriptedRoom(tmp_path))
+    run = LocalSystem(config, tmp_path, first, ScriptedSession(tmp_path))
     async with running(run):
         await until(run, lambda s: s["slots"]["serve"] == 1)
         while not RunReader(tmp_path).fact("watched"):
             await asyncio.sleep(0.01)
     kept, second = known(tmp_path), Counted({0: 0.95, 1: 0.4})
-    again = LocalSystem(config, tmp_path, second, ScriptedRoom(tmp_path))
+    again = LocalSystem(config, tmp_path, second, ScriptedSession(tmp_path))
     async with running(again):
         await until(again, lambda s: s["states"]["1"] == "rolled_back")
         await until(again, lambda _: RunReader(tmp_path).fact("watched") is None)
@@ -197,7 +197,7 @@ class Fails(LocalCall):
 @pytest.mark.parametrize("done", [False, True])
 async def test_a_promotion_whose_answer_is_lost_is_watched_all_the_same(tmp_path: Path, done: bool) -> None:
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
-    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
+    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedSession(tmp_path))
     run.evaluator._versions = proxy(GatePort, Fails(run.versions.gate, "decide", done=done))
     await falls_off(run, policy)
     assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "no answer"}]
@@ -205,7 +205,7 @@ async def test_a_promotion_whose_answer_is_lost_is_watched_all_the_same(tmp_path
 
 async def test_a_rollback_that_the_watch_could_not_ask_for_is_asked_for_again(tmp_path: Path) -> None:
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
-    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
+    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedSession(tmp_path))
     run.evaluator._versions = proxy(GatePort, Fails(run.versions.gate, "call_back", done=False))
     await falls_off(run, policy)
     assert [failed["why"] for failed in events(tmp_path, "watch_failed")] == ["no answer"]
@@ -224,7 +224,7 @@ async def test_a_verdict_waits_for_a_versions_actor_that_died_before_it_to_prove
     serving = asyncio.create_task(again.store.run())
     await again.buffer.start()
     await again.versions.start()
-    await again.versions.trainer.found(again.trainer._room.open(), "")
+    await again.versions.trainer.found(again.trainer._session.open(), "")
     await again.versions.trainer.propose(next(v for v in RunReader(tmp_path).versions() if v.ref.version == 1), "")
     with pytest.raises(Unavailable, match="v1 is being proven anew"):
         await again.versions.gate.decide(decision, GateLedger(weighed=1))
@@ -254,7 +254,7 @@ async def test_a_watch_goes_on_when_the_policy_was_away_just_after_the_promotion
 
     monkeypatch.setattr(Weighing, "crown", away)
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
-    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedRoom(tmp_path))
+    run = LocalSystem(settings(tmp_path, "run.versions=1"), tmp_path, policy, ScriptedSession(tmp_path))
     await falls_off(run, policy)
     assert events(tmp_path, "weighing_failed") == [{"version": 1, "why": "away"}]
 
@@ -275,7 +275,7 @@ class Silent(ScriptedPolicy):
 
 async def test_a_version_that_agrees_more_and_is_silent_more_often_is_rejected_by_a_guard(tmp_path: Path) -> None:
     policy = Silent(0, {0: 0.5, 1: 1.0, 2: 1.0, 3: 1.0})
-    run = LocalSystem(settings(tmp_path), tmp_path, policy, ScriptedRoom(tmp_path))
+    run = LocalSystem(settings(tmp_path), tmp_path, policy, ScriptedSession(tmp_path))
     await run.run(decided=1)
     (first, *_) = RunReader(tmp_path).all("decisions", Decision)
     assert first.verdict == "reject" and first.reason.startswith("answers that cannot be read: ")
@@ -357,7 +357,7 @@ async def test_what_a_verdict_rests_on_is_named_in_events_tables_and_status(tmp_
     keyed = config.model_copy(update={"gate": config.gate.model_copy(update={"keys": config.gate.anchors})})
     for folder, chosen, standing in ((tmp_path / "a", config, "guarded"), (tmp_path / "b", keyed, "certified")):
         folder.mkdir()
-        run = LocalSystem(chosen, folder, ScriptedPolicy(0, {0: 0.3, 1: 0.6}), ScriptedRoom(folder))
+        run = LocalSystem(chosen, folder, ScriptedPolicy(0, {0: 0.3, 1: 0.6}), ScriptedSession(folder))
         async with running(run):
             status = await until(run, lambda s: s["slots"]["serve"] == 1)
         assert status["standing"] == standing

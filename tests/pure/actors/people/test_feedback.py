@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.in_process import LocalSystem, ScriptedRoom
+from actors.in_process import LocalSystem, ScriptedSession
 from actors.inspect.export_data import export
 from actors.inspect.trace import trace, voters
 from actors.people.feedback import ASK_AGAIN_S, FeedbackDesk
@@ -22,7 +22,7 @@ from actors.runtime.ports import BallotPort, StorePort
 from actors.runtime.rpc import LocalCall
 from actors.storage.store import Store
 from core import config as configuration
-from core.aio import Gather
+from core.aio import Batcher
 from core.clock import Clock, ManualClock
 from core.config import Config
 from core.errors import ArtifactError, ConfigError, Missing, Overdue, RatchetError, VersionError
@@ -60,7 +60,7 @@ async def running(folder: Path, *overrides: str, until: str = "leased") -> Async
         settings(folder, *overrides),
         folder,
         policy(),
-        ScriptedRoom(folder, 0.2),
+        ScriptedSession(folder, 0.2),
     )
     task = asyncio.create_task(system.run(decided=10**6))
     try:
@@ -288,7 +288,7 @@ async def test_requests_that_come_together_are_refused_each_for_itself(tmp_path:
     async with running(tmp_path) as system:
         await system.feedback.answered([answer("r1")])
         good, bad = ([{"id": i, "response_id": r, "binary": True}] for i, r in (("1", "r1"), ("2", "nobody")))
-        gathered = Gather(system.feedback.feedback)
+        gathered = Batcher(system.feedback.feedback)
         calls = [gathered((said, "", True)) for said in (good, bad, good)]
         first, refused, again = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(refused, Missing)

@@ -47,7 +47,7 @@ from core.messages import (
 )
 from core.metrics import MemorySink, Metrics
 from core.store.encoded import encode_outcomes
-from core.store.facts import BufferCounts, WindowDrawn, WindowSettled
+from core.store.facts import BufferCounts, WindowDecided, WindowDrawn
 from core.store.records import Row, message
 from core.store.writer import RunReader, RunStore
 from methods import recipes
@@ -274,7 +274,7 @@ class Restarts(RuleBasedStateMachine):
             self.retold.append((made.window, made.ref.version, verdict == "reject", made in fall))
             self.store.fates = list(fates)
             if told:
-                self.do(self.buffer.windows.settle(*self.retold[-1]))
+                self.do(self.buffer.windows.decided(*self.retold[-1]))
             self.store.fates = []
 
     @rule(fates=FATES, restarts=st.booleans())
@@ -300,7 +300,7 @@ class Restarts(RuleBasedStateMachine):
         if landed == "after":
             self.store.land()
         status = self.do(self.buffer.learning.status())
-        assert status["outstanding"] == 0 and status["windows_settled"] == len(self.decided)
+        assert status["outstanding"] == 0 and status["windows_decided"] == len(self.decided)
         assert (status["paused"] is not None) == status["paused_before_start"] == paused
         assert len(self.windows) <= status["windows_drawn"] <= len(self.windows) + 1
 
@@ -343,7 +343,7 @@ class Restarts(RuleBasedStateMachine):
             self.start()
         else:
             for told in self.retold:  # as Versions does when it starts
-                self.do(self.buffer.windows.settle(*told))
+                self.do(self.buffer.windows.decided(*told))
         target = len(self.decided) + 3
         for _ in range(60):
             if len(self.decided) >= target:
@@ -401,7 +401,7 @@ async def filled(buffer: Buffer, windows: int, version: int = 0) -> None:
         await buffer.collectors.deliver(encode_outcomes([explored(place, lease.id, version) for place in lease.places]))
         number = (await buffer.learning.status())["windows_drawn"] + 1
         assert await buffer.windows.draw(number - 1, version, 0.0) is not None
-        await buffer.windows.settle(number, 1000 + number, rejected=False, discarded=False)
+        await buffer.windows.decided(number, 1000 + number, rejected=False, discarded=False)
 
 
 async def test_an_outcome_that_was_thought_lost_stands_and_its_place_is_explored_in_vain(tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ async def test_a_restart_reads_the_last_windows_and_not_the_whole_run(tmp_path: 
     assert (found.next_place, found.open, len(found.settled)) == (62, [], 20)
     before, after = await buffer.learning.status(), await (await started(tmp_path, store, clock)).learning.status()
     assert after["waiting"] == before["waiting"] == 1
-    for name in ("accepted", "filtered", "failed", "tokens", "windows_drawn", "windows_settled"):
+    for name in ("accepted", "filtered", "failed", "tokens", "windows_drawn", "windows_decided"):
         assert after[name] == before[name], name
     assert after["capacity"] == before["capacity"] + before["outstanding"]
 
@@ -542,7 +542,7 @@ async def test_facts_stand_on_disk_by_the_names_and_fields_of_older_programs_and
     lease = leased(await buffer.collectors.lease(5, 0.0))
     await buffer.collectors.deliver(encode_outcomes([explored(place, lease.id) for place in lease.places[:4]]))
     await buffer.windows.draw(0, 0, 0.0)
-    await buffer.windows.settle(1, 7, rejected=True, discarded=False)
+    await buffer.windows.decided(1, 7, rejected=True, discarded=False)
     await buffer.people.vote([cast("v", "5")])
     await buffer.learning.pause("by hand")
     assert store.disk._db is not None
@@ -552,11 +552,11 @@ async def test_facts_stand_on_disk_by_the_names_and_fields_of_older_programs_and
         store.disk._db.execute("UPDATE facts SET value = ? WHERE id = ?", (json.dumps(value), name))
     store.disk._db.commit()
     found = recover(tmp_path, LEARNING)
-    assert found.settled == {1: WindowSettled(version=7, rejected=True)} and found.paused is not None
+    assert found.settled == {1: WindowDecided(version=7, rejected=True)} and found.paused is not None
     assert (found.next_place, found.open, found.bad_versions) == (5, [4], {7})
     again = await started(tmp_path, store, clock)
     before, after = await buffer.learning.status(), await again.learning.status()
-    for name in ("paused", "waiting", "windows_drawn", "windows_settled", "accepted", "tokens", "person_votes"):
+    for name in ("paused", "waiting", "windows_drawn", "windows_decided", "accepted", "tokens", "person_votes"):
         assert after[name] == before[name], name
 
 
@@ -586,10 +586,10 @@ async def test_a_settlement_that_never_reached_the_buffer_is_found_in_the_decisi
     store.disk.write([message("decisions", "policy@v2", "", fell)])
     assert await buffer.collectors.lease(3, 0.0) is None
     again = await started(tmp_path, store, clock)
-    assert (await again.learning.status())["windows_settled"] == 2 and again.state.throttle.windows_discarded == 1
+    assert (await again.learning.status())["windows_decided"] == 2 and again.state.throttle.windows_discarded == 1
     assert len(leased(await again.collectors.lease(9, 0.0)).places) == 6
     await again.tick()
-    assert RunReader(tmp_path).read(WindowSettled, 2) == WindowSettled(version=2, rejected=True, discarded=True)
+    assert RunReader(tmp_path).read(WindowDecided, 2) == WindowDecided(version=2, rejected=True, discarded=True)
 
 
 async def test_a_version_rolled_back_after_its_promotion_stays_quarantined_over_a_restart(tmp_path: Path) -> None:
@@ -597,14 +597,14 @@ async def test_a_version_rolled_back_after_its_promotion_stays_quarantined_over_
     buffer = await started(tmp_path, store, clock)
     await filled(buffer, 1)
     await buffer.windows.published(1)
-    await buffer.windows.settle(1, 1, rejected=False, discarded=False)
+    await buffer.windows.decided(1, 1, rejected=False, discarded=False)
     lease = leased(await buffer.collectors.lease(3, 0.0))
     await buffer.collectors.deliver(encode_outcomes([explored(place, lease.id, version=1) for place in lease.places]))
-    await buffer.windows.settle(1, 1, rejected=True, discarded=False)
+    await buffer.windows.decided(1, 1, rejected=True, discarded=False)
     again = await started(tmp_path, store, clock)
     for each in (buffer, again):
         status = await each.learning.status()
-        assert (status["waiting"], status["windows_settled"]) == (0, 1)
+        assert (status["waiting"], status["windows_decided"]) == (0, 1)
     assert (await buffer.learning.status())["quarantined"] == 3
 
 
@@ -763,7 +763,7 @@ async def test_what_cannot_be_settled_again_or_is_too_old_asks_for_nothing_more(
     lease = leased(await buffer.collectors.lease(2, 0.0))
     await buffer.collectors.deliver(encode_outcomes([explored(place, lease.id) for place in lease.places]))
     await buffer.windows.draw(0, 0, 0.0)
-    await buffer.windows.settle(1, 1, rejected=False, discarded=False)
+    await buffer.windows.decided(1, 1, rejected=False, discarded=False)
     await filled(buffer, 4)
     assert await vote(buffer, cast("w", "5", "bob")) == ["waiting"], "no window takes that prompt any more"
 

@@ -85,21 +85,21 @@ class System:
 def watched(drive: Callable[[System, Supervisor], Awaitable[None]]) -> System:
     async def run() -> System:
         system = System()
-        lifecycle = Supervisor(system, start_timeout_s=5, stop_timeout_s=5, hang_s=HANG_S, look_s=0.01)
-        await lifecycle.start()
-        await lifecycle.learn()
+        supervisor = Supervisor(system, start_timeout_s=5, stop_timeout_s=5, hang_s=HANG_S, look_s=0.01)
+        await supervisor.start()
+        await supervisor.learn()
         await asyncio.sleep(0.02)
         try:
-            await drive(system, lifecycle)
+            await drive(system, supervisor)
         finally:
-            await lifecycle.stop()
+            await supervisor.stop()
         return system
 
     return asyncio.run(run())
 
 
 def test_a_part_that_dies_is_started_again_and_the_history_says_so() -> None:
-    async def drive(system: System, lifecycle: Supervisor) -> None:
+    async def drive(system: System, supervisor: Supervisor) -> None:
         system.parts["buffer"].end(RayActorError())
         await until(lambda: bool(system.notes))
 
@@ -112,7 +112,7 @@ def test_a_part_that_dies_is_started_again_and_the_history_says_so() -> None:
 
 
 def test_a_part_that_does_not_answer_is_killed_named_and_started_again() -> None:
-    async def drive(system: System, lifecycle: Supervisor) -> None:
+    async def drive(system: System, supervisor: Supervisor) -> None:
         system.parts["store"].answers = False
         await until(lambda: len(system.notes) == 2)
 
@@ -123,7 +123,7 @@ def test_a_part_that_does_not_answer_is_killed_named_and_started_again() -> None
 
 
 def test_a_part_whose_work_stands_still_is_killed_though_it_answers() -> None:
-    async def drive(system: System, lifecycle: Supervisor) -> None:
+    async def drive(system: System, supervisor: Supervisor) -> None:
         system.parts["trainer"].quiet = 10 * HANG_S
         await until(lambda: system.parts["trainer"].starts == 2)
 
@@ -131,7 +131,7 @@ def test_a_part_whose_work_stands_still_is_killed_though_it_answers() -> None:
 
 
 def test_a_part_that_waits_for_another_that_is_away_is_left_alone() -> None:
-    async def drive(system: System, lifecycle: Supervisor) -> None:
+    async def drive(system: System, supervisor: Supervisor) -> None:
         system.waiting = {"trainer"}
         system.parts["trainer"].quiet = 10 * HANG_S
         await asyncio.sleep(10 * HANG_S)
@@ -143,7 +143,7 @@ def test_a_part_that_waits_for_another_that_is_away_is_left_alone() -> None:
 
 
 def test_a_part_that_lost_sight_of_the_others_gets_a_fresh_process() -> None:
-    async def drive(system: System, lifecycle: Supervisor) -> None:
+    async def drive(system: System, supervisor: Supervisor) -> None:
         system.parts["trainer"].end(ExceptionGroup("tasks", [Overdue("buffer.draw did not answer within 60 s")]))
         await until(lambda: system.parts["trainer"].starts == 2)
 
@@ -151,17 +151,17 @@ def test_a_part_that_lost_sight_of_the_others_gets_a_fresh_process() -> None:
 
 
 def test_a_failure_that_starting_again_cannot_mend_ends_the_run_with_its_reason() -> None:
-    async def drive(system: System, lifecycle: Supervisor) -> None:
+    async def drive(system: System, supervisor: Supervisor) -> None:
         system.parts["trainer"].end(ConfigError("learning rate of the moon"))
         with pytest.raises(RatchetError, match="trainer: learning rate of the moon"):
-            await asyncio.wait_for(lifecycle.failed(), 5)
+            await asyncio.wait_for(supervisor.failed(), 5)
 
     assert watched(drive).parts["trainer"].starts == 1
 
 
 def test_a_part_that_keeps_dying_ends_the_run() -> None:
-    async def drive(system: System, lifecycle: Supervisor) -> None:
-        failed = asyncio.ensure_future(lifecycle.failed())
+    async def drive(system: System, supervisor: Supervisor) -> None:
+        failed = asyncio.ensure_future(supervisor.failed())
         for deaths in range(1, RESTARTS + 2):
             await until(lambda n=deaths: system.parts["buffer"].starts == n and not system.parts["buffer"].ended.done())
             system.parts["buffer"].end(RayActorError())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.cli.preflight import check_disk
-from actors.in_process import LocalSystem, ScriptedRoom
+from actors.in_process import LocalSystem, ScriptedSession
 from actors.runtime.rpc import STORE, RemoteCall, local
 from actors.storage.store import TROUBLE, Store
 from core import config as configuration
@@ -162,18 +162,18 @@ async def test_no_deadline_counts_while_the_store_is_full() -> None:
 
 
 async def test_who_waits_for_one_that_waits_for_room_is_patient_too() -> None:
-    full, room, calls = [True], asyncio.Event(), []
+    full, session, calls = [True], asyncio.Event(), []
 
     async def propose() -> str:
         calls.append("propose")
-        await room.wait()
+        await session.wait()
         return "kept"
 
     call = FoundCall(0.02, asked=FakeActor(propose=propose), **{STORE: full_store(full)})
     asked = asyncio.create_task(call("propose"))
     await asyncio.sleep(0.2)
     assert not asked.done()
-    room.set()
+    session.set()
     assert await asked == "kept" and calls == ["propose"], "it was asked once, not again and again"
 
 
@@ -190,7 +190,7 @@ async def test_with_room_on_the_disk_a_deadline_is_a_deadline() -> None:
 # --- the whole system ---
 
 
-class FullRoom(ScriptedRoom):
+class FullRoom(ScriptedSession):
     """Trains, and finds no room for the first version a few times."""
 
     refusals = 3
@@ -208,7 +208,7 @@ class FullRoom(ScriptedRoom):
 async def test_learning_stands_still_on_a_full_disk_and_goes_on_by_itself(tmp_path: Path) -> None:
     config = settings(tmp_path)
     run = LocalSystem(
-        config, tmp_path, ScriptedPolicy(0, {0: 0.3, **dict.fromkeys(range(1, 9), 0.6)}), ScriptedRoom(tmp_path)
+        config, tmp_path, ScriptedPolicy(0, {0: 0.3, **dict.fromkeys(range(1, 9), 0.6)}), ScriptedSession(tmp_path)
     )
     disk = Disk(2 * config.run.min_free_bytes)
     run.store = Store(str(tmp_path), config.run, config.learning, free=disk, look_s=0.01)
@@ -232,10 +232,10 @@ async def test_learning_stands_still_on_a_full_disk_and_goes_on_by_itself(tmp_pa
 
 async def test_a_version_waits_for_room_and_is_written_then(tmp_path: Path) -> None:
     config = settings(tmp_path, "run.versions=1")
-    room = FullRoom(tmp_path)
-    run = LocalSystem(config, tmp_path, ScriptedPolicy(0, {0: 0.3, 1: 0.6, 2: 0.6}), room)
+    session = FullRoom(tmp_path)
+    run = LocalSystem(config, tmp_path, ScriptedPolicy(0, {0: 0.3, 1: 0.6, 2: 0.6}), session)
     await run.run(decided=1)
-    assert room.refusals == 0 and room.wrote >= 1
+    assert session.refusals == 0 and session.wrote >= 1
     (told,) = RunReader(tmp_path).events("disk_full")
     assert told.actor == "trainer" and told.detail["seconds"] >= 1
 

@@ -1,71 +1,71 @@
 import asyncio
 
-from actors.train.mailbox import Orders, Progress
+from actors.train.mailbox import GroupProgress, Mailbox
 
 SOON_S = 0.02
 
 
 async def test_an_order_is_done_when_every_worker_has_carried_it_out_and_answered_by_the_first():
-    orders = Orders(size=2)
-    group = await orders.begin()
-    number = await orders.place("train")
-    assert await orders.next(group, 0, SOON_S) == (number, "train")
-    await orders.answer(group, number, 1, "second")
-    _, answer = await orders.heard(number, Progress(group, 0), SOON_S)
+    mailbox = Mailbox(size=2)
+    group = await mailbox.begin()
+    number = await mailbox.place("train")
+    assert await mailbox.next(group, 0, SOON_S) == (number, "train")
+    await mailbox.answer(group, number, 1, "second")
+    _, answer = await mailbox.heard(number, GroupProgress(group, 0), SOON_S)
     assert answer is None
-    await orders.answer(group, number, 0, "first")
-    _, answer = await orders.heard(number, Progress(group, 0), SOON_S)
+    await mailbox.answer(group, number, 0, "first")
+    _, answer = await mailbox.heard(number, GroupProgress(group, 0), SOON_S)
     assert answer == "first"
-    assert await orders.next(group, number, SOON_S) is None
+    assert await mailbox.next(group, number, SOON_S) is None
 
 
 async def test_a_group_that_dies_leaves_what_it_did_not_finish_to_the_next_one():
-    orders = Orders(size=2)
-    old = await orders.begin()
-    number = await orders.place("train")
-    await orders.answer(old, number, 0, "of the old")
-    new = await orders.begin()
-    assert await orders.next(new, 0, SOON_S) == (number, "train")
-    assert await orders.next(old, 0, SOON_S) is None
-    await orders.answer(old, number, 1, "of the old")
-    await orders.answer(new, number, 1, "of the new")
-    assert (await orders.heard(number, Progress(new, 0), SOON_S))[1] is None
-    await orders.answer(new, number, 0, "of the new")
-    assert (await orders.heard(number, Progress(new, 0), SOON_S))[1] == "of the new"
+    mailbox = Mailbox(size=2)
+    old = await mailbox.begin()
+    number = await mailbox.place("train")
+    await mailbox.answer(old, number, 0, "of the old")
+    new = await mailbox.begin()
+    assert await mailbox.next(new, 0, SOON_S) == (number, "train")
+    assert await mailbox.next(old, 0, SOON_S) is None
+    await mailbox.answer(old, number, 1, "of the old")
+    await mailbox.answer(new, number, 1, "of the new")
+    assert (await mailbox.heard(number, GroupProgress(new, 0), SOON_S))[1] is None
+    await mailbox.answer(new, number, 0, "of the new")
+    assert (await mailbox.heard(number, GroupProgress(new, 0), SOON_S))[1] == "of the new"
 
 
 async def test_what_is_done_is_not_done_again_by_the_next_group():
-    orders = Orders(size=1)
-    number = await orders.place("train")
-    await orders.answer(await orders.begin(), number, 0, "done")
-    again = await orders.begin()
-    assert await orders.next(again, 0, SOON_S) is None
-    assert (await orders.heard(number, Progress(again, 0), SOON_S))[1] == "done"
-    assert await orders.next(again, 0, SOON_S) is None
-    second = await orders.place("train on")
-    assert await orders.next(again, 0, SOON_S) == (second, "train on")
+    mailbox = Mailbox(size=1)
+    number = await mailbox.place("train")
+    await mailbox.answer(await mailbox.begin(), number, 0, "done")
+    again = await mailbox.begin()
+    assert await mailbox.next(again, 0, SOON_S) is None
+    assert (await mailbox.heard(number, GroupProgress(again, 0), SOON_S))[1] == "done"
+    assert await mailbox.next(again, 0, SOON_S) is None
+    second = await mailbox.place("train on")
+    assert await mailbox.next(again, 0, SOON_S) == (second, "train on")
 
 
 async def test_the_first_worker_takes_its_next_step_when_the_trainer_has_rested():
-    orders = Orders(size=1)
-    group = await orders.begin()
-    number = await orders.place("train")
-    stepping = asyncio.create_task(orders.step(group))
-    progress, answer = await orders.heard(number, Progress(group, 0), wait_s=5)
-    assert (progress, answer) == (Progress(group, 1), None)
+    mailbox = Mailbox(size=1)
+    group = await mailbox.begin()
+    number = await mailbox.place("train")
+    stepping = asyncio.create_task(mailbox.step(group))
+    progress, answer = await mailbox.heard(number, GroupProgress(group, 0), wait_s=5)
+    assert (progress, answer) == (GroupProgress(group, 1), None)
     assert not stepping.done()
-    await orders.rested(progress)
+    await mailbox.rested(progress)
     await asyncio.wait_for(stepping, 5)
 
 
 async def test_nobody_waits_for_a_group_that_is_gone():
-    orders = Orders(size=1)
-    group = await orders.begin()
-    number = await orders.place("train")
-    stepping = asyncio.create_task(orders.step(group))
-    await orders.heard(number, Progress(group, 0), wait_s=5)
-    new = await orders.begin()
+    mailbox = Mailbox(size=1)
+    group = await mailbox.begin()
+    number = await mailbox.place("train")
+    stepping = asyncio.create_task(mailbox.step(group))
+    await mailbox.heard(number, GroupProgress(group, 0), wait_s=5)
+    new = await mailbox.begin()
     await asyncio.wait_for(stepping, 5)
-    progress, _ = await orders.heard(number, Progress(group, 1), wait_s=5)
-    assert progress == Progress(new, 0)
-    await orders.step(group)
+    progress, _ = await mailbox.heard(number, GroupProgress(group, 1), wait_s=5)
+    assert progress == GroupProgress(new, 0)
+    await mailbox.step(group)

@@ -43,7 +43,7 @@ class FakeTransfer:
 
 
 class Buffer:
-    async def settle(self, *_: Any) -> None: ...
+    async def decided(self, *_: Any) -> None: ...
 
     async def draw(self, *_: Any) -> None:
         """No window comes."""
@@ -83,31 +83,31 @@ async def versions_in(run_dir: Path, transfer: Any) -> AsyncIterator[Versions]:
 async def trainer(versions: Versions, node: str, folder: Path, run_dir: Path, keep: int = 2) -> tuple[RemoteNode, Room]:
     transfer: Any = FakeTransfer(node, folder)
     remote_node = RemoteNode(local(versions.trainer), transfer, keep)
-    room = Room(await remote_node.start() or run_dir)
-    await versions.trainer.found(room.write(0), remote_node.node)
-    return remote_node, room
+    session = Room(await remote_node.start() or run_dir)
+    await versions.trainer.found(session.write(0), remote_node.node)
+    return remote_node, session
 
 
 async def test_on_one_node_nothing_is_copied_and_nothing_is_thrown_away(tmp_path: Path) -> None:
     home = FakeTransfer("head", tmp_path / "cache")
     async with versions_in(tmp_path / "run", home) as versions:
-        remote_node, room = await trainer(versions, "head", tmp_path / "cache", tmp_path / "run", keep=1)
+        remote_node, session = await trainer(versions, "head", tmp_path / "cache", tmp_path / "run", keep=1)
         for number in (1, 2, 3):
             await versions.trainer.take_ref()
-            await versions.trainer.propose(room.write(number), remote_node.node)
+            await versions.trainer.propose(session.write(number), remote_node.node)
             await remote_node.fetch({number})
             await remote_node.prune()
-        assert room.run_dir == tmp_path / "run" and home.brought == []
+        assert session.run_dir == tmp_path / "run" and home.brought == []
         assert len(list((tmp_path / "run" / "versions").iterdir())) == 4
 
 
 async def test_a_version_is_in_the_run_directory_before_anybody_is_told_of_it(tmp_path: Path) -> None:
     home = FakeTransfer("head", tmp_path / "head-cache", away=1)
     async with versions_in(tmp_path / "run", home) as versions:
-        remote_node, room = await trainer_after_one_failure(versions, tmp_path)
-        assert room.run_dir == tmp_path / "cache" / "trainer"
+        remote_node, session = await trainer_after_one_failure(versions, tmp_path)
+        assert session.run_dir == tmp_path / "cache" / "trainer"
         await versions.trainer.take_ref()
-        made = room.write(1)
+        made = session.write(1)
         home.away = 1
         with pytest.raises(Unavailable):
             await versions.trainer.propose(made, remote_node.node)
@@ -130,24 +130,24 @@ async def trainer_after_one_failure(versions: Versions, tmp_path: Path) -> tuple
 
 async def test_a_trainer_that_starts_on_another_node_goes_on_from_what_the_run_has(tmp_path: Path) -> None:
     async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
-        remote_node, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
+        remote_node, session = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
         for number in (1, 2, 3, 4):
             await versions.trainer.take_ref()
-            await versions.trainer.propose(room.write(number), remote_node.node)
+            await versions.trainer.propose(session.write(number), remote_node.node)
             await remote_node.prune()
-        assert folders(room) == ["v0000", "v0003", "v0004"]
+        assert folders(session) == ["v0000", "v0003", "v0004"]
 
         left_by_an_earlier_run = Room(tmp_path / "c" / "trainer").write(4)
         (Path(left_by_an_earlier_run.path) / "weights").write_bytes(b"other")
-        elsewhere, room = await trainer(versions, "node-c", tmp_path / "c", tmp_path / "run")
-        assert folders(room) == ["v0000"]
+        elsewhere, session = await trainer(versions, "node-c", tmp_path / "c", tmp_path / "run")
+        assert folders(session) == ["v0000"]
         parent = await versions.trainer.parent()
         c: Any = elsewhere.transfer
         c.away = 1
         await elsewhere.fetch({parent.ref.version, 2, 77})
-        assert folders(room) == ["v0000", "v0002", "v0004"], "77 is nobody's"
-        verify(room.run_dir / "versions" / "v0004")
-        shutil.rmtree(room.run_dir / "versions" / "v0004")
+        assert folders(session) == ["v0000", "v0002", "v0004"], "77 is nobody's"
+        verify(session.run_dir / "versions" / "v0004")
+        shutil.rmtree(session.run_dir / "versions" / "v0004")
         c.away = 2
         with pytest.raises(Unavailable):
             await elsewhere.fetch({4})
@@ -157,8 +157,8 @@ async def test_the_base_of_a_run_is_not_made_again_elsewhere(tmp_path: Path) -> 
     async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
         await trainer(versions, "head", tmp_path / "a", tmp_path / "run")
         before = (tmp_path / "run" / "versions" / "v0000" / "manifest.json").read_bytes()
-        _, room = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
-        assert (room.run_dir / "versions" / "v0000" / "manifest.json").read_bytes() == before
+        _, session = await trainer(versions, "node-b", tmp_path / "b", tmp_path / "run")
+        assert (session.run_dir / "versions" / "v0000" / "manifest.json").read_bytes() == before
 
 
 async def test_a_trainer_writes_its_base_into_the_folder_of_its_node_and_the_run_gets_it(tmp_path: Path) -> None:
@@ -168,11 +168,11 @@ async def test_a_trainer_writes_its_base_into_the_folder_of_its_node_and_the_run
 
     async with versions_in(tmp_path / "run", FakeTransfer("head", tmp_path / "head-cache")) as versions:
         transfer: Any = FakeTransfer("node-b", tmp_path / "b")
-        room: Any = Loading(tmp_path / "run")
+        session: Any = Loading(tmp_path / "run")
         buffer: Any = Buffer()
         asked = local(versions.trainer)
         remote_node = RemoteNode(asked, transfer)
-        part = Trainer(room, buffer, buffer, buffer, asked, 1.0, Metrics(), remote_node=remote_node)
+        part = Trainer(session, buffer, buffer, buffer, asked, 1.0, Metrics(), remote_node=remote_node)
         running = asyncio.create_task(part.run())
         base = await versions.replicas.base(10.0)
         running.cancel()
@@ -195,10 +195,10 @@ async def test_what_is_pruned_is_described_to_nobody(tmp_path: Path) -> None:
 
 
 def test_a_group_of_workers_writes_where_its_trainer_is_told_to(tmp_path: Path) -> None:
-    room: Any = Room(tmp_path / "run")
-    TrainGroup(room, {}, gpu=False).run_dir = tmp_path / "trainer"
-    assert room.run_dir == tmp_path / "trainer"
+    session: Any = Room(tmp_path / "run")
+    TrainGroup(session, {}, gpu=False).run_dir = tmp_path / "trainer"
+    assert session.run_dir == tmp_path / "trainer"
 
 
-def folders(room: Room) -> list[str]:
-    return sorted(child.name for child in (room.run_dir / "versions").iterdir())
+def folders(session: Room) -> list[str]:
+    return sorted(child.name for child in (session.run_dir / "versions").iterdir())

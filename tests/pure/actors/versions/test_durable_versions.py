@@ -26,7 +26,7 @@ class Heard:
     def __init__(self) -> None:
         self.settled: list[int] = []
 
-    async def settle(self, window: int, version: int, *_: Any) -> None:
+    async def decided(self, window: int, version: int, *_: Any) -> None:
         self.settled.append(version)
 
 

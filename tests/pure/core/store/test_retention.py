@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.cli.up import WhenChanged
-from actors.in_process import LocalSystem, ScriptedRoom
+from actors.in_process import LocalSystem, ScriptedSession
 from actors.replay.buffer import Buffer
 from actors.runtime.rpc import local
 from actors.storage.store import Store
@@ -39,7 +39,7 @@ from core.messages import (
     Vote,
 )
 from core.metrics import JsonlSink, MemorySink, Metrics
-from core.store.facts import GateLedger, LineageFact, WindowDrawn, WindowSettled
+from core.store.facts import GateLedger, LineageFact, WindowDecided, WindowDrawn
 from core.store.records import message, outcome_records
 from core.store.retention import forgettable, prunable, windows_kept
 from core.store.schema import SCHEMA
@@ -179,7 +179,7 @@ async def test_the_store_forgets_in_the_background_and_says_what(tmp_path: Path)
         await store.append([WindowDrawn(places=places, newest=0).record(window)])
     await store.append(outcome_records(explored(100, version=3)) + outcome_records(explored(101, version=0)))
     for window in range(1, 7):
-        await store.append([WindowSettled(version=window, rejected=window == 3).record(window)])
+        await store.append([WindowDecided(version=window, rejected=window == 3).record(window)])
     await until(lambda: {n for e in RunReader(tmp_path).events("pruned") for n in e.detail["windows"]} == {1, 2, 3})
     await until(lambda: not store._may_forget.is_set())
     reader = RunReader(tmp_path)
@@ -204,7 +204,7 @@ async def test_a_run_that_was_pruned_goes_on_after_a_restart_as_one_that_was_not
     )
     config = settings(tmp_path, *small, f"run.retention.windows={keep}")
     for decided in (7, 10):
-        run = LocalSystem(config, tmp_path, ScriptedPolicy(0, accuracy), ScriptedRoom(tmp_path))
+        run = LocalSystem(config, tmp_path, ScriptedPolicy(0, accuracy), ScriptedSession(tmp_path))
         await run.run(decided=decided)
     reader = RunReader(tmp_path)
     places = [place for drawn in reader.read_all(WindowDrawn).values() for place in drawn.places]
@@ -233,7 +233,7 @@ class Parts:
         buffer: Any = self
         self.versions = Versions(str(folder), local(self.store), buffer, buffer, Metrics([MemorySink()]), keep=keep)
 
-    async def settle(self, *_: Any) -> None: ...
+    async def decided(self, *_: Any) -> None: ...
 
     async def start(self) -> None:
         await self.store.start()

@@ -84,7 +84,7 @@ class FakeEngine:
 
 
 class Buffer:
-    async def settle(self, *_: Any) -> None: ...
+    async def decided(self, *_: Any) -> None: ...
 
 
 class Fleet:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from core.clock import SystemClock
 from core.messages import BASE, Slots
-from core.metrics import MemorySink, Metrics, Row
+from core.metrics import MemorySink, Metric, Metrics
 from serve.engine.admission import Admission
 from serve.http.ingress import Ingress
 from serve.http.modes import Modes
@@ -25,7 +25,7 @@ CHAT = {"messages": [{"role": "user", "content": "2 and 3?"}]}
 class Instrument:
     """What Ray would be told, in the order told."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Metric) -> None:
         self.row = row
         self.told: list[tuple[float, dict[str, str]]] = []
         self.again = threading.Event()
@@ -49,7 +49,7 @@ class Ray:
     def __init__(self) -> None:
         self.made: dict[str, Instrument] = {}
 
-    def __call__(self, row: Row) -> Any:
+    def __call__(self, row: Metric) -> Any:
         return self.made.setdefault(row.name, Instrument(row))
 
 
@@ -81,7 +81,7 @@ def test_counters_and_histograms_are_told_once() -> None:
 
 def test_a_sink_travels_without_what_it_has_told() -> None:
     sink = RaySink(Ray())
-    sink.record(Row("disk_full", "gauge", "help"), 1, {})
+    sink.record(Metric("disk_full", "gauge", "help"), 1, {})
     assert isinstance(pickle.loads(pickle.dumps(sink)), RaySink)
     sink.close()
 

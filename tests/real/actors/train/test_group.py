@@ -18,7 +18,7 @@ from core.artifacts import read_manifest
 from core.codec import pack_floats
 from core.errors import MismatchError
 from core.messages import BASE, PolicyRef, Published, Window
-from tests.real.training.llama_windows import QUESTIONS, STEPS, llama_room, llama_windows
+from tests.real.training.llama_windows import QUESTIONS, STEPS, llama_session, llama_windows
 from training.versions.publish import read_tensors, version_dir
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -46,7 +46,7 @@ def cluster() -> Iterator[None]:
 
 
 def group(run_dir: Path, kind: str, objective: str) -> TrainGroup:
-    return TrainGroup(llama_room(run_dir, kind, objective, devices=2), {"OMP_NUM_THREADS": "1"}, gpu=False)
+    return TrainGroup(llama_session(run_dir, kind, objective, devices=2), {"OMP_NUM_THREADS": "1"}, gpu=False)
 
 
 def idle() -> None: ...
@@ -71,14 +71,14 @@ def workers() -> list[psutil.Process]:
 
 
 def test_a_group_publishes_what_one_process_does_and_its_refusals_reach_the_trainer(cluster, windows, tmp_path):
-    alone, together = llama_room(tmp_path / "one", "lora", "grpo"), group(tmp_path / "two", "lora", "grpo")
+    alone, together = llama_session(tmp_path / "one", "lora", "grpo"), group(tmp_path / "two", "lora", "grpo")
     published: list[list[Published]] = []
     steps: list[int] = []
-    for room in (alone, together):
-        base = room.open()
-        room.return_to(base)
-        first = room.make(windows["grpo"], ONE, base, lambda: steps.append(1))
-        second = room.make(windows["grpo"].model_copy(update={"number": 2}), TWO, first, idle, 0.5)
+    for session in (alone, together):
+        base = session.open()
+        session.return_to(base)
+        first = session.make(windows["grpo"], ONE, base, lambda: steps.append(1))
+        second = session.make(windows["grpo"].model_copy(update={"number": 2}), TWO, first, idle, 0.5)
         published.append([first, second])
     assert len(workers()) == 2
     for one, two in zip(*published, strict=True):
@@ -110,7 +110,7 @@ def killing(at: int) -> Callable[[], None]:
 
 def test_a_worker_that_dies_costs_the_window_and_no_version_is_written_twice(cluster, windows, tmp_path):
     window = windows["sft"]
-    alone, together = llama_room(tmp_path / "one", "full", "sft"), group(tmp_path / "two", "full", "sft")
+    alone, together = llama_session(tmp_path / "one", "full", "sft"), group(tmp_path / "two", "full", "sft")
     first = alone.make(window, ONE, alone.open(), idle)
     base = together.open()
     together.return_to(base)
