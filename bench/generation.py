@@ -71,7 +71,7 @@ async def measure(run_dir: Path, seconds: float, rounds: int, window: int) -> li
         await _until(lambda: run_dir.is_dir() and live_url(run_dir) is not None, child, 240)
         url = live_url(run_dir)
         assert url is not None
-        await _until(lambda: bool(RunReader(run_dir).events("proven")), child, 240)
+        await _until(lambda: bool(RunReader(run_dir).events("proven")), child, 900)
         system = System(child, url)
         await system.rest()
         bare = await Bare.start(run_dir)
