@@ -54,7 +54,7 @@ def test_the_picture_shows_every_package_once_and_nothing_else() -> None:
 
 
 def test_a_picture_is_read_level_by_level() -> None:
-    picture = "```\nserve/  answers\n  engine/   vLLM\n    patches/  of vLLM\n  http/  routes\ncore/  words\n  none/\n```"
+    picture = "serve/  answers\n  engine/   vLLM\n    patches/  of vLLM\n  http/  routes\ncore/  words\n  none/\n"
     assert [*drawn(picture)] == ["serve", "serve/engine", "serve/engine/patches", "serve/http", "core"]
 
 
