@@ -110,8 +110,8 @@ class GateLedger(Fact):
             return self
         return self.model_copy(update={"champion": champion, "champion_asked": 0, "champion_hits": 0})
 
-    def told(self, hits: Sequence[bool]) -> "GateLedger":
-        """With what the champion answered, where that is more than was known."""
+    def with_champion_hits(self, hits: Sequence[bool]) -> "GateLedger":
+        """With the champion's hits, if these are more probes than before."""
         if len(hits) <= self.champion_asked:
             return self
         return self.model_copy(update={"champion_asked": len(hits), "champion_hits": sum(hits)})

@@ -14,8 +14,6 @@ from core.store.schema import FILE, READABLE, check_schema, known, open_file, re
 
 M = TypeVar("M", bound=Message)
 F = TypeVar("F", bound=Fact | Answers)
-WINDOW = "window:"
-"""Prefix of the facts that say which places a window is made of."""
 
 
 class RunReader:
@@ -49,8 +47,8 @@ class RunReader:
         rows = list(self._rows(query, parent, after, limit)) if self._schema >= 3 else []
         return [(int(seq), self._decoded(kind, table, id, payload)) for seq, id, payload in rows]
 
-    def asked_in_vain(self) -> list[Prompt]:
-        """What somebody asked, and nobody has explored yet, oldest first."""
+    def unexplored_requests(self) -> list[Prompt]:
+        """Prompts that a person asked and that are not explored yet, oldest first."""
         explored = "SELECT 1 FROM outcomes WHERE outcomes.parent = asked.id"
         query = f"SELECT seq, id, payload FROM asked WHERE NOT EXISTS ({explored}) ORDER BY seq"
         rows = list(self._rows(query)) if self._schema >= 3 else []
@@ -140,18 +138,6 @@ class RunReader:
         first, end = kind.NAME, kind.NAME + "\U0010ffff"
         rows = self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", first, end)
         return [str(id).removeprefix(first) for (id,) in rows]
-
-    def fact(self, name: str, default: Any = None) -> Any:
-        rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
-        return self._json("fact", name, rows[0][0]) if rows else default
-
-    def fact_names(self, prefix: str) -> list[str]:
-        end = prefix + "\U0010ffff"
-        return [str(id) for (id,) in self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", prefix, end)]
-
-    def facts(self, prefix: str) -> dict[str, Any]:
-        rows = self._rows("SELECT id, value FROM facts WHERE id >= ? AND id < ?", prefix, prefix + "\U0010ffff")
-        return {id: self._json("fact", id, value) for id, value in rows}
 
     def windows(self) -> dict[int, list[int]]:
         """Every window drawn -> the places that are new in it."""

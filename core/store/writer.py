@@ -32,7 +32,7 @@ from typing import TypeVar
 from core.codec import decode, encode, sample_vote_id
 from core.errors import ArtifactError, StorageFull, StoreError
 from core.messages import Message, Outcome, Scored, Vote
-from core.store.reader import WINDOW, RunReader, here
+from core.store.reader import RunReader, here
 from core.store.records import Record, Row, event, fact, message, outcome_records, resettled_record
 from core.store.schema import (
     FILE,
@@ -48,7 +48,6 @@ from core.store.schema import (
 
 __all__ = [
     "FILE",
-    "WINDOW",
     "Forgotten",
     "Record",
     "Row",

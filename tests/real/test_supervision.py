@@ -21,9 +21,9 @@ import httpx
 import psutil
 import pytest
 
-from actors.evaluate.evaluator import ACCURACY
 from bench._live import lives, whole
 from core.messages import Decision, Vote
+from core.store.facts import Measured
 from core.store.writer import RunReader
 from tests.real.conftest import Run, bench
 
@@ -129,7 +129,7 @@ def answered(http: httpx.Client) -> bool:
 def test_with_every_answer_key_deleted_versions_are_promoted_all_the_same_and_none_is_measured(run: Run) -> None:
     assert promoted(run)
     with closing(RunReader(run.dir)) as reader:
-        assert reader.events("proven") and not reader.facts(ACCURACY)
+        assert reader.events("proven") and not reader.read_all(Measured)
 
 
 def test_a_replica_dies_and_no_feedback_is_counted_twice_and_the_next_answers_with_what_is_served(
