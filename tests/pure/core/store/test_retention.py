@@ -445,6 +445,6 @@ def test_old_answers_of_users_and_what_was_explored_are_thrown_away(tmp_path: Pa
     assert store.forget_responses(keep=2) == 3 and store.forget_responses(keep=2) == 0
     reader = RunReader(tmp_path)
     assert reader.ids("responses") == ["r3", "r4"] and reader.ids("asked") == [asked[1].id]
-    assert [prompt.id for prompt in reader.asked_in_vain()] == [asked[1].id]
+    assert [prompt.id for prompt in reader.unexplored_requests()] == [asked[1].id]
     assert store.remove({"responses": ["r4", "r9"], "asked": []}) == 1
     store.close()
