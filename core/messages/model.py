@@ -79,7 +79,7 @@ class Candidate(Message):
 
 
 class Group(Message):
-    """Alternative continuations of one context. `parent` is the id of the candidate that the context extends, or None."""
+    """Alternative continuations of one context. `parent` is the id of the candidate that the context extends."""
 
     id: str
     prompt: Prompt

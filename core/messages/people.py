@@ -48,8 +48,8 @@ class Response(Message):
 
 
 class Feedback(Message):
-    """A person's feedback on one choice of a response. Exactly one of `binary`, `better_than`, `correction`, `comment` and
-    `metric` is set."""
+    """A person's feedback on one choice of a response. Exactly one of `binary`, `better_than`, `correction`, `comment`
+    and `metric` is set."""
 
     id: str
     response_id: str

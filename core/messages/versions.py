@@ -9,8 +9,9 @@ from core.messages.base import Message
 from core.messages.model import BASE, PolicyRef, Prompt
 
 Pool = Literal["any", "serving", "shadow"]
-"""The versions that a replica may load. With LoRA every replica holds every version (`any`). With full weights `serving` replicas
-hold only the served version; `shadow` replicas hold any one version at a time and never serve users."""
+"""The versions that a replica may load. With LoRA every replica holds every version (`any`). With full weights
+`serving` replicas hold only the served version; `shadow` replicas hold any one version at a time and never serve users.
+"""
 
 
 class Published(Message):

@@ -113,7 +113,7 @@ def test_a_store_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) 
     db.commit()
     db.close()
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(StoreError, match=r"run\.sqlite is no run of Ratchet \(tables: \['somebody_elses'\]\)"):
+    with pytest.raises(StoreError, match=r"run\.sqlite is not a run of Ratchet \(tables: \['somebody_elses'\]\)"):
         RunStore(tmp_path)
     assert (tmp_path / FILE).read_bytes() == before
 
