@@ -1,5 +1,5 @@
-"""Truncated, flipped and foreign bytes in whatever is read at the start: a clear error that names the file, nothing
-else damaged."""
+"""Truncated, flipped and foreign bytes in all files that are read at the start: a clear error names the file, and nothing
+else is damaged."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ def harms(body: bytes, seed: int = 0, flips: int = 60) -> list[bytes]:
 
 
 def survives(read: Callable[[], Any], file: Path) -> str | None:
-    """None when it could be read; else the error, which must be one of ours and name the file."""
+    """None if the file could be read; else the error, which must be ours and name the file."""
     try:
         read()
     except RatchetError as error:

@@ -1,4 +1,4 @@
-"""What a long run throws away, and that nothing it still needs is among it."""
+"""Deletion in long runs: nothing that is still needed is deleted."""
 
 import asyncio
 import sqlite3
@@ -225,7 +225,7 @@ async def test_a_run_that_was_pruned_goes_on_after_a_restart_as_one_that_was_not
 
 
 class Parts:
-    """A versions actor over a store, with a buffer that only listens, and folders as the trainer writes them."""
+    """A versions actor with a store, a buffer that only records calls, and folders as the trainer writes them."""
 
     def __init__(self, folder: Path, keep: int | None) -> None:
         self.folder = folder
