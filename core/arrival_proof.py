@@ -26,7 +26,7 @@ NOISE_SIGMAS = 4.0
 CONCLUSIVE_ERROR = 0.05
 """Largest standard error of a usable coefficient; above it the step is below the noise floor."""
 SANITY_NATS = 0.5
-"""Largest root mean square difference of engine and trainer, whatever the step."""
+"""Largest root mean square difference of engine and trainer, for a step of any size."""
 
 
 def digest_tensor(dtype: str, shape: Sequence[int], data: bytes | memoryview) -> str:

@@ -62,9 +62,9 @@ def weighed(votes: Iterable[Vote], samples: float | None, config: VotesConfig) -
 
 def backed(votes: Iterable[Vote], config: VotesConfig) -> bool:
     """Whether `quorum` distinct people vote for it, or one voter that may decide alone."""
-    favour = [vote for vote in votes if vote.weight > 0]
-    alone = any(vote.by == "verifier" or account(vote.voter) in config.admins for vote in favour)
-    return alone or len({account(vote.voter) for vote in favour if vote.by == "person"}) >= config.quorum
+    in_favor = [vote for vote in votes if vote.weight > 0]
+    alone = any(vote.by == "verifier" or account(vote.voter) in config.admins for vote in in_favor)
+    return alone or len({account(vote.voter) for vote in in_favor if vote.by == "person"}) >= config.quorum
 
 
 def corrections(votes: Iterable[Vote], config: VotesConfig, extract: Extract | None) -> list[str]:

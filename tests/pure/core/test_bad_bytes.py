@@ -1,5 +1,5 @@
-"""Truncated, flipped and foreign bytes in all files that are read at the start: a clear error names the file, and nothing
-else is damaged."""
+"""Truncated, flipped and foreign bytes in all files that are read at the start: a clear error names the file, and no
+other file is damaged."""
 
 import contextlib
 import json
