@@ -1,4 +1,4 @@
-"""Waiting for other tasks, and calls that go out together."""
+"""Waits on a condition with a timeout, and batches concurrent calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,7 +10,7 @@ LARGEST = 256
 
 
 async def comes_true(changed: asyncio.Condition, holds: Callable[[], bool], wait_s: float) -> bool:
-    """Whether it held within `wait_s`; looked at now and whenever `changed` is notified."""
+    """Whether `holds` became true within `wait_s`. It is checked now, and whenever `changed` is notified."""
     async with changed:
         try:
             async with asyncio.timeout(wait_s):
@@ -20,19 +20,20 @@ async def comes_true(changed: asyncio.Condition, holds: Callable[[], bool], wait
 
 
 class Batcher(Generic[A, R]):
-    """Calls that come at about the same time go out as one: a call through Ray costs as much as a hundred records."""
+    """Sends concurrent calls as one batch: a call through Ray costs as much as a hundred records."""
 
     def __init__(self, send: Callable[[Sequence[A]], Awaitable[Sequence[R | Exception]]]) -> None:
-        """`send` answers for each; what it raises is every caller's. One is under way: what comes meanwhile goes with
-        the next, so that they grow with the load."""
+        """`send` returns one result or exception per item; if it raises, every caller of the batch gets the exception.
+
+        One batch is in flight at a time. Calls that arrive meanwhile form the next, so batches grow with the load."""
         self._send = send
         self._waiting: list[tuple[A, asyncio.Future[R]]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    async def __call__(self, what: A) -> R:
-        """Raises: what `send` answered this one with."""
+    async def __call__(self, item: A) -> R:
+        """Raises: the exception that `send` returned for this item, or raised."""
         answer = asyncio.get_running_loop().create_future()
-        self._waiting.append((what, answer))
+        self._waiting.append((item, answer))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
         return await answer
@@ -47,11 +48,11 @@ class Batcher(Generic[A, R]):
     async def _send_some(self) -> None:
         batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
         try:
-            replies = await self._send([what for what, _ in batch])
+            replies = await self._send([item for item, _ in batch])
         except Exception as error:
             replies = [error] * len(batch)
         for (_, answer), reply in zip(batch, replies, strict=True):
-            if answer.done():  # its caller left
+            if answer.done():  # the caller was canceled
                 continue
             if isinstance(reply, Exception):
                 answer.set_exception(reply)

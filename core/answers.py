@@ -1,7 +1,7 @@
-"""What a text answers, in one form, so that equal answers are equal strings and can be counted as votes.
+"""Extracts the answer of a text in canonical form, so that equal answers are equal strings and count as one vote.
 
 number    the last number: `so 1,200.0 apples` -> `1200`
-choice    the option named: `the answer is (B)` -> `B`
+choice    the named option: `the answer is (B)` -> `B`
 pattern   the first group of the last match, folded
 text      the whole text, folded
 """
@@ -15,7 +15,7 @@ from core.errors import ConfigError
 from core.protocols import Extract
 
 _DASHES = str.maketrans(dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-"))
-# A sign after a word, a digit or a bracket is an operator; digits inside a word (`x2`, `H2O`) are no number.
+# A sign after a word, a digit or a bracket is an operator; digits inside a word (`x2`, `H2O`) are not a number.
 _SIGN = r"(?:(?<![\w)\]])[-+])?"
 _WHOLE = r"(?<!\w)(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 _NUMBER = re.compile(rf"{_SIGN}(?:{_WHOLE}(?:\.[0-9]+)?|(?<!\w)\.[0-9]+)")
@@ -24,7 +24,7 @@ _BOX = r"\boxed{"
 
 
 def extractor(config: AnswerConfig) -> Extract:
-    """Raises: ConfigError for a pattern that is no regular expression with a group, or choices that are no letters."""
+    """Raises: ConfigError for a pattern that is not a regular expression with a group, or for invalid choices."""
     match config:
         case NumberAnswer():
             return number
@@ -37,13 +37,13 @@ def extractor(config: AnswerConfig) -> Extract:
 
 
 def same(a: str | None, b: str | None) -> bool:
-    """Whether two answers say the same. None, no answer, is the same as nothing."""
+    """Whether two answers are the same when folded. None (no answer) equals no other answer, not even None."""
     return a is not None and b is not None and folded(a) == folded(b)
 
 
 def folded(text: str) -> str:
-    """The text without case, punctuation and spacing, its numbers canonical; signs and `+/=<>^%` stay, for they make
-    other questions and other answers. A text of nothing but punctuation stays as it is."""
+    """The text without case, punctuation and spacing, its numbers canonical. Signs and `+/=<>^%` stay, because they
+    change the question or the answer. A text of punctuation only keeps it."""
     plain = unicodedata.normalize("NFC", text.casefold()).translate(_DASHES)
     tokens = [_canonical(m[0]) if m["number"] else m[0] for m in _TOKEN.finditer(plain)]
     return " ".join(tokens or plain.split())
@@ -58,7 +58,7 @@ def number(text: str) -> str | None:
 
 
 def _canonical(digits: str) -> str:
-    """`+01,200.50` -> `1200.5`, by text alone: no number is too long, and none is rounded."""
+    """`+01,200.50` -> `1200.5`. Works on the text, so that no number is too long and none is rounded."""
     whole, _, part = digits.lstrip("+-").replace(",", "").partition(".")
     part = part.rstrip("0")
     plain = (whole.lstrip("0") or "0") + (f".{part}" if part else "")
@@ -66,7 +66,7 @@ def _canonical(digits: str) -> str:
 
 
 def _last_box(text: str) -> str | None:
-    """What stands between the braces of the last complete `\\boxed{...}`."""
+    """The content of the last complete `\\boxed{...}`."""
     start = text.rfind(_BOX)
     while start >= 0:
         depth, begin = 1, start + len(_BOX)
@@ -82,7 +82,8 @@ def _choice(choices: str) -> Extract:
     if not choices or not choices.isalnum() or len(set(choices.casefold())) != len(choices):
         raise ConfigError(f"method.answer.choices={choices!r} must be distinct letters or digits, as in ABCDE")
     letters = re.escape(choices)
-    # In this order: after the word `answer` or the like, in brackets, alone. `A` before a small letter is an article.
+    # Tried in this order: after `answer`, `option` or `choice`; in brackets; alone. `A` before a lower-case word is an
+    # article.
     named = re.compile(rf"(?i:answer|option|choice)(?:\s+(?i:is))?\s*:?\s*[*(\[]*([{letters}])(?![\w'])")
     bracketed = re.compile(rf"[(\[]([{letters}])[)\]]")
     alone = re.compile(rf"(?<![\w'])([{letters}])(?![\w'])(?! +[a-z])")
@@ -103,7 +104,7 @@ def _pattern(source: str) -> Extract:
     try:
         pattern = re.compile(source)
     except re.error as error:
-        raise ConfigError(f"method.answer.pattern={source!r} is no regular expression: {error}") from None
+        raise ConfigError(f"method.answer.pattern={source!r} is not a regular expression: {error}") from None
     if pattern.groups == 0:
         raise ConfigError(f"method.answer.pattern={source!r} has no group; put the answer in one, as in `answer: (.+)`")
 

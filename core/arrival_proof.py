@@ -1,7 +1,7 @@
-"""Proof of arrival: that the weights in an engine are the ones that the trainer published. numpy only.
+"""Proof of arrival: checks that an engine holds the weights that the trainer published. numpy only.
 
-Digests say that the bytes are right; log-probabilities of fixed tokens say that they took effect. All vectors here
-are log-probabilities (nats) of the same fixed tokens, by the engine or by the trainer, under three sets of weights.
+Digests show that the bytes are right; log-probabilities of fixed tokens show that the weights took effect. All vectors
+here are log-probabilities (nats) of the same fixed tokens, from engine or trainer, under three sets of weights.
 """
 
 import hashlib
@@ -19,31 +19,31 @@ from core.messages import Message
 Vector = npt.NDArray[np.float64]
 
 COEFFICIENT_SLACK = 0.2
-"""How far from 1 the coefficient of a right swap may lie, noise apart. Half an adapter gives about .5, a no-op 0."""
+"""How far the coefficient of a correct swap may lie from 1, beyond noise. Half an adapter gives about .5, a no-op 0."""
 DISTANCE_LIMIT = 0.35
-"""How far from the trainer's new version, in units of the step from its parent, noise apart."""
+"""Largest distance from the trainer's new version, beyond noise, in units of the step from its parent."""
 NOISE_SIGMAS = 4.0
 CONCLUSIVE_ERROR = 0.05
-"""A coefficient whose own standard error is larger than this tells nothing: the step is below the noise floor."""
+"""Largest standard error of a usable coefficient; above it the step is below the noise floor."""
 SANITY_NATS = 0.5
-"""Root mean square by which engine and trainer may differ at all, whatever the step."""
+"""Largest root mean square difference of engine and trainer, for a step of any size."""
 
 
 def digest_tensor(dtype: str, shape: Sequence[int], data: bytes | memoryview) -> str:
-    """sha256 over dtype (torch's name, `float32`), shape and little-endian bytes of one tensor."""
+    """sha256 of one tensor's dtype (torch's name: `float32`), shape and little-endian bytes."""
     digest = hashlib.sha256(f"{dtype}:{','.join(map(str, shape))}:".encode())
     digest.update(data)
     return digest.hexdigest()
 
 
 def fingerprint(digests: Mapping[str, str]) -> str:
-    """One digest for all tensors by name, whatever their order."""
+    """One digest of all tensors by name, independent of their order."""
     return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
 
 
 class Proof(Message):
-    """What a version's manifest keeps under `proof`: fixed token sequences (int32[T], the same for the whole run) and
-    the trainer's log-probabilities of tokens 1..T-1 of each (float32[T-1]) under three sets of weights."""
+    """The `proof` of a version's manifest: fixed token sequences (int32[T], the same for the whole run) and the
+    trainer's log-probabilities of tokens 1..T-1 of each (float32[T-1]) under three sets of weights."""
 
     sequences: tuple[bytes, ...]
     base: tuple[bytes, ...]
@@ -52,11 +52,11 @@ class Proof(Message):
 
     @classmethod
     def read(cls, manifest: Mapping[str, object]) -> Self:
-        """Raises: ArtifactError when the manifest holds no valid proof."""
+        """Raises: ArtifactError if the manifest holds no valid proof."""
         try:
             return cls.model_validate_json(json.dumps(manifest["proof"]))
         except (KeyError, ValueError) as error:
-            raise ArtifactError(f"the manifest holds no valid proof ({error}); publish the version anew") from None
+            raise ArtifactError(f"the manifest holds no valid proof ({error}); publish the version again") from None
 
     @property
     def token_ids(self) -> list[list[int]]:
@@ -64,7 +64,7 @@ class Proof(Message):
 
 
 def vector(packed: Sequence[bytes]) -> Vector:
-    """All sequences' log-probabilities, one after the other."""
+    """The log-probabilities of all sequences, concatenated."""
     return np.concatenate([np.frombuffer(p, dtype="<f4") for p in packed]).astype(np.float64)
 
 
@@ -73,29 +73,29 @@ class Arrival:
     """How much of the step from parent to new version has arrived in the engine."""
 
     coefficient: float
-    """1 when all of it, 0 when the engine still answers as the parent does."""
+    """1 if all of it arrived, 0 if the engine still answers as the parent does."""
     distance: float
-    """From where it should be, as a multiple of the step: ||engine's - trainer's new|| / ||step||."""
+    """Distance from the expected result, as a multiple of the step: ||engine's - trainer's new|| / ||step||."""
     step: float
     """The trainer's step from parent to new version, root mean square (nats)."""
     noise: float
-    """Engine against trainer on the base weights, root mean square (nats): rounding, and nothing else."""
+    """Engine against trainer on the base weights, root mean square (nats): rounding only."""
     error: float
-    """Standard error of the coefficient from that noise."""
+    """Standard error of the coefficient due to that noise."""
     gap: float
-    """Engine against trainer on the new weights, base apart, root mean square (nats)."""
+    """Engine against trainer on the new weights, each less its base, root mean square (nats)."""
 
     @property
     def conclusive(self) -> bool:
-        """False when the step is lost in the noise: then only digests can tell."""
+        """False if the step is lost in the noise: then only the digests can tell."""
         return self.error <= CONCLUSIVE_ERROR
 
     @property
     def accepted(self) -> bool:
-        """Direction and size agree; with an inconclusive step, that nothing is grossly off.
+        """Whether direction and size agree. For an inconclusive step: whether nothing is grossly off.
 
-        Measured on the embedded model, bf16 against float32, 1,780 tokens: right swaps have coefficients from .97 to
-        1.04; no-op 0; half the layers missing .45 to .6 at the first version and below .2 later; one
+        Measured on the embedded model, bf16 against float32, 1,780 tokens: correct swaps have coefficients from .97
+        to 1.04; no-op 0; half the layers missing .45 to .6 at the first version and below .2 later; one
         layer of four .57 to .69 at the first, below .33 later."""
         noise = np.sqrt(2) * self.noise
         if not self.conclusive:
@@ -114,15 +114,17 @@ def arrival(
     trainer_parent: npt.ArrayLike,
     trainer_base: npt.ArrayLike,
 ) -> Arrival:
-    """Compare the engine's step with the trainer's: e, n, p are each less the base, so that what engine and trainer
-    always differ in cancels, and coefficient = <e - p, n - p> / <n - p, n - p>.
+    """Compare the engine's step with the trainer's. Each of e, n, p has its base subtracted, so that the constant
+    difference of engine and trainer cancels; coefficient = <e - p, n - p> / <n - p, n - p>.
 
-    All [tokens]. Raises: ProofError for vectors of other lengths or with values that are no numbers."""
+    All [tokens]. Raises: ProofError for vectors of different lengths or with values that are not finite."""
     vectors = [
         np.asarray(v, dtype=np.float64) for v in (engine_new, engine_base, trainer_new, trainer_parent, trainer_base)
     ]
     if len({v.shape for v in vectors}) != 1 or vectors[0].ndim != 1 or vectors[0].size == 0:
-        raise ProofError(f"log-probabilities of shapes {[v.shape for v in vectors]}; expected five of the same tokens")
+        raise ProofError(
+            f"log-probabilities of shapes {[v.shape for v in vectors]}; expected five over the same tokens"
+        )
     if not all(np.isfinite(v).all() for v in vectors):
         raise ProofError("a log-probability of the proof is not finite; the weights or the engine are broken")
     engine_new, engine_base, trainer_new, trainer_parent, trainer_base = vectors
@@ -143,7 +145,7 @@ def arrival(
 
 
 def require_arrival(name: str, found: Arrival) -> None:
-    """Raises: ProofError saying what the engine seems to hold instead."""
+    """Raises: ProofError that says which weights the engine seems to hold instead."""
     if found.accepted:
         return
     if found.conclusive and abs(found.coefficient) < COEFFICIENT_SLACK:

@@ -1,4 +1,5 @@
-"""Directories that appear whole: written aside, synced, digested, renamed; a manifest is the marker, written last."""
+"""Directories that appear as a whole: written beside the target, synced, digested, renamed. The manifest is written
+last and marks a finished directory."""
 
 import errno
 import hashlib
@@ -19,12 +20,16 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def appearing(path: Path, manifest: dict[str, Any]) -> Generator[Path]:
-    """A directory to fill; on leaving without an error it stands at `path`, synced, with what `manifest` holds by then
-    and the digest of every file. Raises: ArtifactError when `path` exists; StorageFull, and then nothing is left."""
+    """A directory to fill. If the block ends without an error, the directory stands at `path`, synced, with a manifest:
+    the entries of `manifest` at that time and the digest of every file.
+
+    Raises: ArtifactError if `path` exists; StorageFull, and then nothing is left."""
     with whole(path) as aside:
         yield aside
         if (aside / MANIFEST).exists():
-            raise ArtifactError(f"{path} was filled with a {MANIFEST} of its own; that name is the marker's")
+            raise ArtifactError(
+                f"{path} was filled with a {MANIFEST}, but that name is reserved for the marker; use another"
+            )
         sync_tree(aside)
         files = {str(f.relative_to(aside)): digest_file(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         (aside / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1))
@@ -32,10 +37,12 @@ def appearing(path: Path, manifest: dict[str, Any]) -> Generator[Path]:
 
 @contextmanager
 def whole(path: Path, synced: bool = True) -> Generator[Path]:
-    """`appearing` without a manifest. `synced=False` for a copy that can be made again: it outlives this process, and
-    may not outlive the machine."""
+    """`appearing` without a manifest. `synced=False` is for a copy that can be made again: it survives a crash of this
+    process, but perhaps not of the machine."""
     if path.exists():
-        raise ArtifactError(f"{path} exists already; a version or checkpoint is never written twice")
+        raise ArtifactError(
+            f"{path} exists already; versions and checkpoints are never overwritten: choose another path"
+        )
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         make_folder(path.parent)
@@ -55,7 +62,7 @@ def whole(path: Path, synced: bool = True) -> Generator[Path]:
 
 
 def vanish(path: Path) -> None:
-    """Remove a directory so that it is there whole or not at all; one that is gone already is well."""
+    """Remove a directory atomically: a crash leaves all of it or nothing. No error if it does not exist."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with suppress(FileNotFoundError):
         os.rename(path, aside)
@@ -64,7 +71,8 @@ def vanish(path: Path) -> None:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Remove what a crash left aside in `folder`; for its only writer, while it writes nothing. Returns the names."""
+    """Remove unfinished directories that a crash left in `folder`, and return their names. Only for the one writer of
+    `folder`, while it writes nothing."""
     left = sorted(child for child in folder.glob(".*.*") if child.is_dir())
     for child in left:
         shutil.rmtree(child, ignore_errors=True)
@@ -72,7 +80,7 @@ def sweep(folder: Path) -> list[str]:
 
 
 def make_folder(path: Path) -> None:
-    """A directory and its missing parents, every new entry synced, so that what is synced in it can be found again."""
+    """Create a directory and its missing parents. Syncs every new entry, so that synced files in it survive a crash."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -80,14 +88,14 @@ def make_folder(path: Path) -> None:
 
 
 def says_full(error: BaseException) -> bool:
-    """Whether an error means that the disk, or a quota on it, is full. safetensors' own error says it in words only."""
+    """Whether an error means that the disk, or a quota on it, is full. safetensors has only a text for it, no errno."""
     if isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in NO_ROOM):
         return True
     return any(f"os error {number}" in str(error) for number in NO_ROOM)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Raises: ArtifactError naming the file, when it is missing or damaged."""
+    """Raises: ArtifactError that names the file, if it is missing or damaged."""
     file = path / MANIFEST
     try:
         manifest: Any = json.loads(file.read_bytes())
@@ -96,7 +104,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise ArtifactError(
                 f"{path} does not exist: it was never finished, or pruned (run.retention.versions); restore it"
             ) from None
-        raise ArtifactError(f"{path} has no {MANIFEST}: it is no finished artifact; remove it or restore it") from None
+        raise ArtifactError(
+            f"{path} has no {MANIFEST}: it is not a finished artifact; remove it or restore it"
+        ) from None
     except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{file} is damaged ({error}); restore it or remove {path}") from None
     files = cast(dict[str, Any], manifest).get("files") if isinstance(manifest, dict) else None
@@ -109,7 +119,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The manifest, after every file was found to have the digest in it. Raises: ArtifactError naming the file."""
+    """Check the digest of every file and return the manifest. Raises: ArtifactError that names the file."""
     manifest = read_manifest(path)
     for name, expected in manifest["files"].items():
         file = path / name
@@ -130,7 +140,7 @@ def digest_file(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or a directory to the disk itself."""
+    """Flush a file or a directory to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -139,7 +149,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush a directory and all that is in it."""
+    """Flush a directory and everything in it."""
     for child in folder.rglob("*"):
         sync(child)
     sync(folder)

@@ -1,4 +1,4 @@
-"""Time as an argument, so that whatever waits or stamps can be tested without waiting."""
+"""Clocks that are passed as arguments, so that code that waits or stamps can be tested without waiting."""
 
 import time
 from typing import Protocol
@@ -6,11 +6,11 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since the epoch, for stamps that leave the process."""
+        """Seconds since the epoch, for timestamps that leave the process."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start that never run backwards, for deadlines."""
+        """Seconds since an arbitrary start; never decreases. For deadlines."""
         ...
 
 
@@ -23,14 +23,14 @@ class SystemClock:
 
 
 class Pulse:
-    """Since when a part's work has not moved on, for whoever looks after it. Nothing to do is no standstill."""
+    """How long a part has made no progress, for its supervisor. An idle part counts as healthy."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._moved_at: float | None = None
 
     def moved(self) -> None:
-        """Work goes on, or begins."""
+        """Work made progress, or began."""
         self._moved_at = self._clock.monotonic()
 
     def idle(self) -> None:
@@ -39,6 +39,7 @@ class Pulse:
 
     @property
     def quiet_s(self) -> float:
+        """Seconds since the last progress; 0 while idle."""
         moved_at = self._moved_at
         return 0.0 if moved_at is None else self._clock.monotonic() - moved_at
 

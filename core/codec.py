@@ -1,7 +1,7 @@
 """Messages as bytes: MessagePack on the wire and on disk, tokens and log-probabilities packed little-endian.
 
-Nothing is ever unpickled. A message is stored as `{"kind": class name, "schema": number, "body": fields}`; a decoder
-refuses a kind that it does not know and a schema that is newer than its own.
+Nothing is ever unpickled. A message is stored as `{"kind": class name, "schema": number, "body": fields}`. The decoder
+refuses an unknown kind and a schema newer than its own.
 """
 
 import functools
@@ -21,12 +21,13 @@ M = TypeVar("M", bound=Message)
 _msgpack: Any = msgpack
 
 _COMPRESSED = b"s"
-"""A CRC-32 of the rest; size; the message by zstd: a quarter of zlib's time, and no larger."""
+"""CRC-32 of the rest, size, and the message compressed by zstd: a quarter of zlib's time, and no larger."""
 _DEFLATED = b"z"
-"""As older programs compressed."""
+"""Compressed by zlib, as older programs wrote it; read only."""
 _CHECKED = b"c"
-"""Short: a CRC-32 before it."""
+"""CRC-32 and a short message, not compressed."""
 _PLAIN = b"p"
+"""Neither checked nor compressed: between actors, and in records of older programs."""
 _COMPRESS_FROM_BYTES = 1024
 _MOST_BYTES = 2**30
 
@@ -50,13 +51,15 @@ def unpack_floats(packed: bytes) -> list[float]:
 
 
 def stable_id(*parts: str) -> str:
-    """The id that these parts always give, 32 hexadecimal digits: what is made twice from the same has one id."""
+    """A deterministic id of these parts, 32 hexadecimal digits: the same parts always give the same id."""
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()[:32]
 
 
 def sample_vote_id(candidate_id: str) -> str:
-    """Of the vote that a sample casts. Ids of what is written together begin alike where they can, here those of one
-    group's candidates and votes, and in `example_id`: an index takes them on one page, and a run's grow for weeks."""
+    """Id of the vote that a sample casts.
+
+    Rows that are written together get ids with a common prefix where possible: here the candidates and votes of one
+    group, in `example_id` its examples. An index then writes them to one page, which matters in runs of weeks."""
     return f"sample:{candidate_id}"
 
 
@@ -65,23 +68,23 @@ def example_id(kind: str, method: str, group_id: str, candidate_id: str) -> str:
 
 
 def encode(message: Message, *, compress: bool = True) -> bytes:
-    """`compress=False`: for something long that travels from one actor to another."""
+    """`compress=False` is for long messages between actors."""
     packed = _packed(_tree(message))
     return _framed(packed) if compress else _PLAIN + packed
 
 
 def encode_batch(messages: Sequence[Message]) -> bytes:
-    """For what travels from one actor to another, not compressed: that costs more than to send it."""
+    """For messages between actors. Not compressed: compression costs more than sending."""
     return _PLAIN + _packed([_tree(message) for message in messages])
 
 
 def decode(kind: type[M], data: bytes) -> M:
-    """Raises: ArtifactError when the bytes are not one message of this kind."""
+    """Raises: ArtifactError if the bytes are not one message of this kind."""
     return _message(kind, _unframe(data))
 
 
 def decode_batch(kind: type[M], data: bytes) -> list[M]:
-    """Raises: ArtifactError when the bytes are not a batch of this kind."""
+    """Raises: ArtifactError if the bytes are not a batch of this kind."""
     trees = _unframe(data)
     if not isinstance(trees, list):
         raise ArtifactError(f"expected a batch of {kind.__name__}, found {type(trees).__name__}")
@@ -98,9 +101,9 @@ def _packed(tree: Any) -> bytes:
 
 
 def _fields(value: object) -> dict[str, Any]:
-    """Of a message within another; a frozen message holds nothing but its fields."""
+    """The fields of a nested message. A frozen message has no attributes but its fields."""
     if not isinstance(value, Message):
-        raise TypeError(f"a message holds {value!r}, which has no form on the wire")
+        raise TypeError(f"a message holds {value!r}, which cannot be encoded")
     return vars(value)
 
 
@@ -123,7 +126,7 @@ def _message(kind: type[M], tree: Any) -> M:
 
 
 def _framed(body: bytes) -> bytes:
-    """As it rests: whatever flips a bit is noticed."""
+    """The form on disk. A check detects flipped bits."""
     if len(body) < _COMPRESS_FROM_BYTES:
         return _CHECKED + _check(body) + body
     sized = len(body).to_bytes(4, "little") + _zstd().compress(body, asbytes=True)
@@ -145,33 +148,33 @@ def _check(body: bytes) -> bytes:
 
 
 def _checked(body: bytes) -> bytes:
-    """Raises: ValueError."""
+    """The bytes behind the checksum. Raises: ValueError if it does not match."""
     if _check(body[4:]) != body[:4]:
-        raise ValueError("its check does not fit")
+        raise ValueError("its checksum does not match")
     return body[4:]
 
 
 @functools.cache
 def _zstd() -> Any:
-    """Of pyarrow, which is slow to import where no long record is ever met."""
+    """pyarrow's codec. Imported on first use: pyarrow is slow to import, and many processes read no long record."""
     return import_module("pyarrow").Codec("zstd", compression_level=1)
 
 
 def _expanded(body: bytes) -> bytes:
-    """Raises: ValueError; OSError, pyarrow's, for what is no zstd."""
+    """Raises: ValueError; OSError (from pyarrow) for bytes that are not zstd."""
     sized = _checked(body)
     size = int.from_bytes(sized[:4], "little")
     if size > _MOST_BYTES:
-        raise ValueError(f"it says to hold {size} bytes, more than the {_MOST_BYTES} that any message can")
+        raise ValueError(f"it claims to hold {size} bytes, but a message has at most {_MOST_BYTES}")
     return _zstd().decompress(sized[4:], decompressed_size=size, asbytes=True)
 
 
 def _inflated(body: bytes) -> bytes:
-    """Raises: zlib.error; ValueError when there is more than any message can hold, or something behind it."""
+    """Raises: zlib.error; ValueError for more than `_MOST_BYTES`, a truncated stream, or trailing bytes."""
     stream = zlib.decompressobj()
     plain = stream.decompress(body, _MOST_BYTES)
     if not stream.eof or stream.unused_data:
-        raise ValueError(f"it is cut off, goes on after its end, or holds more than {_MOST_BYTES} bytes")
+        raise ValueError(f"it is truncated, has trailing bytes, or holds more than {_MOST_BYTES} bytes")
     return plain
 
 

@@ -1,27 +1,27 @@
-"""Every error that Ratchet raises on purpose.
+"""All errors that Ratchet raises deliberately.
 
     RatchetError
     ├── ConfigError (ValueError)        a setting that cannot work; nothing heavy has started
-    ├── PromptError (ValueError)        a line that is no valid prompt
+    ├── PromptError (ValueError)        a line that is not a valid prompt
     ├── ArtifactError (ValueError)      a file or directory that is not what its manifest says
-    ├── ProofError (ValueError)         weights in an engine are not the ones that were published
+    ├── ProofError (ValueError)         an engine does not hold the published weights
     ├── VersionError (LookupError)      a policy version that is not loaded, or not known
-    ├── Missing (LookupError)           nothing has this id, or not for this caller
-    ├── ObjectiveError (TypeError)      an example that the objective cannot eat
+    ├── Missing (LookupError)           no object has this id, or the caller may not see it
+    ├── ObjectiveError (TypeError)      an example that the objective does not accept
     ├── MismatchError (ArithmeticError) engine and trainer disagree on the same weights and tokens
     ├── StoreError (OSError)            the durable store refused a write or cannot be read
-    │   └── StorageFull             no room on the disk: nothing was written; wait, and try again when there is
+    │   └── StorageFull             the disk is full: nothing was written; free some room and try again
     ├── RunInUse (OSError)              a run directory that another process holds
-    ├── Unavailable (RuntimeError)      a part is gone or stopping; the caller may try again
+    ├── Unavailable (RuntimeError)      a part is gone or stopping; the caller may retry
     └── Overdue (TimeoutError)          something did not happen by its deadline; the message names it
 
-An error says the offending value, what was expected, and the remedy. Constructors take a message only, because an
-exception that crosses Ray is rebuilt from its `args`.
+A message names the offending value, the expected one and the remedy. Constructors take only a message, because Ray
+rebuilds an exception from its `args`.
 """
 
 
 class RatchetError(Exception):
-    """Root of the tree; catch it at an edge to print one readable line."""
+    """Root of the tree. An entry point catches it and prints one readable line."""
 
 
 class ConfigError(RatchetError, ValueError): ...

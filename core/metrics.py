@@ -1,11 +1,11 @@
-"""Every metric, declared once: ROWS is the table, `Metrics` counts by it, sinks carry the counts away.
+"""All metrics: ROWS declares each of them once, `Metrics` counts, sinks export.
 
     metrics = Metrics([JsonlSink(path)], clock)
     metrics.count("tokens_total", 512, purpose="explore")
     metrics.flush()
 
-A name is written here without the prefix `ratchet_` that it bears outside. Whoever counts under a name, a label or a
-label value that is not in the table gets a ValueError at once, not a second time series.
+Names here lack the prefix `ratchet_` of the exported names. An unknown name, label or label value is a ValueError at
+once, not a second time series.
 """
 
 import difflib
@@ -35,7 +35,7 @@ class Metric:
     kind: Kind
     help: str
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """Label -> the values it may take; no values: any."""
+    """Label -> its allowed values; empty: any."""
     bounds: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets."""
 
@@ -52,66 +52,64 @@ _TABLE = (
     Metric(
         "tokens_total",
         "counter",
-        "Tokens generated, by who asked for them",
+        "Tokens generated, by purpose",
         {"purpose": ("user", "explore", "gate", "report", "proof")},
     ),
     Metric("candidates_total", "counter", "Continuations sampled to learn from"),
     Metric(
         "prompts_total",
         "counter",
-        "Leased prompts, by how they ended",
+        "Leased prompts, by result",
         {"result": ("accepted", "filtered", "failed", "expired", "duplicate", "stale")},
     ),
     Metric("votes_total", "counter", "Votes cast, by kind of voter", {"by": ("sample", "person", "verifier")}),
-    Metric("feedback_total", "counter", "Feedback on answers, taken in durably"),
-    Metric("responses_total", "counter", "Answers of users that were written down, so that they can be voted on"),
-    Metric("resettled_total", "counter", "Explored prompts settled again because people voted"),
+    Metric("feedback_total", "counter", "Feedback on answers, stored durably"),
+    Metric("responses_total", "counter", "Answers to users that were stored, so that they can be voted on"),
+    Metric("resettled_total", "counter", "Explored prompts settled again after votes of people"),
     Metric("vote_share", "histogram", "Winner's share of a ballot", bounds=_TENTHS),
     Metric("buffer_groups", "gauge", "Accepted groups that no window has drawn yet"),
     Metric("buffer_examples", "gauge", "Examples in the replay buffer"),
     Metric("outstanding_leases", "gauge", "Prompts leased and not yet delivered"),
-    Metric("learning_paused", "gauge", "1 while nothing is leased or drawn until somebody resumes; else 0"),
+    Metric("learning_paused", "gauge", "1 while learning is paused (nothing is leased or drawn); else 0"),
     Metric("windows_drawn_total", "counter", "Windows handed to the trainer"),
-    Metric("lag_versions", "gauge", "Staleness of the oldest new group in the window drawn last"),
+    Metric("lag_versions", "gauge", "Staleness of the oldest new group in the newest window, in versions"),
     Metric("train_seconds_total", "counter", "Time spent training"),
     Metric("train_examples_total", "counter", "Examples trained on"),
-    Metric("train_loss", "gauge", "Mean loss of the version trained last"),
-    Metric("mismatch_kl", "gauge", "Engine against trainer with the same weights, nats a sampled token"),
+    Metric("train_loss", "gauge", "Mean loss of the newest trained version"),
+    Metric("mismatch_kl", "gauge", "Divergence of engine and trainer with the same weights, nats per sampled token"),
     Metric("versions_published_total", "counter", "Versions written by the trainer"),
     Metric("verdicts_total", "counter", "Candidates decided by the gate", {"verdict": ("promote", "reject", "hold")}),
-    Metric("rollbacks_total", "counter", "Versions that are served no more", {"by": ("watch", "hand", "replicas")}),
-    Metric(
-        "learning_rate_scale", "gauge", "What the learning rate is multiplied by; below 1 after rejections in a row"
-    ),
+    Metric("rollbacks_total", "counter", "Versions that are no longer served", {"by": ("watch", "hand", "replicas")}),
+    Metric("learning_rate_scale", "gauge", "Factor on the learning rate; below 1 after rejections in a row"),
     Metric("rejections_in_a_row", "gauge", "Candidates rejected or rolled back since the last promotion or resume"),
     Metric("probes_total", "counter", "Probe questions asked of a candidate"),
-    Metric("anchor_agreement", "gauge", "Share of anchors agreed with", {"who": ("candidate", "champion")}),
-    Metric("accuracy_ratio", "gauge", "Right answers among the report's questions, by the version reported last"),
+    Metric("anchor_agreement", "gauge", "Share of anchors with the same answer", {"who": ("candidate", "champion")}),
+    Metric("accuracy_ratio", "gauge", "Share of the report's questions that the newest reported version got right"),
     Metric("swaps_total", "counter", "Swaps of weights in a replica", {"result": ("ok", "failed")}),
-    Metric("swap_seconds", "histogram", "Time from a wanted version to its proof", bounds=_SWAP_S),
-    Metric("served_version", "gauge", "Version that answers users"),
+    Metric("swap_seconds", "histogram", "Time from the order to load a version until its proof", bounds=_SWAP_S),
+    Metric("served_version", "gauge", "Version that is served to users"),
     Metric("explore_version", "gauge", "Version that collectors sample from"),
-    Metric("users_in_flight", "gauge", "User requests being answered"),
-    Metric("background_in_flight", "gauge", "Learning requests being answered"),
+    Metric("users_in_flight", "gauge", "User requests in flight"),
+    Metric("background_in_flight", "gauge", "Learning requests in flight"),
     Metric("user_requests_total", "counter", "User requests answered, by status", {"status": ("2xx", "4xx", "5xx")}),
     Metric(
         "first_token_seconds",
         "histogram",
-        "Time to the first token of users' streamed answers, modes left out",
+        "Time to the first token of streamed answers to users, serving modes excluded",
         bounds=_FIRST_TOKEN_S,
     ),
-    Metric("disk_free_bytes", "gauge", "Free on the disk of the run directory"),
-    Metric("disk_full", "gauge", "1 while the store writes nothing because the disk is full; else 0"),
+    Metric("disk_free_bytes", "gauge", "Free bytes on the disk of the run directory"),
+    Metric("disk_full", "gauge", "1 while the store cannot write because the disk is full; else 0"),
     Metric("events_total", "counter", "Events in the run's history", {"kind": ()}),
 )
 ROWS: Mapping[str, Metric] = {row.name: row for row in _TABLE}
 
 
 class Sink(Protocol):
-    """Where counts go. A sink may use each record, or the snapshots, or both."""
+    """Exports counts. A sink may use each record, the snapshots, or both."""
 
     def record(self, row: Metric, value: float, labels: Mapping[str, str]) -> None:
-        """One change: what a counter rose by (0: it begins), what a gauge is now, what a histogram observed."""
+        """One change: increment of a counter (0: it begins), value of a gauge, or observation of a histogram."""
         ...
 
     def flush(self, at: float, values: Mapping[str, float]) -> None:
@@ -122,7 +120,7 @@ class Sink(Protocol):
 
 
 class Metrics:
-    """Counts by the table, from any thread. A process has one; whoever counts gets it as an argument."""
+    """Counts the metrics of the table, from any thread. One per process, passed as an argument."""
 
     def __init__(self, sinks: Sequence[Sink] = (), clock: Clock | None = None) -> None:
         self._sinks = tuple(sinks)
@@ -131,7 +129,7 @@ class Metrics:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["Metrics"], tuple[Any, ...]]:
-        """Travels to the process that will count; what was counted here stays here."""
+        """Pickles the sinks and the clock for another process; counts stay in this one."""
         return Metrics, (self._sinks, self._clock)
 
     def count(self, name: str, n: float = 1, **labels: str) -> None:
@@ -145,15 +143,16 @@ class Metrics:
                 self._record(row, n, labels)
 
     def begin(self, *names: str, **labels: str) -> None:
-        """Let counters stand at 0, with each value of the labels that are not given. Seen from 1 on only, a first rise
-        is none to `increase()` and its kin, nor can a dashboard tell 0 from a wrong name. By the process that counts
-        them, when it starts."""
+        """Export counters at 0, for every value of the labels that are not given.
+
+        A series that starts at 1 hides its first rise from Prometheus' `increase()`, and a dashboard cannot tell 0 from
+        a wrong name. The process that counts calls this when it starts."""
         for name in names:
-            for whole in _label_sets(name, labels):
-                row = _row(name, "counter", whole)
+            for complete in _label_sets(name, labels):
+                row = _row(name, "counter", complete)
                 with self._lock:
-                    self._values[series(name, whole)] += 0
-                    self._record(row, 0, whole)
+                    self._values[series(name, complete)] += 0
+                    self._record(row, 0, complete)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         row = _row(name, "gauge", labels)
@@ -162,7 +161,7 @@ class Metrics:
             self._record(row, value, labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Put one value into a histogram; a snapshot holds their number and their sum."""
+        """Add one value to a histogram; a snapshot holds the count and the sum."""
         row = _row(name, "histogram", labels)
         with self._lock:
             self._values[series(name + "_count", labels)] += 1
@@ -197,7 +196,7 @@ def series(name: str, labels: Mapping[str, str]) -> str:
 
 
 def _label_sets(name: str, given: Mapping[str, str]) -> list[dict[str, str]]:
-    """The labels given, with every choice of the others."""
+    """The given labels, combined with every value of the others."""
     known = ROWS[name].labels.items() if name in ROWS else ()
     free = [[(label, value) for value in values] for label, values in known if label not in given]
     return [{**given, **dict(chosen)} for chosen in itertools.product(*free)]
@@ -209,7 +208,7 @@ def _row(name: str, kind: Kind, labels: Mapping[str, str]) -> Metric:
         nearest = difflib.get_close_matches(name, list(ROWS), n=1, cutoff=0.0)[0]
         raise ValueError(f"no metric {name!r} in core/metrics.py; did you mean {nearest}?")
     if row.kind != kind:
-        raise ValueError(f"{name} is a {row.kind}, no {kind}")
+        raise ValueError(f"{name} is a {row.kind}, not a {kind}")
     if labels.keys() != row.labels.keys():
         raise ValueError(f"{name} has the labels {sorted(row.labels)}, got {sorted(labels)}")
     for label, value in labels.items():
@@ -218,11 +217,8 @@ def _row(name: str, kind: Kind, labels: Mapping[str, str]) -> Metric:
     return row
 
 
-# --- sinks -----------------------------------------------------------------------------------------------------------
-
-
 class MemorySink:
-    """Keeps everything, for tests."""
+    """Keeps all records and snapshots, for tests."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, float, dict[str, str]]] = []
@@ -240,9 +236,10 @@ class MemorySink:
 
 
 class JsonlSink:
-    """One line a snapshot: `{"at": seconds, "tokens_total{purpose=user}": 12}`. A value that is not finite is null.
-    A second run on the same file appends. At `limit_bytes` the file is moved to `.1`, over the one before. A line that
-    finds no room on the disk is left out, whole."""
+    """One line per snapshot: `{"at": seconds, "tokens_total{purpose=user}": 12}`. A value that is not finite is null.
+
+    A second run on the same file appends. At `limit_bytes` the file is moved to `.1` and replaces the previous one. If
+    the disk is full, the whole line is left out."""
 
     def __init__(self, path: Path, limit_bytes: int | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +267,7 @@ class JsonlSink:
 
 
 class TensorBoardSink:
-    """Snapshots as scalars for TensorBoard, by its own package; no torch."""
+    """Writes snapshots as scalars for TensorBoard, with its own package; needs no torch."""
 
     def __init__(self, folder: Path) -> None:
         writers = _optional("tensorboard.summary.writer.event_file_writer", "tensorboard")
@@ -293,7 +290,7 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """Snapshots into a wandb run; where it goes, and whether at all, wandb's own environment variables say."""
+    """Logs snapshots to a wandb run. wandb's environment variables say where, and whether at all."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         wandb = _optional("wandb", "wandb")
@@ -315,5 +312,5 @@ def _optional(module: str, package: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"run.sinks names {package}, which cannot be imported ({error}); "
-            f"pip install {package}, or take it out of run.sinks"
+            f"pip install {package}, or remove it from run.sinks"
         ) from None

@@ -1,6 +1,6 @@
-"""Patches of other people's code: the versions each is made for, and the switch that turns it off.
+"""Patches of Ray and vLLM: the versions that each patch supports, and the switch that turns it off.
 
-Every patch is listed in docs/architecture.md, "Patches of other people's code".
+All patches are listed in docs/architecture.md, "Patches of other people's code".
 """
 
 import os
@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from core.errors import ConfigError
 
 SWITCH = "RATCHET_NO_PATCH"
-"""Environment: names of patches that are not applied, separated by commas. Each node of a cluster reads its own."""
+"""Environment variable: comma-separated names of patches to skip. Each node of a cluster reads its own."""
 NAMES = (
     *("amx", "cpu_lora", "fork_server", "log_handlers", "plain_app", "stat_logger", "stream_events", "tied_head"),
     *("dashboard_address", "haproxy", "ray_processes"),
@@ -21,14 +21,14 @@ NAMES = (
 class Patch:
     name: str
     packages: tuple[str, ...]
-    """One of them is installed."""
+    """Alternative names of the patched package; one of them is installed."""
     supported: str
-    """How the versions begin that the patch is made for: `0.31.`"""
+    """Prefix of the supported versions: `0.31.`"""
     without: str
-    """What happens when it is switched off."""
+    """The consequence of switching it off."""
 
     def on(self) -> bool:
-        """Whether to apply it. Raises: ConfigError for a version that it is not made for."""
+        """Whether to apply the patch. Raises: ConfigError for an unsupported version."""
         if self.name in switched_off():
             return False
         package, found = installed(self.packages)
@@ -41,7 +41,7 @@ class Patch:
 
 
 def switched_off() -> frozenset[str]:
-    """Raises: ConfigError for a name that no patch has."""
+    """Names in the environment variable. Raises: ConfigError for an unknown name."""
     off = frozenset(name.strip() for name in os.environ.get(SWITCH, "").split(",")) - {""}
     if unknown := sorted(off - set(NAMES)):
         raise ConfigError(f"{SWITCH} names {', '.join(unknown)}; there are {', '.join(sorted(NAMES))}: correct it")
@@ -49,7 +49,7 @@ def switched_off() -> frozenset[str]:
 
 
 def installed(packages: tuple[str, ...]) -> tuple[str, str]:
-    """The first of `packages` that is installed, and its version. Raises: ConfigError when none is."""
+    """The first of `packages` that is installed, and its version. Raises: ConfigError if none is."""
     for package in packages:
         try:
             return package, version(package)

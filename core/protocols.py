@@ -1,4 +1,4 @@
-"""The seams: what a part may ask of another, whatever stands behind it."""
+"""The protocols between parts: a policy, and the pieces of a method."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,38 +12,38 @@ DropReason = str
 
 
 class Policy(Protocol):
-    """The one seam to the model. Everything that samples goes through it: collectors, evaluator, serving modes."""
+    """The one interface to the model. Collectors, evaluator and serving modes all sample through it."""
 
     tokens: Counter[str]
-    """Generated so far through this object, by purpose."""
+    """Tokens generated through this object so far, by purpose."""
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
         """`sampling.n` continuations by one version; None means the version in the explore slot.
 
-        Raises: VersionError when `ref` is not loaded; Unavailable when no replica can answer."""
+        Raises: VersionError if `ref` is not loaded; Unavailable if no replica can answer."""
         ...
 
     async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
-        """Log-probability of every token of `text`, with the stop token, after the prompt (nats)."""
+        """Log-probability (nats) of every token of `text` after the prompt, stop token included."""
         ...
 
     async def render(self, prompt: Prompt, text: str) -> Candidate:
-        """A text that somebody wrote as the candidate it would be, had version 0 said it: what imitating it takes.
+        """A text written by a person, as a candidate of version 0, so that it can be imitated.
 
-        Raises: PromptError when it does not fit the engine."""
+        Raises: PromptError if it does not fit the engine."""
         ...
 
 
 @dataclass(frozen=True)
 class Votes:
-    """The votes cast on one prompt besides those of its samples."""
+    """The votes on one prompt, other than those of its samples."""
 
     cast: tuple[Vote, ...] = ()
 
 
 @dataclass(frozen=True)
 class History:
-    """What a selector may know of the past, read-only: earlier judgements of the same prompt."""
+    """The past that a selector may read: earlier judgments of the same prompt."""
 
     earlier: tuple[Scored, ...] = ()
 
@@ -54,7 +54,7 @@ class Sampler(Protocol):
 
 class Scorer(Protocol):
     async def __call__(self, groups: Sequence[Group], votes: Votes, policy: Policy) -> list[Scored]:
-        """Sees all groups of one prompt, and may return extra ones, so that judgements become trainable."""
+        """Judges all groups of one prompt together. It may return extra groups, so that judgments can be trained on."""
         ...
 
 
@@ -65,14 +65,14 @@ class ModeAnswer:
     text: str
     finish: Finish
     share: float
-    """Share of the ballot that voted for this answer; 0 when no answer won and `text` is just a sample."""
+    """The answer's share of the ballot; 0 if no answer won and `text` is just a sample."""
 
 
 class Mode(Protocol):
-    """A way to answer with more than one sample: a sampler and a scorer as in training, and the top answer.
+    """A way to answer with several samples: a sampler and a scorer as in training, and the best answer.
 
-    Its policy belongs to one request: it asks the version that admitted the request, with the client's sampling
-    parameters, and counts tokens. So a mode cannot forget a hidden token or mix versions."""
+    The policy belongs to one request: it samples from the version that admitted the request, with the client's sampling
+    parameters, and counts tokens. So a mode can neither mix versions nor leave hidden tokens uncounted."""
 
     async def __call__(self, prompt: Prompt, policy: Policy) -> ModeAnswer: ...
 
@@ -83,21 +83,22 @@ Selector = Callable[[Scored, History], list[Example]]
 
 @dataclass(frozen=True)
 class Method:
-    """How to improve: four callables and what they need of the trainer."""
+    """A learning method: sampler, scorer, filters, selector, and the objective that trains on the result."""
 
     name: str
     sample: Sampler
     score: Scorer
     select: Selector
     objective: str
-    """Name in training.objectives; a check at start-up matches it with the kind of example that `select` makes."""
+    """Name in training.objectives. A check at start-up compares it with `makes`."""
     makes: type[Example]
+    """The kind of example that `select` returns."""
     supervision: Supervision
     filters: Sequence[Filter] = field(default=())
 
 
 Extract = Callable[[str], str | None]
-"""The answer that a text gives, in canonical form, or None."""
+"""Text -> its answer in canonical form, or None."""
 
 AnswerKeys = Mapping[str, str]
-"""Prompt id -> canonical answer. Reaches only the evaluator's report and an explicit oracle."""
+"""Prompt id -> canonical answer. Only the evaluator's report and an explicit oracle get it."""

@@ -1,4 +1,4 @@
-"""Calls through a port: a Protocol whose methods another part of the run carries out, in this process or elsewhere."""
+"""Proxies for ports. A port is a Protocol that another part implements, in this process or in another."""
 
 from collections.abc import Awaitable
 from functools import partial
@@ -8,13 +8,13 @@ P = TypeVar("P")
 
 
 class Call(Protocol):
-    """Carries one call out: the name of a method, and its arguments."""
+    """Executes one call: a method name and its arguments."""
 
     def __call__(self, method: str, *arguments: Any, **settings: Any) -> Awaitable[Any]: ...
 
 
 def proxy(port: type[P], call: Call) -> P:
-    """An object with the port's methods, each of which goes through `call`. It can be pickled when `call` can."""
+    """An object with the port's methods. Each goes through `call`. It can be pickled if `call` can."""
     return cast(P, _Proxy(port, call))
 
 

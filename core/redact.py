@@ -1,4 +1,4 @@
-"""Removes what must not be kept from a text, by a function that the run's owner names."""
+"""Removes private content from texts, by a function that the owner of the run provides."""
 
 import importlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from core.errors import ConfigError
 
 
 def redactor(name: str | None) -> Callable[[str], str]:
-    """The function that `prompts.live.redact` names. Raises: ConfigError."""
+    """The function named by `prompts.live.redact`. Raises: ConfigError if it cannot be imported."""
     if name is None:
         return lambda text: text
     module, _, function = name.partition(":")
@@ -22,7 +22,7 @@ def redactor(name: str | None) -> Callable[[str], str]:
 
 
 def redacted(messages: object, redact: Callable[[str], str]) -> list[dict[str, Any]] | None:
-    """The texts of a chat, each redacted. None for anything else, which is not kept at all."""
+    """A chat with every text redacted. None for anything but a chat of texts, which is not kept."""
     chat = cast(list[dict[str, Any]], messages)
     if not isinstance(messages, list) or not all(_is_text(message) for message in chat):
         return None

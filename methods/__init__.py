@@ -1,2 +1,3 @@
-"""How to improve: what to ask (prompts), what to try (samplers), what it is worth (scorers), what to keep (filters,
-selectors), composed into one Method by a recipe, and run by `explore`. Asyncio only: no ray, torch or vllm."""
+"""Learning methods: prompts to sample from (data), samplers, scorers, filters and selectors. A recipe composes them
+into one Method, and `explore` runs it. Asyncio only: imports nothing but core, and no Ray, torch or vLLM.
+"""

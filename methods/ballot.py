@@ -1,16 +1,16 @@
-"""How much of a ballot people may move: pure laws, whatever was voted on.
+"""Limits on the influence of people in a ballot. Pure functions, independent of the object of the vote.
 
-    newest        a voter has one vote on each candidate, and one on the answer of each prompt: the newest counts
-    account       the users of one key are one voter to every limit
-    weighed       a voter's votes weigh at most `voter_weight` together, all people's at most `people_share` of a ballot
-    backed        enough distinct people stand behind it, or one who may decide alone
-    corrections   what people wrote and may be learned from
-    Budgets       a voter counts on so many prompts between two draws
+    newest        of a voter's votes on one candidate, or on the answer of one prompt, only the newest counts
+    account       all users of one key count as one voter for every limit
+    weighed       one voter's votes weigh at most `voter_weight`, all people's at most `people_share` of a ballot
+    backed        enough distinct people support it, or one that may decide alone
+    corrections   texts of people that may be learned from
+    Budgets       a voter counts on a limited number of prompts per window
 
-Laws: order decides nothing; more votes of a voter who is at the cap change only how that voter's own weight is split;
-any number of voters, honest and lying together, move at most `people_share` of the weight that is cast.
-What this does not stop: people who all lie may still veto, since weight that is cast for another answer, or against the
-right one, makes its share smaller. A ballot is then dropped, not turned.
+Laws: the order of votes does not matter. More votes of a voter at the cap only split that voter's weight differently.
+Any number of voters, honest or lying, control at most `people_share` of the weight cast.
+Not prevented: colluding people can veto. Weight for another answer, or against the right one, reduces its share. The
+ballot is then dropped, not won by another answer.
 """
 
 import math
@@ -26,12 +26,12 @@ Weighed = list[tuple[Vote, float]]
 
 
 def account(voter: str) -> str:
-    """Whose caps a voter is under: `shop/ann` is a user whom the key `shop` names, and all its users share them."""
+    """The account whose limits apply to a voter: `shop/ann` is user `ann` of the key `shop`, whose users share them."""
     return voter.partition("/")[0]
 
 
 def newest(votes: Iterable[Vote]) -> list[Vote]:
-    """What counts of these votes on one prompt, in the order cast. Samples vote by what they are, and not here."""
+    """The votes on one prompt that count, in the order cast. Scorers count the samples' votes themselves."""
     latest: dict[tuple[str, str, str | None], Vote] = {}
     for vote in sorted(votes, key=lambda vote: (vote.cast_at, vote.id)):
         if vote.by != "sample" and vote.counted:
@@ -42,10 +42,10 @@ def newest(votes: Iterable[Vote]) -> list[Vote]:
 
 
 def weighed(votes: Iterable[Vote], samples: float | None, config: VotesConfig) -> Weighed:
-    """The newest votes with the weight that each counts with, beside `samples` votes of weight 1 in the same ballot.
+    """The newest votes with their effective weights, in a ballot with `samples` further votes of weight 1.
 
-    None: samples have no say, so that people's share has no limit (and `backed` must hold). Verifiers are trusted:
-    their votes count in full, with the samples."""
+    `samples=None`: samples do not vote, so people's share has no limit (and the caller must check `backed`). Verifiers
+    are trusted: their votes count in full, on the side of the samples."""
     cast = newest(votes)
     people = _per_voter([vote for vote in cast if vote.by == "person"], config.voter_weight)
     trusted = [(vote, vote.weight) for vote in cast if vote.by == "verifier"]
@@ -61,21 +61,21 @@ def weighed(votes: Iterable[Vote], samples: float | None, config: VotesConfig) -
 
 
 def backed(votes: Iterable[Vote], config: VotesConfig) -> bool:
-    """Whether those who are for it are `quorum` distinct people, or one of them decides alone."""
-    favour = [vote for vote in votes if vote.weight > 0]
-    alone = any(vote.by == "verifier" or account(vote.voter) in config.admins for vote in favour)
-    return alone or len({account(vote.voter) for vote in favour if vote.by == "person"}) >= config.quorum
+    """Whether `quorum` distinct people vote for it, or one voter that may decide alone."""
+    in_favor = [vote for vote in votes if vote.weight > 0]
+    alone = any(vote.by == "verifier" or account(vote.voter) in config.admins for vote in in_favor)
+    return alone or len({account(vote.voter) for vote in in_favor if vote.by == "person"}) >= config.quorum
 
 
 def corrections(votes: Iterable[Vote], config: VotesConfig, extract: Extract | None) -> list[str]:
-    """The texts that are backed, word for word, so that nobody's phrase rides along with another's right answer.
+    """The texts that are `backed` word for word, so that votes for an answer do not carry one voter's phrase along.
 
-    With `extract` all must say one answer, the one with most voters behind it; equals contradict each other: none."""
+    With `extract`, only texts with the answer of most voters; none if two answers tie."""
     cast: defaultdict[str, list[Vote]] = defaultdict(list)
     for vote in newest(votes):
         if vote.correction is not None and vote.correction.strip():
             cast[vote.correction.strip()].append(vote)
-    texts = sorted(text for text, behind in cast.items() if backed(behind, config))
+    texts = sorted(text for text, supporters in cast.items() if backed(supporters, config))
     if extract is None:
         return texts
     voters: Counter[str] = Counter()
@@ -91,16 +91,17 @@ def corrections(votes: Iterable[Vote], config: VotesConfig, extract: Extract | N
 
 @dataclass
 class Budgets:
-    """On how many prompts each voter has counted since the last draw. A prompt counted on stays counted on."""
+    """The number of prompts on which each voter has counted in this window. A voter that counted on a prompt
+    once always counts on it."""
 
     per_window: int
     window: int = 0
-    """Windows drawn so far: the budgets are those of the next one."""
+    """Windows drawn so far; the budgets are for the next one."""
     _used: Counter[str] = field(default_factory=Counter[str])
 
     def allows(self, voter: str, since: MutableMapping[str, int], window: int) -> bool:
-        """Whether that voter counts on one more prompt. `since`: of that prompt, voter -> the window in which that
-        voter first counted; written to when this is the first time."""
+        """Whether the voter counts on this prompt. `since` maps the prompt's voters to the window in which they first
+        counted; a first vote that counts is added to it."""
         self._turn(window)
         voter = account(voter)
         if voter in since:
@@ -112,7 +113,7 @@ class Budgets:
         return True
 
     def restore(self, prompts: Iterable[Mapping[str, int]], window: int) -> None:
-        """After a restart: `since` of every prompt that people voted on."""
+        """Rebuild the budgets after a restart, from `since` of every prompt that people voted on."""
         self._turn(window)
         self._used = Counter(voter for since in prompts for voter, first in since.items() if first == window)
 

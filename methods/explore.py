@@ -1,8 +1,8 @@
-"""Turn one prompt into something to learn: sample, score, filter, select.
+"""Turns one prompt into examples: sample, score, filter, select.
 
     explore = sample, then settle          settle = score, filter, select
 
-`settle` stands alone because a vote that arrives late settles the stored groups again.
+`settle` is a function of its own because late votes settle stored groups again.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ NO_HISTORY = History()
 
 @dataclass(frozen=True)
 class Settled:
-    """What the groups of one prompt came to: all judgements, the examples of those kept, why others were not."""
+    """The settled groups of one prompt: all judgments, the examples of kept groups, and reasons for dropped ones."""
 
     scored: tuple[Scored, ...]
     examples: tuple[Example, ...]
@@ -40,10 +40,10 @@ async def explore(
     history: History = NO_HISTORY,
     revision: int = 0,
 ) -> Outcome:
-    """A prompt that cannot be used (a ValueError, as a PromptError is) gives an Outcome with `failure`. `revision`: how
-    many votes of people count on this prompt.
+    """Sample and settle one prompt. An unusable prompt (PromptError, or a ValueError that is not Ratchet's) gives an
+    Outcome with `failure`. `revision` is the number of people's votes that count on this prompt.
 
-    Raises: whatever a broken policy raises (Unavailable, VersionError, OSError), and a ConfigError and its kin."""
+    Raises: all other errors, such as those of a broken policy (Unavailable, VersionError, OSError) and ConfigError."""
     groups: list[Group] = []
     try:
         groups = await method.sample(prompt, policy)
@@ -60,7 +60,7 @@ async def explore(
             settled_at=clock.now(),
         )
     now = clock.now()
-    found = outcome(
+    explored = outcome(
         settled,
         lease_id=lease_id,
         place=place,
@@ -69,12 +69,14 @@ async def explore(
         tokens=tokens_in([*groups, *(scored.group for scored in settled.scored)]),
     )
     sampled_ids = tuple(group.id for group in groups)
-    return found.model_copy(update={"revision": revision, "sampled_ids": sampled_ids, "settled_at": now})
+    return explored.model_copy(update={"revision": revision, "sampled_ids": sampled_ids, "settled_at": now})
 
 
 async def settle_again(method: Method, work: Resettle, policy: Policy) -> Outcome:
-    """An explored prompt with the votes of people that it has by now. What cannot be judged any more is a failure, as
-    in `explore`; Raises: whatever a broken policy raises."""
+    """Settle an explored prompt with people's present votes. If it can no longer be judged, the Outcome has a
+    `failure`, as in `explore`.
+
+    Raises: the errors of a broken policy."""
     try:
         settled = await settle(method, work.groups, Votes(work.votes), NO_HISTORY, policy)
     except ValueError as error:
@@ -86,14 +88,14 @@ async def settle_again(method: Method, work: Resettle, policy: Policy) -> Outcom
 
 
 def about(work: Resettle, failure: str) -> Outcome:
-    """Why this work could not be done."""
+    """The Outcome of work that failed."""
     return Outcome(
         lease_id=work.id, place=work.place, prompt_id=work.prompt_id, revision=work.revision, failure=failure
     )
 
 
 async def settle(method: Method, groups: Sequence[Group], votes: Votes, history: History, policy: Policy) -> Settled:
-    """What these groups are worth with these votes; `votes` may hold the samples' own, scorers know them."""
+    """Score, filter and select groups. `votes` may contain the samples' own votes: scorers recognize them."""
     scored = await method.score(groups, votes, policy)
     reasons = [_reason(method, one) for one in scored]
     kept = [one for one, reason in zip(scored, reasons, strict=True) if reason is None]
@@ -104,7 +106,7 @@ async def settle(method: Method, groups: Sequence[Group], votes: Votes, history:
 def outcome(
     settled: Settled, *, lease_id: str, place: int, prompt_id: str, votes: Iterable[Vote] = (), tokens: int = 0
 ) -> Outcome:
-    """The settled groups as the message that buffer and store read."""
+    """The settled groups as a message for buffer and store."""
     return Outcome(
         lease_id=lease_id,
         place=place,
@@ -120,7 +122,7 @@ def outcome(
 
 
 def sample_votes(groups: Iterable[Group], scored: Iterable[Scored], cast_at: float) -> list[Vote]:
-    """One vote of each sampled candidate for its own answer; judgements that a scorer added do not vote."""
+    """One vote per sampled candidate, for its own answer. Groups that a scorer added do not vote."""
     sampled = {group.id for group in groups}
     return [
         Vote(
@@ -139,7 +141,7 @@ def sample_votes(groups: Iterable[Group], scored: Iterable[Scored], cast_at: flo
 
 
 def tokens_in(groups: Iterable[Group]) -> int:
-    """Tokens generated for these groups; a group named twice counts once, and what people wrote not at all."""
+    """Tokens generated for these groups. Each group counts once; texts of people do not count."""
     distinct = {group.id: group for group in groups if group.by == "sample"}
     return sum(len(c.completion_ids) // 4 for group in distinct.values() for c in group.candidates)
 

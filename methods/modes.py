@@ -1,7 +1,7 @@
-"""Serving modes: ways to answer with the sampler and scorer of training. `model="policy:vote"` uses the mode `vote`.
+"""Serving modes: answer users with the sampler and scorer of training. `model="policy:vote"` uses the mode `vote`.
 
-A mode is a function of a sampler, a scorer, the prompt and the policy, and a row in `modes`. Its policy counts every
-token for it.
+A mode is a function of a sampler, a scorer, the prompt and the policy, and a row in `modes`. The policy that it gets
+counts all tokens.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ NO_VOTES = Votes()
 
 
 def modes(config: MethodConfig) -> dict[str, Mode]:
-    """The modes that these settings allow, by name. They pickle with cloudpickle, like all arguments of a deployment.
+    """The modes that these settings allow, by name. They pickle with cloudpickle, as arguments of a deployment must.
 
     Raises: ConfigError for an invalid pattern or invalid choices in `config.answer`."""
     sampler = config.sampler
@@ -27,15 +27,15 @@ def modes(config: MethodConfig) -> dict[str, Mode]:
 
 
 async def vote(sample: Sampler, score: Scorer, prompt: Prompt, policy: Policy) -> ModeAnswer:
-    """Self-consistency, arXiv 2203.11171: the first of the samples that give the most common answer.
+    """Self-consistency, arXiv 2203.11171: the first of the samples with the most common answer.
 
-    Deviation: the paper returns the answer alone; here the client gets the sample's whole text. When no sample has an
-    answer, it is the first sample that was not cut off, with a share of 0."""
+    Deviation: the paper returns only the answer; here the client gets the sample's whole text. If no sample has an
+    answer, the result is the first sample that was not cut off, with a share of 0."""
     scored = await score(await sample(prompt, policy), NO_VOTES, policy)
     judged = [
         (candidate, value)
         for one in scored
         for candidate, value in zip(one.group.candidates, one.verdict.scores, strict=True)
     ]
-    best, _ = max(judged, key=lambda pair: (pair[1], pair[0].finish == "stop"))  # of equals, the first
+    best, _ = max(judged, key=lambda pair: (pair[1], pair[0].finish == "stop"))  # of equals, max returns the first
     return ModeAnswer(text=best.text, finish=best.finish, share=scored[0].verdict.share)

@@ -1,6 +1,6 @@
-"""A policy without a model: deterministic, as right as its script says, as slow and as broken as a test wants it.
+"""A policy without a model: deterministic, with scripted accuracy, latency and failures.
 
-Fills the seam `core.protocols.Policy` in tests, in studies with `run_local`, and behind simulated engines.
+Implements `core.protocols.Policy` in tests, in studies with `run_local`, and behind simulated engines.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ STOP_ID = 0
 
 
 def right_answer(prompt: Prompt) -> str:
-    """The number that this world holds for right; every prompt has its own."""
+    """The right answer in this simulated world, a number derived from the prompt's id."""
     return str(int(stable_id("right", prompt.id)[:6], 16) % 1000)
 
 
 class ScriptedPolicy:
-    """Each version answers right with its own chance; wrong answers scatter over `wrong_answers` numbers.
+    """Each version answers correctly with its own probability; wrong answers scatter over `wrong_answers` numbers.
 
-    The same seed, prompt, version and number of earlier calls for that prompt and version give the same candidates,
-    in whatever order other prompts are asked. Greedy (temperature 0) hangs on prompt and version alone."""
+    Candidates depend only on seed, prompt, version, and the number of earlier calls for that prompt and version, not on
+    calls for other prompts. Greedy texts (temperature 0) depend only on seed, prompt and version."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class ScriptedPolicy:
         render_id: str = "scripted",
     ) -> None:
         self.accuracy = dict(accuracy or {0: 0.5})
-        """Version -> chance of a right answer; the versions loaded. Change it to load, train or unload one."""
+        """Loaded version -> probability of a right answer. Change it to load, train or unload a version."""
         self.explore = BASE
-        """What `ref=None` means; move it as a swap would."""
+        """The version for `ref=None`. Change it to simulate a swap."""
         self.calls = 0
         self.tokens: Counter[str] = Counter()
         """Purpose -> tokens generated."""
@@ -53,14 +53,14 @@ class ScriptedPolicy:
         self._unparsable_ratio, self._cut_ratio = unparsable_ratio, cut_ratio
         self._latency_s, self._sleep, self._fail = latency_s, sleep, fail
         self._tokenize, self._render_id = tokenize, render_id
-        self._asked: Counter[tuple[str, str]] = Counter()
+        self._calls_of: Counter[tuple[str, str]] = Counter()
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
-        """Raises: VersionError for a version without a script; whatever `fail(prompt, number of the call)` returns."""
+        """Raises: VersionError for a version without a script; the error that `fail(prompt, call number)` returns."""
         ref = ref or self.explore
         self._admit(prompt, ref)
-        turn = self._asked[prompt.id, str(ref)]
-        self._asked[prompt.id, str(ref)] += 1
+        turn = self._calls_of[prompt.id, str(ref)]
+        self._calls_of[prompt.id, str(ref)] += 1
         if self._latency_s:
             await self._sleep(self._latency_s)
         candidates = [self._candidate(prompt, sampling, ref, turn, index) for index in range(sampling.n)]
@@ -68,11 +68,11 @@ class ScriptedPolicy:
         return candidates
 
     async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
-        """The right answer is likely, anything else is not."""
+        """The right answer has the version's probability, any other text a small one."""
         ref = ref or self.explore
         self._admit(prompt, ref)
         chance = self.accuracy[ref.version]
-        likely = chance if text == _told(self._answer(prompt)) else (1 - chance) / self._wrong_answers
+        likely = chance if text == _sentence(self._answer(prompt)) else (1 - chance) / self._wrong_answers
         count = len(self._tokenize(text)) + 1
         return [math.log(max(likely, 1e-9)) / count] * count
 
@@ -92,7 +92,7 @@ class ScriptedPolicy:
         self.calls += 1
         if ref.version not in self.accuracy:
             loaded = ", ".join(f"v{version}" for version in sorted(self.accuracy))
-            raise VersionError(f"{ref} has no script (loaded: {loaded}); give it a chance in ScriptedPolicy.accuracy")
+            raise VersionError(f"{ref} has no script (loaded: {loaded}); add it to ScriptedPolicy.accuracy")
         error = self._fail(prompt, self.calls)
         if error is not None:
             raise error
@@ -124,11 +124,11 @@ class ScriptedPolicy:
         if chance.random() < self._unparsable_ratio:
             return "I do not know."
         if chance.random() < self.accuracy[ref.version]:
-            return _told(right, step=chance.randrange(3))
+            return _sentence(right, step=chance.randrange(3))
         wrong = (int(right) if right.lstrip("-").isdecimal() else 0) + chance.randint(1, self._wrong_answers)
-        return _told(str(wrong), step=chance.randrange(3))
+        return _sentence(str(wrong), step=chance.randrange(3))
 
 
-def _told(answer: str, step: int = 0) -> str:
-    """Three ways to the same answer, so that there are distinct winners."""
+def _sentence(answer: str, step: int = 0) -> str:
+    """A text with this answer; `step` chooses one of three, so that there are distinct winners."""
     return f"{answer}+{step}={answer}. The answer is {answer}." if step else f"The answer is {answer}."

@@ -18,7 +18,7 @@ from core.artifacts import digest_file
 from core.config import Config, Full, PromptsConfig, load
 from core.errors import ArtifactError, ConfigError
 from core.messages import BASE, Decision, PolicyRef, Prompt, Published, Sampling
-from core.store.facts import GateLedger
+from core.store.facts import GateLedger, LineageFact
 from core.store.writer import RunReader
 from methods.data import prompts
 from methods.data.held_out import probes_of
@@ -143,15 +143,15 @@ def _as_published(folder: Path, ref: PolicyRef) -> Published:
 
 def _ledger(run_dir: Path) -> GateLedger:
     reader = RunReader(run_dir)
-    ledger = reader.fact("ledger")
+    ledger = reader.read(GateLedger)
     reader.close()
-    return GateLedger.model_validate(ledger) if ledger else GateLedger()
+    return ledger or GateLedger()
 
 
 def _champion(run_dir: Path) -> Published | None:
     """None while that is the base."""
     reader = RunReader(run_dir)
-    lineage = reader.fact("lineage", {"champion": 0})
+    lineage = reader.read(LineageFact) or LineageFact()
     published = {each.ref.version: each for each in reader.versions()}
     reader.close()
-    return published.get(lineage["champion"])
+    return published.get(lineage.champion)

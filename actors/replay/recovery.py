@@ -83,7 +83,7 @@ def recover(run_dir: Path, learning: LearningConfig) -> Recovered:
             paused=reader.read(Paused),
             voted=reader.read_all(PromptVoted),
             first_votes=list(reader.read_all(FirstVote).values()),
-            asked=reader.asked_in_vain(),
+            asked=reader.unexplored_requests(),
         )
 
 

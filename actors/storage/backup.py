@@ -16,6 +16,7 @@ from typing import Any
 from actors.storage.run_dir import CONFIG_FILE
 from core.artifacts import appearing, digest_file, verify, whole
 from core.errors import ArtifactError, ConfigError, StorageFull, StoreError
+from core.store.facts import BaseFact, LineageFact
 from core.store.writer import FILE, RunReader, RunStore
 
 KIND = "backup"
@@ -101,13 +102,12 @@ def _versions(folder: Path) -> tuple[list[int], set[int]]:
     reader = RunReader(folder)
     try:
         published = {each.ref.version: each for each in reader.versions()}
-        lineage: dict[str, Any] = reader.fact("lineage", {})
-        base = {0} if reader.fact("base") is not None else set[int]()
+        lineage = reader.read(LineageFact) or LineageFact()
+        base = {0} if reader.read(BaseFact) is not None else set[int]()
     finally:
         reader.close()
-    states = {int(version): state for version, state in lineage.get("states", {}).items()}
-    undecided = {version for version in published if states.get(version) in ("published", "proven", None)}
-    used = {lineage.get("serve", 0), lineage.get("champion", 0), *lineage.get("champions", [])}
+    undecided = {version for version in published if lineage.states.get(version) in ("published", "proven", None)}
+    used = {lineage.serve, lineage.champion, *(lineage.champions or ())}
     parents = {published[version].parent.version for version in undecided}
     return sorted(base | published.keys()), base | ((undecided | used | parents) & published.keys())
 

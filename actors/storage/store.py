@@ -22,7 +22,8 @@ from core.config import LearningConfig, RunConfig
 from core.errors import RatchetError, StorageFull, Unavailable
 from core.messages import Scored
 from core.metrics import Metrics
-from core.store.records import Record, Row, event, fact
+from core.store.facts import WindowDecided, WindowPruned
+from core.store.records import Record, Row, event
 from core.store.retention import forgettable, windows_kept
 from core.store.writer import Forgotten, RunReader, RunStore
 
@@ -32,7 +33,6 @@ LOOK_S = 1.0
 """How often a full disk is looked at again."""
 CHUNK = 32
 """Places forgotten in one transaction."""
-SETTLED, PRUNED = "settled:", "pruned:"
 TROUBLE = ("alert", "hung", "restarted", "swap_hung", "proof_failed", "refused", "weighing_failed")
 """Kinds of events that dashboards/rules.yml looks for."""
 
@@ -167,7 +167,7 @@ class Store(Part, StorePort):
                 self._writes += len(waiting.records)
                 self._count_events(waiting.records)
                 _finish(waiting.done, len(waiting.records))
-                if any(table == "facts" and id.startswith(SETTLED) for table, id, *_ in waiting.records):
+                if any(table == "facts" and id.startswith(WindowDecided.NAME) for table, id, *_ in waiting.records):
                     self._may_forget.set()
 
     def _count_events(self, records: Sequence[Row]) -> None:
@@ -247,7 +247,7 @@ class Store(Part, StorePort):
         for number, places in windows.items():
             before = gone.groups
             await self._forget_places(places, None, gone)
-            done = fact(f"{PRUNED}{number}", {"groups": gone.groups - before})
+            done = WindowPruned(groups=gone.groups - before).record(number)
             await asyncio.to_thread(self._write, [done])
         await self._forget_places(quarantined, "it was sampled by a version that was rejected, and is forgotten", gone)
         if windows or quarantined:
@@ -275,10 +275,10 @@ class Store(Part, StorePort):
         reader = RunReader(self._run_dir)
         try:
             drawn = reader.windows()
-            settled = {int(name.removeprefix(SETTLED)): body for name, body in reader.facts(SETTLED).items()}
-            pruned = {int(name.removeprefix(PRUNED)) for name in reader.facts(PRUNED)}
-            old = forgettable(drawn, {number: body["rejected"] for number, body in settled.items()}, keep)
-            bad = {body["version"] for body in settled.values() if body["rejected"]}
+            decided = {int(number): fact for number, fact in reader.read_all(WindowDecided).items()}
+            pruned = {int(number) for number in reader.keys(WindowPruned)}
+            old = forgettable(drawn, {number: fact.rejected for number, fact in decided.items()}, keep)
+            bad = {fact.version for fact in decided.values() if fact.rejected}
             undrawn = reader.places_held() - {place for places in drawn.values() for place in places} if bad else set()
             quarantined = [place for place in sorted(undrawn) if _sampled_by(reader, place) in bad]
             return {number: drawn[number] for number in old if number not in pruned}, quarantined

@@ -1,4 +1,8 @@
-"""CFGDOC"""
+"""Every setting of a run: strict YAML, dotted overrides, and one readable error for settings that cannot work.
+
+One file per part of the config; each component receives its own part. Defaults are the values that we run on the
+embedded model with two cores. Only settings and their checks live here; no code that uses them.
+"""
 
 from core.config.gate import GateConfig, GuardsConfig, ReportConfig
 from core.config.learning import BackoffConfig, GrpoConfig, LearningConfig, PlateauConfig

@@ -1,3 +1,5 @@
+"""Reads a config from YAML and overrides, and explains every error in it."""
+
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,19 +14,19 @@ from core.config.root import Config
 from core.errors import ConfigError
 
 REMOVED: dict[tuple[str, str], tuple[Any, str]] = {
-    ("run", "shards"): (1, "a run has one buffer and one store; leave it out"),
+    ("run", "shards"): (1, "a run has one buffer and one store; remove the setting"),
     ("collect", "max_collectors"): (None, "the number of collectors is fixed; set collect.collectors"),
 }
-"""Settings that are gone, with the value that still holds, and what to do about any other."""
+"""Removed settings -> the only value still accepted, and the remedy for any other value."""
 PATHS = (("model", "path"), ("prompts", "path"), ("gate", "anchors"), ("gate", "keys"), ("report", "questions"))
 """Settings that may name a shipped file."""
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """The file's settings with `a.b=value` overrides (values are YAML) on top of the defaults. A path that the current
-    folder does not have is that of a shipped file, if there is one of that name.
+    """The defaults, replaced by the file's settings and then by `a.b=value` overrides (values are YAML). A path that
+    does not exist in the current folder means the shipped file of that name, if there is one.
 
-    Raises: ConfigError that names every wrong field, what was expected, and the nearest right name."""
+    Raises: ConfigError that names every wrong field, the expected value, and the nearest valid name."""
     tree: dict[str, Any] = {}
     if path is not None:
         tree = _read(Path(shipped.found(str(path))))
@@ -37,7 +39,13 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError("\n".join(_readable(detail) + where for detail in error.errors())) from None
 
 
+def dump(config: Config) -> str:
+    """The resolved config as YAML. Loading it gives the same config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
+
+
 def _with_shipped(config: Config) -> Config:
+    """Paths of shipped files are made absolute."""
     for part, name in PATHS:
         before = getattr(config, part)
         path: str | None = getattr(before, name)
@@ -46,16 +54,11 @@ def _with_shipped(config: Config) -> Config:
     return config
 
 
-def dump(config: Config) -> str:
-    """The resolved whole as YAML; loading it gives the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no config file {path}; the shipped ones are in configs/") from None
+        raise ConfigError(f"there is no config file {path}; the shipped ones are in configs/") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     except OSError as error:
@@ -68,16 +71,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _without_removed(tree: dict[str, Any]) -> dict[str, Any]:
-    """Configs of older runs name settings that are gone. One that says what holds anyway is left out.
+    """Drops removed settings, which configs of older runs still name, if they have the one accepted value.
 
-    Raises: ConfigError for any other value of it."""
-    for (part, name), (holds, remedy) in REMOVED.items():
+    Raises: ConfigError for any other value."""
+    for (part, name), (accepted, remedy) in REMOVED.items():
         settings: Any = tree.get(part)
         if isinstance(settings, dict) and name in settings:
             settings = dict(cast(dict[str, Any], settings))
             value = settings.pop(name)
-            if value != holds:
-                raise ConfigError(f"{part}.{name}={value} was removed, expected {holds} or nothing; {remedy}")
+            if value != accepted:
+                raise ConfigError(f"{part}.{name}={value} was removed, expected {accepted} or nothing; {remedy}")
             tree = {**tree, part: settings}
     return tree
 
@@ -85,12 +88,12 @@ def _without_removed(tree: dict[str, Any]) -> dict[str, Any]:
 def _override(tree: dict[str, Any], override: str) -> None:
     name, equals, value = override.partition("=")
     if not equals or not name:
-        raise ConfigError(f"{override!r} is no override; expected the form method.sampler.n=16")
+        raise ConfigError(f"{override!r} is not an override; expected the form method.sampler.n=16")
     *parents, leaf = name.split(".")
     for key in parents:
         part: Any = {} if tree.get(key) is None else tree[key]
         if not isinstance(part, dict):
-            raise ConfigError(f"{override!r} goes through {key!r}, which is a value and no part")
+            raise ConfigError(f"{override!r} goes through {key!r}, which is a value, not a part of the config")
         tree[key] = part
         tree = cast(dict[str, Any], part)
     try:
@@ -109,7 +112,7 @@ def _readable(detail: ErrorDetails) -> str:
 
 
 def _place(loc: Sequence[int | str]) -> str:
-    """The dotted name of a setting; pydantic also puts the `kind` of a choice in between."""
+    """The dotted name of a setting, without the `kind` of a union that pydantic inserts."""
     known = _known_names(Config)
     names: list[str] = []
     for part, after in zip(loc, [*loc[1:], None], strict=False):

@@ -1,3 +1,5 @@
+"""Settings of prompts, answers, votes, and the learning method."""
+
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -6,7 +8,7 @@ from core.config.part import Part
 
 
 class SplitByHash(Part):
-    """A promise about a file of questions: hash(text) modulo `buckets` lies in `allowed`, checked at load."""
+    """Asserts that hash(text) modulo `buckets` is in `allowed` for every question of a file; checked at load."""
 
     buckets: int = Field(default=20, ge=2)
     allowed: tuple[int, ...] = Field(min_length=1)
@@ -15,30 +17,30 @@ class SplitByHash(Part):
     def _buckets_exist(self) -> "SplitByHash":
         outside = [bucket for bucket in self.allowed if not 0 <= bucket < self.buckets]
         if outside:
-            raise ValueError(f"bucket {outside[0]} is none of the {self.buckets} buckets 0 to {self.buckets - 1}")
+            raise ValueError(f"bucket {outside[0]} is not one of the {self.buckets} buckets 0 to {self.buckets - 1}")
         return self
 
 
 class LiveConfig(Part):
-    """Prompts of users that are learned from, beside those of the file. Off until somebody says so."""
+    """Prompts of users that are explored in addition to those of the file. Off by default."""
 
     ratio: float = Field(default=0.0, ge=0, le=1)
-    """Part of the answered chats that is explored. A client refuses with the header `x-ratchet-learn: no`."""
+    """Share of the answered chats that is explored. A client opts out with the header `x-ratchet-learn: no`."""
     redact: str | None = None
-    """`module:function` that every text of a chat passes before anything of it is kept: str -> str."""
+    """`module:function` (str -> str), applied to every text of a chat before anything is stored."""
 
 
 class PromptsConfig(Part):
     path: str = "models/word-problems/pool.parquet"
-    """JSONL or Parquet of unlabeled prompts."""
+    """JSONL or Parquet file of unlabeled prompts."""
     column: str = "prompt"
     """Column with the text, or with a list of chat messages."""
     system: str | None = None
     """A system message put before every prompt."""
     on_invalid: Literal["skip", "refuse"] = "refuse"
-    """What to do with a line that is no valid prompt: report and skip it, or refuse to start."""
+    """For a line that is not a valid prompt: report and skip it, or refuse to start."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many prompts."""
+    """Use only this many prompts, from the start of the file."""
     split: SplitByHash | None = None
     live: LiveConfig = LiveConfig()
 
@@ -50,6 +52,8 @@ class NumberAnswer(Part):
 
 
 class ChoiceAnswer(Part):
+    """The named option: one of `choices`."""
+
     kind: Literal["choice"] = "choice"
     choices: str = "ABCDE"
 
@@ -62,7 +66,7 @@ class PatternAnswer(Part):
 
 
 class TextAnswer(Part):
-    """Free form: the whole text, case, punctuation and spaces folded."""
+    """Free form: the whole text, with case, punctuation and spaces folded."""
 
     kind: Literal["text"] = "text"
 
@@ -72,49 +76,49 @@ AnswerConfig = Annotated[NumberAnswer | ChoiceAnswer | PatternAnswer | TextAnswe
 
 class SamplerConfig(Part):
     n: int = Field(default=8, ge=1, le=1024)
-    """Candidates a prompt."""
+    """Candidates per prompt."""
     temperature: float = Field(default=0.7, ge=0, le=5)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=110, ge=1)
-    """Bound on each candidate; one that runs into it has no answer."""
+    """Limit per candidate; a candidate that reaches it has no answer."""
 
 
 class VotesConfig(Part):
-    """How far people's votes reach. A flood of votes, or a minority that agreed on a lie, gets no further than this."""
+    """Limits on the influence of people's votes, against floods of votes and colluding minorities."""
 
     people_share: float = Field(default=0.5, ge=0, le=1)
-    """People's part of the weight in a ballot in which samples vote too, at most. 1: no limit."""
+    """Maximum share of people in the weight of a ballot in which samples vote too. 1: no limit."""
     voter_weight: float = Field(default=1.0, gt=0)
-    """Weight of all votes of one voter in one ballot, at most; a sample weighs 1."""
+    """Maximum total weight of one voter in one ballot; a sample weighs 1."""
     ballots_per_window: int = Field(default=64, ge=1)
-    """Prompts on which one voter counts between two draws of a window; votes beyond that are kept and not counted."""
+    """Prompts on which one voter counts per window; further votes are stored but not counted."""
     quorum: int = Field(default=3, ge=1)
-    """Distinct people who must have written the same correction before it is learned from, or favour the same candidate
-    where samples have no say."""
+    """Distinct people needed to learn from a correction (all must write the same text), or to choose a candidate of a
+    prompt whose samples have no answer."""
     admins: tuple[str, ...] = ()
-    """Voters who are a quorum by themselves."""
+    """Voters that form a quorum alone."""
     correction_share: float = Field(default=0.05, ge=0, le=1)
-    """Part of a window's examples that people may have written, at most."""
+    """Maximum share of a window's examples that people wrote."""
     explore: bool = True
-    """A prompt that was voted on and never explored is explored next. False: its votes wait until it is."""
+    """Explore a prompt next if people voted on it and it was never explored. False: the votes wait until its turn."""
     asked_room: int = Field(default=4096, ge=0)
-    """Prompts that people asked and that wait to be explored, at most."""
+    """Maximum number of people's prompts that wait to be explored."""
 
 
 class MethodConfig(Part):
     recipe: str = "lmsi"
-    """A file in methods/recipes: lmsi, its null control unvoted, or ttrl."""
+    """Name of a file in methods/recipes: lmsi, its null control unvoted, or ttrl."""
     sampler: SamplerConfig = SamplerConfig()
     answer: AnswerConfig = PatternAnswer()
     votes: VotesConfig = VotesConfig()
     min_share: float = Field(default=0.5, ge=0, le=1)
-    """Ballots whose winner has a smaller share of the votes are dropped."""
+    """Minimum share of the winner; groups with less are dropped."""
     max_winners: int = Field(default=64, ge=1)
-    """At most so many distinct winning candidates of a prompt become examples."""
+    """Maximum number of distinct winning candidates of a prompt that become examples."""
     distinct: bool = True
-    """False: a winner that was sampled several times weighs that much more."""
+    """False: a winner is weighted by the number of times it was sampled."""
     train_n: int | None = Field(default=None, ge=2)
-    """ttrl: of a prompt's candidates only the first so many are trained on; the others vote. None: all."""
+    """ttrl: train only on this many candidates of a prompt, the first ones; the others only vote. None: all."""
     divide_by_std: bool = True
-    """ttrl: advantages are divided by the deviation of the group's scores (GRPO). False: only the mean is taken off,
-    so that a nearly unanimous group weighs no more than a split one."""
+    """ttrl: divide advantages by the standard deviation of the group's scores (GRPO). False: only subtract the mean, so
+    that a nearly unanimous group has no more weight than a split one."""

@@ -1,7 +1,4 @@
-"""Every setting of a run: strict YAML, dotted overrides, and one readable error for whatever cannot work.
-
-A component receives its own part. Defaults are what we would run on the embedded model on two cores.
-"""
+"""The whole config of a run, and the checks between its parts."""
 
 from pydantic import model_validator
 
@@ -12,20 +9,6 @@ from core.config.model import ModelConfig
 from core.config.part import Part
 from core.config.run import ClusterConfig, CollectConfig, RunConfig
 from core.config.serve import ServeConfig
-
-# --- the model -------------------------------------------------------------------------------------------------------
-
-
-# --- what to learn from ----------------------------------------------------------------------------------------------
-
-
-# --- how to improve --------------------------------------------------------------------------------------------------
-
-
-# --- how to learn ----------------------------------------------------------------------------------------------------
-
-
-# --- how to answer ---------------------------------------------------------------------------------------------------
 
 
 class Config(Part):

@@ -1,3 +1,5 @@
+"""Settings of the run itself: collectors, cluster nodes, retention, time limits."""
+
 from typing import Literal
 
 from pydantic import Field
@@ -8,58 +10,58 @@ from core.config.part import Part
 class CollectConfig(Part):
     collectors: int = Field(default=1, ge=1)
     in_flight: int = Field(default=24, ge=1)
-    """Prompts that one collector has under way at once. They go to the policy in batches that come back whole: three
-    times what its seats hold keeps them taken."""
+    """Prompts in flight per collector. A batch returns as a whole, so three times the number of prompts that fit the
+    engine's seats keep it busy."""
 
 
 class ClusterConfig(Part):
-    """Which nodes do what, where there are several (`up --address`). A node offers places by custom resources of Ray,
-    as `ray start --resources '{"serving": 1}'`; each part that has a name here takes one place. Bookkeeping stays with
-    the process that was started, where the run directory is."""
+    """Placement on the nodes of a cluster (`up --address`). A node offers custom Ray resources, as in
+    `ray start --resources '{"serving": 1}'`; each part with a resource named here takes 1 of it. The bookkeeping actors
+    stay on the node of the run directory, with the process that was started."""
 
     serving: str | None = None
-    """Resource that each replica takes one of. None: any node with room."""
+    """Resource of which each replica takes 1. None: any node with room."""
     training: str | None = None
-    """Resource that the trainer takes one of. None: any node with room."""
+    """Resource of which the trainer takes 1. None: any node with room."""
     collecting: str | None = None
-    """Resource that each collector takes one of. None: any node with room."""
+    """Resource of which each collector takes 1. None: any node with room."""
     replica_gpus: float | None = Field(default=None, ge=0)
-    """GPUs of each replica. None: as there are at the start, which does not see nodes that are yet to come."""
+    """GPUs per replica. None: derived from the GPUs present at the start, which misses nodes that join later."""
     trainer_gpus: float | None = Field(default=None, ge=0)
     """GPUs of the trainer. None: as for `replica_gpus`."""
 
 
 class RetentionConfig(Part):
-    """What a run that goes on for weeks throws away. Votes of people, decisions, events and what no window has drawn
-    are never thrown away."""
+    """What a long run deletes. Votes of people, decisions, events and groups that no window has drawn are never
+    deleted."""
 
     versions: int | None = Field(default=32, ge=2)
-    """So many of the newest promoted versions, and so many of the newest others with a verdict, keep their folder;
-    what is served, compared with, trained from, measured or undecided keeps it anyway. None keeps all."""
+    """This many of the newest promoted versions, and this many of the newest others with a verdict, keep their folder.
+    Versions that are served, compared with, trained from, measured or undecided always keep it. None keeps all."""
     windows: int | None = Field(default=64, ge=1)
-    """Newest windows whose groups, examples and sample votes are kept; never fewer than replay can need. None: all."""
+    """Newest windows that keep their groups, examples and sample votes; never fewer than replay can need. None: all."""
     responses: int | None = Field(default=100_000, ge=1)
-    """Newest answers of users that can be voted on; those before are thrown away. None keeps all."""
+    """Newest answers to users that can be voted on; older ones are deleted. None keeps all."""
     metrics_bytes: int = Field(default=64 * 2**20, ge=2**12)
-    """metrics.jsonl is moved to metrics.jsonl.1, over the one before, when it has grown to this."""
+    """At this size metrics.jsonl is moved to metrics.jsonl.1 and replaces the previous one."""
 
 
 class RunConfig(Part):
     dir: str | None = None
-    """Run directory; None makes a new one under runs/. An existing one is resumed."""
+    """Run directory. An existing one is resumed. None makes a new one under runs/."""
     seed: int = Field(default=0, ge=0)
     versions: int | None = Field(default=None, ge=1)
-    """End after so many decided candidates; None runs on."""
+    """End after this many decided candidates; None: no end."""
     cpu_share: float = Field(default=1.0, gt=0, le=1)
-    """Part of the time that learning may use; the rest it idles."""
+    """Share of the time that learning may use; it idles the rest."""
     start_timeout_s: float = Field(default=300, gt=0)
     stop_timeout_s: float = Field(default=30, gt=0)
     hang_s: float = Field(default=60, gt=0)
-    """An actor whose work has not moved on for so long is killed and started again. Above the longest optimiser step
-    and the longest answer of a sample."""
+    """An actor that makes no progress for this long is killed and restarted. Must exceed the longest optimizer step and
+    the longest generation of a sample."""
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where metrics go besides metrics.jsonl."""
+    """Metric sinks in addition to metrics.jsonl."""
     min_free_bytes: int = Field(default=200 * 2**20, ge=0)
-    """With less room on the run directory's disk nothing is written: learning stands still until there is more,
-    serving goes on."""
+    """With less free space on the disk of the run directory nothing is written: learning waits for space, serving goes
+    on."""
     retention: RetentionConfig = RetentionConfig()

@@ -1,4 +1,4 @@
-"""One line of the run's history."""
+"""The run's history."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""From a lease to a window: what exploring gives, and what a trainer learns from."""
+"""Leases, judged groups, examples and windows: the messages from exploration to training."""
 
 from typing import Literal
 
@@ -10,24 +10,26 @@ from core.messages.people import Vote
 
 
 class Verdict(Message):
-    """A scorer's judgement of one group: one score and one extracted answer a candidate."""
+    """A scorer's judgment of one group: one score and one extracted answer per candidate."""
 
     scores: tuple[float, ...]
     answers: tuple[str | None, ...]
     winner: str | None
     share: float = Field(ge=0, le=1)
-    """The winner's part of all the weight cast, unparsable answers included."""
+    """The winner's share of all positive weight cast, unparsable answers included."""
     margin: float = Field(ge=0, le=1)
-    """The winner's share less the runner-up's."""
+    """The winner's share minus the runner-up's."""
 
 
 class Scored(Message):
+    """A group with its verdict."""
+
     group: Group
     verdict: Verdict
 
 
 class Example(Message):
-    """What a trainer learns from. `id` makes every delivery idempotent."""
+    """One unit of training data. `id` makes every delivery idempotent."""
 
     id: str
     group_id: str
@@ -37,7 +39,7 @@ class Example(Message):
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     render_id: str
     by: Literal["sample", "person"] = "sample"
-    """Who wrote the completion."""
+    """The author of the completion: the policy, or a person."""
 
 
 class Imitate(Example):
@@ -56,7 +58,7 @@ class Prefer(Example):
 
 
 class Reinforce(Example):
-    """Follow the advantage, corrected for the policy that sampled: `logprobs` are the behaviour policy's."""
+    """Follow the advantage, corrected for the policy that sampled: `logprobs` are the behavior policy's."""
 
     context_ids: bytes
     completion_ids: bytes
@@ -65,31 +67,31 @@ class Reinforce(Example):
 
 
 class Lease(Message):
-    """The buffer's permission to explore the prompts at these places in the source, until it expires."""
+    """The buffer's permission to explore the prompts at these places of the source, until it expires."""
 
     id: str
     places: tuple[int, ...]
     expires_at: float
     voted: bool = False
-    """People have voted in this run: ask for the votes on each prompt (`LeasePort.votes_on`)."""
+    """True once people have voted in this run: the collector then reads each prompt's votes (`LeasePort.votes_on`)."""
     asked: tuple[tuple[int, Prompt], ...] = ()
-    """Places with what is explored there instead of the source's prompt: somebody asked it."""
+    """Places with a prompt that a person asked, which replaces the source's prompt."""
 
 
 class Resettle(Message):
-    """Work beside leases: people voted on an explored prompt, so its groups are to be settled again."""
+    """Work besides leases: people voted on an explored prompt, so its groups must be settled again."""
 
     id: str
     place: int
     prompt_id: str
     revision: int
     groups: tuple[Group, ...]
-    """As they were sampled."""
+    """As sampled."""
     votes: tuple[Vote, ...]
 
 
 class Outcome(Message):
-    """What exploring one leased place gave. A prompt that failed is data: `failure` says how."""
+    """The result of exploring one leased place. A failed prompt is data too: `failure` gives the reason."""
 
     lease_id: str
     place: int
@@ -100,18 +102,18 @@ class Outcome(Message):
     prefer: tuple[Prefer, ...] = ()
     reinforce: tuple[Reinforce, ...] = ()
     drops: dict[str, int] = Field(default_factory=dict)
-    """Reason of a filter -> groups that it dropped."""
+    """Reason to drop -> number of groups dropped."""
     tokens: int = 0
     """Tokens generated, dropped groups included."""
     failure: str | None = None
     revision: int = 0
-    """Votes of people on this prompt that it was settled with."""
+    """Number of people's votes on this prompt when it was settled."""
     settled_at: float = 0.0
-    """0 in runs of before it was kept."""
+    """0 in old runs, which did not store it."""
     sampled_ids: tuple[str, ...] = ()
-    """Groups that were sampled; the others were added by the scorer. None named: all."""
+    """Ids of sampled groups; the scorer added the others. Empty: all were sampled."""
     group_ids: tuple[str, ...] | None = None
-    """In the store, where groups have a table of their own: which are this outcome's. None: all of its place."""
+    """Set in the store, which keeps groups in their own table: this outcome's groups. None: all groups of its place."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -119,20 +121,19 @@ class Outcome(Message):
 
     @property
     def version(self) -> int:
-        """The oldest that sampled for it."""
+        """The oldest version that sampled for it."""
         versions = [scored.group.policy.version for scored in self.scored if scored.group.candidates]
         return min((*versions, *(example.policy.version for example in self.examples)), default=0)
 
     @property
     def named_ids(self) -> tuple[str, ...]:
-        """Every group that it holds, or learns from."""
+        """Ids of all groups that it holds or has examples of."""
         held, learned = (scored.group.id for scored in self.scored), (example.group_id for example in self.examples)
         return tuple(dict.fromkeys((*held, *learned)))
 
 
 class Window(Message):
-    """What the trainer draws for one version: the groups new in this window, and the examples to train on, which
-    also hold those of the windows replayed."""
+    """The trainer's input for one version: the new groups, and all examples to train on, replayed windows included."""
 
     number: int
     group_ids: tuple[str, ...]

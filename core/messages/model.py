@@ -1,4 +1,4 @@
-"""What the model is asked and what it answers: prompts, candidates, and groups of them."""
+"""Input and output of the model: prompts, sampling parameters, candidates, and groups of candidates."""
 
 from typing import Literal, Self
 
@@ -7,13 +7,11 @@ from pydantic import Field
 from core.messages.base import Message
 
 Origin = Literal["dataset", "live", "asked"]
-
-
 Finish = Literal["stop", "length"]
 
 
 class PolicyRef(Message):
-    """One version of one adapter. Version 0 is the base model; a number is never used twice."""
+    """One version of one adapter. Version 0 is the base model; no number is used twice."""
 
     adapter: str = "policy"
     version: int = Field(ge=0)
@@ -21,7 +19,7 @@ class PolicyRef(Message):
     def __str__(self) -> str:
         return f"{self.adapter}@v{self.version}"
 
-    def __hash__(self) -> int:  # as pydantic's own for a frozen model, but where type checkers see it
+    def __hash__(self) -> int:  # same as pydantic's for a frozen model, but visible to type checkers
         return hash((self.adapter, self.version))
 
     @classmethod
@@ -29,7 +27,7 @@ class PolicyRef(Message):
         """Raises: ValueError for anything but `adapter@vN`."""
         adapter, _, version = name.rpartition("@v")
         if not adapter or not (version.isascii() and version.isdecimal()):
-            raise ValueError(f"{name!r} names no version; expected the form policy@v7")
+            raise ValueError(f"{name!r} does not name a version; expected the form policy@v7")
         return cls(adapter=adapter, version=int(version))
 
 
@@ -42,7 +40,7 @@ class ChatMessage(Message):
 
 
 class Prompt(Message):
-    """Made by a PromptSource, read by a Sampler."""
+    """A chat to be answered, without its answer."""
 
     id: str
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
@@ -58,39 +56,39 @@ class Sampling(Message):
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=256, ge=1)
     logprobs: bool = False
-    """Also return the log-probability of every sampled token, after temperature (nats)."""
+    """Also return the log-probability (nats) of every sampled token, after temperature."""
     seed: int | None = None
     purpose: Literal["explore", "gate", "report", "proof"] = "explore"
-    """Who pays for the tokens, for the metrics; never changes what is drawn."""
+    """Label of the tokens in the metrics; does not change sampling."""
 
 
 class Candidate(Message):
-    """One continuation, as sampled: its token ids are kept, with the stop token, and never tokenised again."""
+    """One continuation. Its token ids are kept as sampled, stop token included, and never tokenized again."""
 
     id: str
     start: PolicyRef
     end: PolicyRef
-    """The versions that made the first and the last token; they differ only after an in-place full swap."""
+    """`start` and `end` made the first and the last token; they differ only after an in-place swap of full weights."""
     context_ids: bytes
     completion_ids: bytes
     text: str
     logprobs: bytes = b""
     finish: Finish
     render_id: str
-    """Digest of tokenizer, chat template and its arguments; a trainer with another one refuses the candidate."""
+    """Digest of tokenizer, chat template and its arguments; a trainer with another digest refuses the candidate."""
 
 
 class Group(Message):
-    """Alternative continuations of one context. `parent` is the candidate that this context extends, or None."""
+    """Alternative continuations of one context. `parent` is the id of the candidate that the context extends."""
 
     id: str
     prompt: Prompt
     candidates: tuple[Candidate, ...]
     parent: str | None = None
     by: Literal["sample", "person"] = "sample"
-    """Who wrote the candidates: the policy, or people who corrected it."""
+    """The author of the candidates: the policy, or people who corrected it."""
 
     @property
     def policy(self) -> PolicyRef:
-        """The oldest version in the group: what its staleness is counted from."""
+        """The oldest version in the group, which determines its staleness."""
         return min((c.start for c in self.candidates), key=lambda ref: ref.version, default=BASE)

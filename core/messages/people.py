@@ -1,4 +1,4 @@
-"""What people say: votes, answers that they got, and feedback on them."""
+"""Votes, responses to users, and feedback on responses."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from core.messages.model import PolicyRef, Prompt
 
 
 class Vote(Message):
-    """One vote in the ballot of a prompt. Samples and people cast into the same ballot."""
+    """One vote in the ballot of a prompt. Samples and people vote in the same ballot."""
 
     id: str
     prompt_id: str
@@ -19,43 +19,44 @@ class Vote(Message):
     """May be negative."""
     by: Literal["sample", "person", "verifier"] = "sample"
     voter: str = ""
-    """Who cast it. All votes without a name are one voter's."""
+    """Name of the voter. All votes without a name count as one voter's."""
     cast_at: float = 0.0
     correction: str | None = Field(default=None, max_length=2**16)
-    """A text to imitate, from a person who misses it among the candidates; without `answer` a vote for what it says."""
+    """A text to imitate, which a person missed among the candidates. Without `answer` it is a vote for its answer."""
     counted: bool = True
-    """False: kept, and in no ballot, because its voter had voted on too many prompts of this window."""
+    """False: stored but in no ballot, because the voter had voted on too many prompts of this window."""
     response_id: str | None = None
-    """The answer that it is about, where it came with feedback on one."""
+    """The response that the feedback was about, if the vote came as feedback."""
 
 
 class Response(Message):
-    """What a user was answered, as far as a vote on it must know."""
+    """A response to a user, with the fields that votes on it need."""
 
     id: str
     prompt: Prompt | None
-    """None for what is no chat of texts: votes on it are kept, and nothing is learned from them."""
+    """None if the request was not a chat of texts: votes on it are stored, but not learned from."""
     texts: tuple[str, ...]
-    """Of each choice."""
+    """One text per choice."""
     start: PolicyRef
     end: PolicyRef
     key: str = ""
-    """Name of the key that asked; empty where there are no keys."""
+    """Name of the API key of the request; empty if the service has no keys."""
     user: str = ""
     at: float
     learn: bool = True
-    """False: the client asked not to be learned from."""
+    """False: the client opted out of learning."""
 
 
 class Feedback(Message):
-    """What somebody said of one choice of a response: exactly one of the five."""
+    """A person's feedback on one choice of a response. Exactly one of `binary`, `better_than`, `correction`, `comment`
+    and `metric` is set."""
 
     id: str
     response_id: str
     choice: int = Field(default=0, ge=0)
     binary: bool | None = None
     better_than: tuple[str, int] | None = None
-    """A response to the same prompt, and which choice of it, that this one is better than."""
+    """Id of a response to the same prompt, and index of its choice, that this one is better than."""
     correction: str | None = Field(default=None, min_length=1, max_length=2**16)
     comment: str | None = Field(default=None, min_length=1, max_length=2**16)
     metric: tuple[str, float] | None = None
@@ -65,5 +66,5 @@ class Feedback(Message):
 
     @property
     def voter(self) -> str:
-        """The key; users are told apart below it, within its cap."""
+        """`key/user`, or the one that is set. The users of a key vote separately, within the limits of the key."""
         return f"{self.key}/{self.user}" if self.key and self.user else self.key or self.user

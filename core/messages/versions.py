@@ -1,37 +1,35 @@
-"""Versions: what was published, what replicas are to reach and have reached, and how a candidate was decided."""
+"""Versions: published files, the slots that replicas must reach, replica reports, and gate decisions."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
-from core.messages import Prompt
 from core.messages.base import Message
-from core.messages.model import BASE, PolicyRef
+from core.messages.model import BASE, PolicyRef, Prompt
 
 Pool = Literal["any", "serving", "shadow"]
-
-
-"""What a replica may load. With LoRA every replica holds every version (`any`). With full weights `serving` replicas
-hold the served version only, and `shadow` replicas any one at a time, never for users."""
+"""The versions that a replica may load. With LoRA every replica holds every version (`any`). With full weights
+`serving` replicas hold only the served version; `shadow` replicas hold any one version at a time and never serve users.
+"""
 
 
 class Published(Message):
-    """A version on disk, whole: `path` holds safetensors and a manifest with the digest of every tensor."""
+    """A complete version on disk: `path` holds safetensors and a manifest with the digest of every tensor."""
 
     ref: PolicyRef
     path: str
     parent: PolicyRef
     window: int
-    """The window it was trained on; 0 for the base."""
+    """The window that it was trained on; 0 for the base."""
     fingerprint: str
     """Digest over all tensor digests."""
     stats: dict[str, float] = Field(default_factory=dict)
-    """What training reported: loss, steps, examples, tokens, seconds."""
+    """Reported by training: loss, steps, examples, tokens, seconds."""
 
 
 class Slots(Message):
-    """The state that every replica is to reach. `base` is version 0, always."""
+    """The target state of every replica: the version in each slot. The base is always version 0."""
 
     epoch: int
     serve: PolicyRef = BASE
@@ -39,39 +37,41 @@ class Slots(Message):
     champion: PolicyRef = BASE
     candidate: PolicyRef | None = None
     promoted: tuple[PolicyRef, ...] = (BASE,)
-    """Versions that users may ask for by number."""
+    """Versions that users may request by number."""
     loaded: tuple[Published, ...] = ()
-    """Every version but the base that a replica must hold, newest last."""
+    """Versions that every replica must hold, without the base, newest last."""
 
 
 class ReplicaReport(Message):
-    """What a replica has proven, sent to the one owner of the versions."""
+    """The versions that a replica has loaded and proven, reported to the versions actor."""
 
     replica: str
     pool: Pool = "any"
     epoch: int
     serving: PolicyRef = BASE
-    """What it answers users with."""
+    """The version that answers its users."""
     proven: tuple[PolicyRef, ...]
     failed: dict[str, str] = Field(default_factory=dict)
     """`policy@vN` -> why its proof failed."""
     counters: dict[str, float] = Field(default_factory=dict)
-    """Since the replica started: tokens_user, swaps. Now: users, and of the seats background, background_waiting,
-    background_limit."""
+    """Totals since the replica started: tokens_user, swaps. Current values: users, and of its seats background,
+    background_waiting, background_limit."""
 
 
 class Evidence(Message):
-    """Paired greedy outcomes of candidate and champion on the same probes, in the order drawn."""
+    """Paired greedy hits of candidate and champion on the same probes, in the order drawn."""
 
     candidate: PolicyRef
     champion: PolicyRef
     candidate_hits: tuple[bool, ...]
     champion_hits: tuple[bool, ...]
     certified: bool
-    """True when outcomes were judged by answer keys; False when by agreement with anchors."""
+    """True if hits were judged by answer keys; False if by agreement with anchors."""
 
 
 class Decision(Message):
+    """The gate's, or a person's, decision on a candidate."""
+
     verdict: Literal["promote", "reject", "hold"]
     candidate: PolicyRef
     champion: PolicyRef
@@ -82,13 +82,13 @@ class Decision(Message):
     candidate_rate: float = 0.0
     champion_rate: float = 0.0
     saturated: bool = False
-    """The champion agreed with as many anchors as are right: held to a fixed floor, see training.gate.gate."""
+    """The champion has saturated the anchors, so the candidate had to reach a fixed floor; see training.gate.gate."""
     by: Literal["gate", "hand", "nobody"] = "gate"
     """`hand`: a person decided. `nobody`: the gate was off."""
 
     @property
     def standing(self) -> Literal["certified", "guarded", "by hand", "unweighed"]:
-        """What a verdict rests on: answer keys, anchors, a person's word, or nothing. Shown wherever it is shown."""
+        """The basis of the verdict: answer keys, anchors, a person, or nothing. Shown wherever the verdict is shown."""
         if self.by != "gate":
             return "by hand" if self.by == "hand" else "unweighed"
         return "certified" if self.certified else "guarded"

@@ -1,7 +1,7 @@
-"""Files that every installation brings: `configs/*.yaml`, and the embedded model with its questions.
+"""Files that ship with every installation: `configs/*.yaml`, and the embedded model with its questions.
 
-In a checkout `configs` and `models` here are symbolic links to the folders at the root; a wheel holds copies of what
-`package-data` in pyproject.toml names. So one path serves both, and neither folder has to move.
+In a checkout, `configs` and `models` here are symbolic links to the folders at the root; a wheel holds copies of the
+files named under `package-data` in pyproject.toml. So the same path works in both. No code lives here but the lookup.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ FOLDERS = ("configs/", "models/")
 
 
 def found(path: str) -> str:
-    """The absolute path of the shipped file, if the current folder has no `path` of its own; else `path` as it is."""
+    """The absolute path of the shipped file, if `path` does not exist in the current folder; else `path` itself."""
     if not path.startswith(FOLDERS) or ".." in Path(path).parts or Path(path).exists():
         return path
     return str(FOLDER / path) if (FOLDER / path).exists() else path

@@ -1,5 +1,5 @@
-"""An outcome on its way from who explored to the store. Its rows are encoded once, where they are made, and rest as
-they travel; who hands them on reads only what is decided by."""
+"""An outcome on its way from a collector to the store. The collector encodes the rows once, and the store writes these
+bytes. Parts in between decode only the fields that they need for decisions."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,31 +12,33 @@ from core.store.records import Row, outcome_records
 
 
 class EncodedOutcome(Message):
+    """The encoded rows of an outcome, and the fields that the buffer decides by."""
+
     lease_id: str
     place: int
     prompt_id: str
     revision: int = 0
     failure: str | None = None
     version: int = Field(ge=0)
-    """The oldest that sampled for it."""
+    """The oldest version that sampled for it."""
     group_ids: tuple[str, ...] = ()
     candidates: int = 0
     shares: tuple[float, ...] = ()
-    """Of each group's winner."""
+    """Share of the winner of each group."""
     votes: dict[str, int] = Field(default_factory=dict)
-    """By whom -> how many."""
+    """Kind of voter -> number of votes."""
     tokens: int = 0
     rows: tuple[Row, ...]
-    """Of the store."""
+    """Rows of the store."""
 
     @property
     def brief(self) -> Row:
-        """The row that says what this place came to."""
+        """The row of the table `outcomes`."""
         return next(row for row in self.rows if row[0] == "outcomes")
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """Decoded anew each time. One that stands twice, by its id, is kept once. Raises: ArtifactError."""
+        """Decodes the examples at each access, each id once. Raises: ArtifactError."""
         bodies = {id: payload for table, id, _, payload in self.rows if table == "examples"}
         return tuple(decode(Example, payload) for payload in bodies.values())
 

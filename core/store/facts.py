@@ -1,22 +1,22 @@
-"""Small values that a run remembers by name, newest only: what each is called, what it holds, and who writes it.
+"""Facts: small named values of a run, of which only the newest is kept. One type per fact.
 
-    name            type            written by        says
-    lineage         LineageFact     versions          which version stands in which slot
-    base            BaseFact        versions          version 0 as the trainer described it
-    ledger          GateLedger      versions          what the gate has spent of its error budgets
-    watched         Watched         evaluator         the promoted version whose probes are asked on
-    answers:V       Answers         evaluator         what version V answered to probes
-    accuracy:V      Measured        evaluator         version V on the report's questions
-    final:start/end Measured        driver            the first and the served version when a run ended
-    window:N        WindowDrawn     buffer            the places that window N is made of
-    buffer          BufferCounts    buffer            what was taken in until the newest window was drawn
-    settled:N       WindowDecided   buffer            the version made of window N is decided
-    paused          Paused          buffer            why learning is paused, over restarts
-    voted:P         PromptVoted     buffer            how many votes on prompt P count
-    first:P/voter   FirstVote       buffer            when a voter first counted on prompt P
+    name            type            written by        content
+    lineage         LineageFact     versions          the state of each version, and the version in each slot
+    base            BaseFact        versions          version 0 as the trainer published it
+    ledger          GateLedger      versions          the spent part of the gate's error budgets
+    watched         Watched         evaluator         the promoted version under watch
+    answers:V       Answers         evaluator         answers of version V to probes
+    accuracy:V      Measured        evaluator         accuracy of version V on the report's questions
+    final:start/end Measured        driver            accuracy of the first and the served version at the end
+    window:N        WindowDrawn     buffer            the places of window N
+    buffer          BufferCounts    buffer            counts of the buffer when the newest window was drawn
+    settled:N       WindowDecided   buffer            the decision on the version trained on window N
+    paused          Paused          buffer            why learning is paused; survives restarts
+    voted:P         PromptVoted     buffer            number of votes that count on prompt P
+    first:P/voter   FirstVote       buffer            the window in which a voter first counted on prompt P
     pruned:N        WindowPruned    store             the samples of window N are deleted
 
-Fields that a run of an older program lacks have a default; unknown fields are ignored.
+Fields that older programs did not write have a default. Unknown fields are ignored.
 """
 
 from collections.abc import Sequence
@@ -29,21 +29,23 @@ from core.store.records import Record
 
 
 class Fact(Message):
+    """Base of all facts but `Answers`."""
+
     model_config = ConfigDict(extra="ignore")
     NAME: ClassVar[str]
-    """The fact's name; one that ends with a colon is followed by a key."""
+    """The fact's name. If it ends with a colon, a key follows."""
 
     def record(self, key: object = "") -> Record:
         return Record("facts", f"{self.NAME}{key}", "", self.model_dump_json().encode())
 
     @classmethod
     def cleared(cls, key: object = "") -> Record:
-        """The fact no longer holds."""
+        """A record that clears the fact."""
         return Record("facts", f"{cls.NAME}{key}", "", b"null")
 
 
 class Hold(Message):
-    """Who holds serving where it is."""
+    """A person's hold: the served version does not change."""
 
     by: str
     why: str
@@ -51,20 +53,22 @@ class Hold(Message):
 
 
 class Waiting(Message):
-    """What takes effect when the hold ends."""
+    """A promotion that takes effect when the hold ends."""
 
     version: int
     crowned: bool
 
 
 class DueRollback(Message):
-    """A rollback that the watch asked for during a hold, carried out when it ends."""
+    """A rollback that the watch requested during a hold; executed when the hold ends."""
 
     version: int
     why: str
 
 
 class LineageFact(Fact):
+    """States and slots of all versions."""
+
     NAME = "lineage"
     states: dict[int, str] = Field(default_factory=dict[int, str])
     serve: int = 0
@@ -75,7 +79,7 @@ class LineageFact(Fact):
     without_gain: int = 0
     rejections: int = 0
     activated: tuple[int, ...] | None = None
-    """None in runs of before it was kept, as `champions` and `withdrawn`."""
+    """None in old runs, which did not store it; likewise `champions` and `withdrawn`."""
     champions: tuple[int, ...] | None = None
     withdrawn: tuple[int, ...] | None = None
     by_hand: tuple[int, ...] = ()
@@ -85,46 +89,50 @@ class LineageFact(Fact):
 
 
 class BaseFact(Published, Fact):
-    """Version 0."""
+    """Version 0 as published."""
 
     model_config = ConfigDict(extra="ignore")
     NAME = "base"
 
 
 class GateLedger(Fact):
-    """What the gate must remember over restarts, for its promise to span the whole run."""
+    """The gate's state over restarts, so that its error bound holds for the whole run."""
 
     NAME = "ledger"
     weighed: int = 0
-    """Candidates ever weighed, the open one included: j of its alpha."""
+    """Candidates weighed so far, the current one included: the index j of its alpha."""
     superiority_spent: float = 0.0
-    """Sum of the alphas that the delta = 0 process has been given, of a budget of its own as large as alpha."""
+    """Sum of the alphas given to the delta = 0 process, out of a separate budget of size alpha."""
     champion: PolicyRef = BASE
     champion_asked: int = 0
     champion_hits: int = 0
-    """On the largest set of probes that the champion was asked in one weighing."""
+    """Hits on the largest set of probes that the champion answered in one weighing."""
 
     def under(self, champion: PolicyRef) -> "GateLedger":
-        """The same budgets with this champion; of another one nothing is known yet."""
+        """The same budgets for this champion. A new champion starts without hits."""
         if champion == self.champion:
             return self
         return self.model_copy(update={"champion": champion, "champion_asked": 0, "champion_hits": 0})
 
-    def told(self, hits: Sequence[bool]) -> "GateLedger":
-        """With what the champion answered, where that is more than was known."""
+    def with_champion_hits(self, hits: Sequence[bool]) -> "GateLedger":
+        """With these hits of the champion, if they cover more probes than the stored ones."""
         if len(hits) <= self.champion_asked:
             return self
         return self.model_copy(update={"champion_asked": len(hits), "champion_hits": sum(hits)})
 
 
 class Watched(Fact):
+    """The promoted version under watch."""
+
     NAME = "watched"
     version: int
     order: int
-    """Of its weighing, from which the order of its probes follows."""
+    """Index of its weighing, which determines the order of its probes."""
 
 
 class Measured(Fact):
+    """Accuracy of a version on the report's questions, with a confidence interval."""
+
     NAME = "accuracy:"
     version: int
     accuracy: float
@@ -132,30 +140,36 @@ class Measured(Fact):
     high: float
     n: int
     hits: str
-    """One character a question, 1 for a hit, in an order that is the same for all versions."""
+    """One character per question, 1 for a hit, in the same order for all versions."""
 
 
 class FinalMeasured(Measured):
+    """The same, at the end of a run."""
+
     NAME = "final:"
 
 
 class WindowDrawn(Fact):
+    """The places of a drawn window."""
+
     NAME = "window:"
     places: tuple[int, ...]
     newest: int
-    """The newest version when it was drawn; staleness was counted from it."""
+    """The newest version at the draw; staleness was counted from it."""
     oldest: int | None = None
-    """The oldest version that was not stale then; None in runs of before it was kept."""
+    """The oldest version that was not stale at the draw; None in old runs, which did not store it."""
 
 
 class BufferCounts(Fact):
+    """The buffer's counts when the newest window was drawn."""
+
     NAME = "buffer"
     window: int = 0
     next_place: int = 0
     open: tuple[int, ...] = ()
-    """Places before `next_place` that were leased and not delivered."""
+    """Places before `next_place` that were leased but not delivered."""
     waiting: tuple[int, ...] = ()
-    """Places delivered that no window had drawn."""
+    """Delivered places that no window had drawn."""
     accepted: int = 0
     filtered: int = 0
     failed: int = 0
@@ -166,19 +180,25 @@ class BufferCounts(Fact):
 
 
 class WindowDecided(Fact):
+    """The decision on the version trained on a window."""
+
     NAME = "settled:"
     version: int
     rejected: bool
     discarded: bool = False
-    """The version fell with its parent, without a verdict of its own."""
+    """The version was discarded together with its parent, without its own verdict."""
 
 
 class WindowPruned(Fact):
+    """The samples of a window are deleted."""
+
     NAME = "pruned:"
     groups: int = 0
 
 
 class Paused(Fact):
+    """Learning is paused."""
+
     NAME = "paused"
     reason: str
     at: float
@@ -186,12 +206,16 @@ class Paused(Fact):
 
 
 class PromptVoted(Fact):
+    """People voted on a prompt."""
+
     NAME = "voted:"
     kept: int
-    """Votes in the store that count."""
+    """Number of stored votes that count."""
 
 
 class FirstVote(Fact):
+    """The window in which a voter first counted on a prompt."""
+
     NAME = "first:"
     prompt: str
     voter: str
@@ -199,7 +223,7 @@ class FirstVote(Fact):
 
 
 class Answers(RootModel[dict[str, tuple[str | None, int]]]):
-    """Probe id -> the answer read out of the text, None where none was, and its length in tokens."""
+    """Probe id -> the extracted answer (None if there was none) and the length of the text in tokens."""
 
     NAME: ClassVar[str] = "answers:"
 

@@ -1,4 +1,4 @@
-"""What a run's files hold, read beside their writers or without one."""
+"""Reads the store of a run, whether its writer is running or not."""
 
 import json
 import sqlite3
@@ -14,18 +14,16 @@ from core.store.schema import FILE, READABLE, check_schema, known, open_file, re
 
 M = TypeVar("M", bound=Message)
 F = TypeVar("F", bound=Fact | Answers)
-WINDOW = "window:"
-"""Prefix of the facts that say which places a window is made of."""
 
 
 class RunReader:
-    """Reads a run, running or stopped, without disturbing its writer. Raises: StoreError for what cannot be read."""
+    """Reads a run, running or stopped, without blocking its writer. Raises: StoreError for unreadable data."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._path = run_dir / FILE
         if not self._path.is_file():
-            raise StoreError(f"{run_dir} holds no {FILE}: it is no run directory")
+            raise StoreError(f"{run_dir} holds no {FILE}: it is not a run directory")
         try:
             self._db = open_file(self._path, read_only=True)
             check_schema(self._db, self._path, READABLE)
@@ -40,69 +38,70 @@ class RunReader:
             yield self._decoded(kind, table, id, payload)
 
     def children(self, table: str, kind: type[M], parent: str) -> list[M]:
+        """The records of one parent, oldest first."""
         rows = self._rows(f"SELECT seq, id, payload FROM {known(table)} WHERE parent = ? ORDER BY seq", parent)
         return [self._decoded(kind, table, id, payload) for _, id, payload in rows]
 
     def page(self, table: str, kind: type[M], parent: str, after: int, limit: int) -> list[tuple[int, M]]:
-        """So many of a parent's records that were written after number `after`, each with its number."""
+        """At most `limit` records of a parent with a number above `after`, each with its number, oldest first."""
         query = f"SELECT seq, id, payload FROM {known(table)} WHERE parent = ? AND seq > ? ORDER BY seq LIMIT ?"
         rows = list(self._rows(query, parent, after, limit)) if self._schema >= 3 else []
         return [(int(seq), self._decoded(kind, table, id, payload)) for seq, id, payload in rows]
 
-    def asked_in_vain(self) -> list[Prompt]:
-        """What somebody asked, and nobody has explored yet, oldest first."""
+    def unexplored_requests(self) -> list[Prompt]:
+        """Prompts that a person asked and that are not explored yet, oldest first."""
         explored = "SELECT 1 FROM outcomes WHERE outcomes.parent = asked.id"
         query = f"SELECT seq, id, payload FROM asked WHERE NOT EXISTS ({explored}) ORDER BY seq"
         rows = list(self._rows(query)) if self._schema >= 3 else []
         return [self._decoded(Prompt, "asked", id, payload) for _, id, payload in rows]
 
     def ids(self, table: str, parent: str | None = None) -> list[str]:
-        """Of every record of a table, or of one parent's, oldest first."""
+        """Ids of all records of a table, or of one parent's records, oldest first."""
         where, values = ("", ()) if parent is None else ("WHERE parent = ?", (parent,))
         rows = self._rows(f"SELECT seq, id FROM {known(table)} {where} ORDER BY seq", *values)
         return [str(id) for _, id in rows]
 
     def has(self, row: tuple[str, str, str, bytes]) -> bool:
-        """Whether just this stands in the table: not another of its id."""
+        """Whether the table holds this id with this payload."""
         table, id, _, payload = row
         return any(self._rows(f"SELECT 1 FROM {known(table)} WHERE id = ? AND payload = ?", id, payload))
 
     def which(self, table: str, ids: Sequence[str]) -> set[str]:
-        """Those of these ids that the table holds."""
+        """The subset of these ids that the table holds."""
         query = f"SELECT id FROM {known(table)} WHERE id IN (SELECT value FROM json_each(?))"
         return {str(id) for (id,) in self._rows(query, json.dumps(list(ids)))}
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Every delivered outcome as it came, oldest first; without the votes, and what was forgotten is not there."""
-        for rest in self.all("outcomes", Outcome):
-            yield self._whole(rest)
+        """Every outcome as delivered, oldest first; without votes and without forgotten groups."""
+        for brief in self.all("outcomes", Outcome):
+            yield self._whole(brief)
 
     def outcome(self, place: int) -> Outcome | None:
-        """One delivered outcome as it stands: with the examples of its newest settling. Without the votes."""
-        rest = self.get("outcomes", Outcome, str(place))
-        if rest is None:
+        """One outcome with the examples of the last time it was settled; without votes."""
+        brief = self.get("outcomes", Outcome, str(place))
+        if brief is None:
             return None
-        whole = self._whole(rest)
+        whole = self._whole(brief)
         again = self.children("resettled", Outcome, str(place)) if self._schema >= 2 else []
-        if not again or not whole.scored:  # what was forgotten is not there
+        if not again or not whole.scored:  # never resettled, or forgotten
             return whole
         newest = max(again, key=lambda settled: settled.revision)
         names = ("imitate", "prefer", "reinforce", "drops", "revision")
         return whole.model_copy(update={name: getattr(newest, name) for name in names})
 
     def briefs(self, after_place: int | None = None) -> Iterator[Outcome]:
-        """Outcomes without groups, votes and examples, oldest first; only those stored after that of a place."""
+        """Outcomes without groups, votes and examples, oldest first; only those stored after that of `after_place`."""
         after = next(self._rows("SELECT seq FROM outcomes WHERE id = ?", str(after_place)), (0,))[0]
         rows = list(self._rows("SELECT seq, id, payload FROM outcomes WHERE seq > ? ORDER BY seq", after))
         for _, id, payload in rows:
             yield self._decoded(Outcome, "outcomes", id, payload)
 
-    def _whole(self, rest: Outcome) -> Outcome:
-        kept = self.children("groups", Scored, str(rest.place))
-        if rest.group_ids is not None:  # a place explored twice, the second time in vain, has other groups too
-            kept = [scored for scored in kept if scored.group.id in rest.group_ids]
+    def _whole(self, brief: Outcome) -> Outcome:
+        kept = self.children("groups", Scored, str(brief.place))
+        if brief.group_ids is not None:  # if a place was explored twice, it also has groups of the unused outcome
+            kept = [scored for scored in kept if scored.group.id in brief.group_ids]
         examples = [e for s in kept for e in self.children("examples", Example, s.group.id)]
-        return rest.model_copy(
+        return brief.model_copy(
             update={
                 "scored": tuple(kept),
                 "imitate": tuple(e for e in examples if isinstance(e, Imitate)),
@@ -112,7 +111,7 @@ class RunReader:
         )
 
     def places_held(self) -> set[int]:
-        """Places whose groups were not forgotten."""
+        """Places that still have groups."""
         return {self._int(place) for (place,) in self._rows("SELECT DISTINCT parent FROM groups")}
 
     def get(self, table: str, kind: type[M], id: str) -> M | None:
@@ -123,46 +122,34 @@ class RunReader:
         return sum(int(n) for (n,) in self._rows(f"SELECT count(*) FROM {known(table)}"))
 
     def read(self, kind: type[F], key: object = "") -> F | None:
-        """A fact; None where it was never written, or does not hold any more."""
+        """A fact; None if it was never written, or was cleared."""
         name = f"{kind.NAME}{key}"
         rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
         return self._fact(kind, name, rows[0][0]) if rows else None
 
     def read_all(self, kind: type[F]) -> dict[str, F]:
-        """All facts of a kind that has a key, by their keys, in no order."""
+        """All facts of a kind with keys, by key, in no order."""
         first, end = kind.NAME, kind.NAME + "\U0010ffff"
         rows = self._rows("SELECT id, value FROM facts WHERE id >= ? AND id < ?", first, end)
         found = {id.removeprefix(first): self._fact(kind, id, value) for id, value in rows}
         return {key: fact for key, fact in found.items() if fact is not None}
 
     def keys(self, kind: type[Fact | Answers]) -> list[str]:
-        """Of all facts of a kind, cleared ones too, without reading their values."""
+        """Keys of all facts of a kind, cleared ones included; does not read the values."""
         first, end = kind.NAME, kind.NAME + "\U0010ffff"
         rows = self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", first, end)
         return [str(id).removeprefix(first) for (id,) in rows]
 
-    def fact(self, name: str, default: Any = None) -> Any:
-        rows = list(self._rows("SELECT value FROM facts WHERE id = ?", name))
-        return self._json("fact", name, rows[0][0]) if rows else default
-
-    def fact_names(self, prefix: str) -> list[str]:
-        end = prefix + "\U0010ffff"
-        return [str(id) for (id,) in self._rows("SELECT id FROM facts WHERE id >= ? AND id < ?", prefix, end)]
-
-    def facts(self, prefix: str) -> dict[str, Any]:
-        rows = self._rows("SELECT id, value FROM facts WHERE id >= ? AND id < ?", prefix, prefix + "\U0010ffff")
-        return {id: self._json("fact", id, value) for id, value in rows}
-
     def windows(self) -> dict[int, list[int]]:
-        """Every window drawn -> the places that are new in it."""
+        """Every drawn window -> its new places."""
         return {int(number): list(drawn.places) for number, drawn in self.read_all(WindowDrawn).items()}
 
     def events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[Event]:
-        """Events oldest first; only these kinds if any are named, only the newest so many if asked."""
+        """Events, oldest first. `kinds` and `newest` restrict them to these kinds and to this many of the newest."""
         return [event for _, event in self.numbered_events(*kinds, after=after, newest=newest)]
 
     def numbered_events(self, *kinds: str, after: int = 0, newest: int | None = None) -> list[tuple[int, Event]]:
-        """The same, each with its number in the run's history: 1 for the first."""
+        """The same events, each with its number in the run's history, from 1."""
         where = f"AND kind IN ({','.join('?' * len(kinds))})" if kinds else ""
         rows = list(
             self._rows(
@@ -175,10 +162,11 @@ class RunReader:
         return [(row[0], self._event(*row)) for row in rows[::-1]]
 
     def newest_event(self) -> int:
-        """The number of the event written last; 0 before the first."""
+        """The number of the newest event; 0 if there is none."""
         return next(self._rows("SELECT coalesce(max(seq), 0) FROM events"))[0]
 
     def versions(self) -> list[Published]:
+        """All published versions, with paths in this run directory if their folders lie in it."""
         return [here(published, self._run_dir) for published in self.all("versions", Published)]
 
     def close(self) -> None:
@@ -186,7 +174,7 @@ class RunReader:
 
     def _rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         try:
-            for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` would close it after the file
+            for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` closes the cursor after the file
                 yield row
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
@@ -205,16 +193,10 @@ class RunReader:
         except ValueError as error:
             raise self._damaged("fact", name, error) from None
 
-    def _json(self, what: str, name: object, text: Any) -> Any:
-        try:
-            return json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self._damaged(what, name, error) from None
-
     def _event(self, seq: int, at: Any, actor: Any, kind: Any, detail: Any) -> Event:
         try:
-            return Event(at=at, actor=actor, kind=kind, detail=self._json("events", seq, detail))
-        except ValueError as error:
+            return Event(at=at, actor=actor, kind=kind, detail=json.loads(detail))
+        except (TypeError, ValueError, RecursionError) as error:
             raise self._damaged("events", seq, error) from None
 
     def _int(self, place: Any) -> int:
@@ -223,12 +205,12 @@ class RunReader:
         except (TypeError, ValueError) as error:
             raise self._damaged("groups", place, error) from None
 
-    def _damaged(self, what: str, name: object, error: Exception) -> StoreError:
-        return StoreError(f"{self._path}: {what} {name!r} is damaged ({error}); restore it from a backup")
+    def _damaged(self, table: str, name: object, error: Exception) -> StoreError:
+        return StoreError(f"{self._path}: {table} {name!r} is damaged ({error}); restore it from a backup")
 
 
 def here(published: Published, run_dir: Path) -> Published:
-    """A version of a run directory that was moved or restored lies in it, whatever path was written down."""
+    """The version with its path corrected: after the run directory was moved or restored, the stored path is wrong."""
     folder = (run_dir / "versions" / Path(published.path).name).absolute()
     if folder.is_dir() and Path(published.path).parent.name == "versions":
         return published.model_copy(update={"path": str(folder)})

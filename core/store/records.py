@@ -1,4 +1,4 @@
-"""What is written: one record a row, and how messages become records."""
+"""Records, the rows of the store, and the conversion of messages to records."""
 
 import json
 from typing import Any, NamedTuple
@@ -7,13 +7,11 @@ from core.codec import encode
 from core.messages import Event, Message, Outcome
 
 Row = tuple[str, str, str, bytes]
-
-
 """Table, id, parent, payload."""
 
 
 class Record(NamedTuple):
-    """A `Row` to write, as which it travels. In `facts` the newest value of an id stands; elsewhere the first."""
+    """A `Row` with names. For an id that is written twice, `facts` keeps the newest payload, other tables the first."""
 
     table: str
     id: str
@@ -22,17 +20,18 @@ class Record(NamedTuple):
 
 
 def as_row(record: Record) -> Row:
-    """As it travels between actors: for Ray a class of ours costs 35 times as much to pickle as a tuple."""
+    """The form between actors: Ray takes 35 times as long to pickle our class as to pickle a tuple."""
     return (record.table, record.id, record.parent, record.payload)
 
 
 def event(at: float, actor: str, kind: str, **detail: Any) -> Record:
-    """A line of history as a record; `detail` must be JSON."""
+    """An event of the run's history; `detail` must be JSON."""
     body = Event(at=at, actor=actor, kind=kind, detail=detail)
     return Record("events", "", "", body.model_dump_json().encode())
 
 
 def fact(name: str, value: Any) -> Record:
+    """A fact without its type (`core.store.facts`); tests write old and damaged ones with it."""
     return Record("facts", name, "", json.dumps(value).encode())
 
 
@@ -41,19 +40,20 @@ def message(table: str, id: str, parent: str, body: Message) -> Record:
 
 
 def outcome_records(outcome: Outcome) -> list[Record]:
-    """An outcome as rows, each thing in the table of its kind."""
+    """An outcome as rows: votes, groups and examples in their tables, the rest in `outcomes`."""
     place = str(outcome.place)
-    rest = _without_parts(outcome, group_ids=tuple(scored.group.id for scored in outcome.scored))
+    brief = _without_parts(outcome, group_ids=tuple(scored.group.id for scored in outcome.scored))
     return [
         *(message("votes", vote.id, vote.prompt_id, vote) for vote in outcome.votes),
         *(message("groups", scored.group.id, place, scored) for scored in outcome.scored),
         *(message("examples", example.id, example.group_id, example) for example in outcome.examples),
-        message("outcomes", place, outcome.prompt_id, rest),
+        message("outcomes", place, outcome.prompt_id, brief),
     ]
 
 
 def resettled_record(outcome: Outcome) -> Record:
-    """A prompt settled again: its examples whole, since an id may weigh otherwise now. Groups are kept already."""
+    """A prompt that was settled again. The row holds its examples in full, because weights may differ under the same
+    id; its groups are in the store already."""
     body = outcome.model_copy(update={"scored": (), "votes": ()})
     return message("resettled", f"{outcome.place}:{outcome.revision}", str(outcome.place), body)
 

@@ -1,4 +1,4 @@
-"""The file behind core.store.writer: how it is opened, made and brought up to date, and what SQLite's refusals mean."""
+"""The SQLite file of a run: opening, creation, migrations, and the meaning of SQLite's errors."""
 
 import os
 import sqlite3
@@ -11,7 +11,7 @@ from core.errors import StoreError
 
 SCHEMA = 4
 READABLE = 1
-"""The oldest schema that a reader, which changes nothing, understands as it is."""
+"""The oldest schema that a reader, which migrates nothing, understands."""
 TABLES = (
     "votes",
     "groups",
@@ -26,19 +26,19 @@ TABLES = (
 )
 FILE = "run.sqlite"
 SHARD = "shard"
-"""Fact in each file of a run that an older program divided among several stores."""
+"""Name of a fact in each file of a run that an older program divided among several stores."""
 WAL_BYTES = 64 * 2**20
-"""What a long reader made the log grow to is cut down to this again."""
+"""The write-ahead log is truncated to this size after a long read made it grow."""
 LOG_PAGES = 4000
-"""Moved from the log into the file at once, 16 MB: pages that change again and again are then moved once."""
+"""Pages per checkpoint (16 MB): a page that changes repeatedly is then moved to the file once."""
 CACHE_KB = 32 * 1024
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _HARMLESS = (*_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT)
-"""Refusals after which a connection is as good as before."""
+"""Errors after which the connection is still usable."""
 
 
 def refuse_loss(run_dir: Path) -> None:
-    """An empty file where versions were trained is no new run. Raises: StoreError."""
+    """Raises: StoreError if the file is empty or missing although versions were trained: this is not a new run."""
     file, trained = run_dir / FILE, [path.name for path in run_dir.glob("versions/v*") if path.name != "v0000"]
     if file.exists() and file.stat().st_size > 0:
         return
@@ -51,7 +51,7 @@ def refuse_divided(db: sqlite3.Connection, path: Path) -> None:
     if db.execute("SELECT 1 FROM facts WHERE id = ?", (SHARD,)).fetchone() is not None:
         raise StoreError(
             f"{path} is one of several files of a run with run.shards above 1, expected one file a run; this version "
-            "of Ratchet has no shards: export the run with the version that made it, or begin another run directory"
+            "of Ratchet has no shards: export the run with the version that made it, or start a new run directory"
         )
 
 
@@ -64,7 +64,7 @@ def open_file(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Create or bring up to date, in one transaction. A file that is not ours, or newer, is left as it is."""
+    """Create or migrate the tables in one transaction. Foreign and newer files are refused unchanged."""
     check_schema(db, path, 0)
     if schema_of(db) > 0:
         refuse_divided(db, path)
@@ -82,15 +82,17 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
             MIGRATIONS[older](db)
         if found != SCHEMA:
             db.execute(f"PRAGMA user_version = {SCHEMA}")
-    _settle_log(db, path)
+    _checkpoint_log(db, path)
 
 
-def _settle_log(db: sqlite3.Connection, path: Path) -> None:
-    """Move the log into the file, synced. A process that died before its sync, or whose sync failed, left records that
-    can be read and are not on disk; writing one of them again would change nothing, and so would sync nothing."""
+def _checkpoint_log(db: sqlite3.Connection, path: Path) -> None:
+    """Move the log into the file, synced.
+
+    If a process died before its sync, or its sync failed, the log holds records that can be read but are not on disk.
+    Writing such a record again changes nothing and would therefore sync nothing."""
     busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
-        raise StoreError(f"{path} cannot be taken over while another process reads from its log; try again")
+        raise StoreError(f"{path} cannot be opened for writing while another process reads its log; try again")
 
 
 def _create(db: sqlite3.Connection) -> None:
@@ -123,34 +125,33 @@ def _to_3(db: sqlite3.Connection) -> None:
 
 
 def _to_4(db: sqlite3.Connection) -> None:
-    """Short payloads carry a check, which an older program cannot read; those that stand there stay as they are."""
+    """Short payloads carry a checksum, which older programs cannot read. Stored payloads stay unchanged."""
 
 
 def _index_events(db: sqlite3.Connection) -> None:
-    """A run of weeks has hundreds of thousands of events, and readers ask for one kind."""
+    """Readers ask for one kind of event, and a run of weeks has hundreds of thousands of events."""
     db.execute("CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind)")
 
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4}
-"""Schema -> what makes it the next one."""
+"""Schema -> its migration to the next one."""
 
 
 def schema_of(db: sqlite3.Connection, name: str = "main") -> int:
-    """`name`: by which the file is attached."""
+    """The schema of an open file; `name` is the name under which it is attached."""
     return int(db.execute(f"PRAGMA {name}.user_version").fetchone()[0])
 
 
 def check_schema(db: sqlite3.Connection, path: Path, oldest: int, name: str = "main") -> None:
+    """Raises: StoreError for a foreign file, and for a schema that is newer than ours or older than `oldest`."""
     found = schema_of(db, name)
     if found > SCHEMA:
         raise StoreError(f"{path} has schema {found}, this program knows {SCHEMA}; use the Ratchet that wrote it")
     tables = {name for (name,) in db.execute(f"SELECT name FROM {name}.sqlite_master WHERE type = 'table'")}
     if found < 0 or tables - {*TABLES, "facts", "events"} or (found > 0 and not tables):
-        raise StoreError(f"{path} is no run of Ratchet (tables: {sorted(tables)}); restore it from a backup")
+        raise StoreError(f"{path} is not a run of Ratchet (tables: {sorted(tables)}); restore it from a backup")
     if found < oldest:
-        raise StoreError(
-            f"{path} has schema {found}, too old to be read as it is; `./run up --dir` brings it up to date"
-        )
+        raise StoreError(f"{path} has schema {found}, which is too old to read; `./run up --dir` migrates it")
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -158,16 +159,18 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def is_harmless(error: sqlite3.Error) -> bool:
-    """Whether the connection is as good as before."""
+    """Whether the connection is still usable."""
     return _code(error) in _HARMLESS
 
 
 def way_out(error: sqlite3.Error) -> str:
+    """The remedy to put in a message."""
     return "another process holds it; try again" if _code(error) in _BUSY else "restore it from a backup"
 
 
 def is_full(error: sqlite3.Error, folder: Path) -> bool:
-    """SQLite tells a full disk from a broken one when it writes, not when it syncs, and never for a quota: so try."""
+    """Whether the disk is full. SQLite reports it for writes, but not for syncs and never for a quota, so this tries to
+    write a file."""
     if _code(error) == sqlite3.SQLITE_FULL:
         return True
     probe = folder / f".room.{os.getpid()}"
@@ -175,8 +178,8 @@ def is_full(error: sqlite3.Error, folder: Path) -> bool:
         with probe.open("wb", buffering=0) as file:
             file.write(bytes(4096))
             os.fsync(file.fileno())
-    except OSError as refusal:
-        return says_full(refusal)
+    except OSError as failure:
+        return says_full(failure)
     finally:
         with suppress(OSError):
             probe.unlink()
@@ -184,6 +187,7 @@ def is_full(error: sqlite3.Error, folder: Path) -> bool:
 
 
 def known(table: str) -> str:
+    """The name itself, safe to put into a query. Raises: StoreError for an unknown table."""
     if table not in TABLES:
         raise StoreError(f"no table {table!r}; expected one of {', '.join(TABLES)}")
     return table

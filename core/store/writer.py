@@ -1,22 +1,21 @@
-"""The run's memory on disk: one SQLite file, one writer, any number of readers.
+"""The store of a run: one SQLite file, one writer, any number of readers.
 
-Every record has an id of its own, so that writing it again changes nothing. A write returns when it is on disk
-(WAL, synchronous=FULL): what was acknowledged survives a crash, of the process and of the machine. A write that is
-refused was not acknowledged; after a disk that failed to sync, it may be found all the same. Payloads are `core.codec`
-bytes.
+Every record has its own id, so that writing it again changes nothing. A write returns when it is on disk (WAL,
+synchronous=FULL): acknowledged records survive a crash of the process and of the machine. A refused write is not
+acknowledged, but if the disk failed to sync, its records may still be found later. Payloads are `core.codec` bytes.
 
     votes      parent: prompt id      a Vote
     groups     parent: place          a Scored
     examples   parent: group id       an Example
-    outcomes   parent: prompt id      an Outcome without what the three tables above hold; id: the place
-    resettled  parent: place          an Outcome's examples with late votes, the newest stands; id: place:revision
+    outcomes   parent: prompt id      an Outcome without the content of the three tables above; id: the place
+    resettled  parent: place          an Outcome's examples with late votes, newest counts; id: place:revision
     versions   parent: parent's name  a Published; id: policy@vN
     decisions  parent: policy@vN      a Decision
     responses  parent: prompt id      a Response to a user
     feedback   parent: key            a Feedback on a response
-    asked      parent: its origin     a Prompt that somebody asked, to be explored
-    facts      replaceable: small JSON values by name (lineage, ledger, windows drawn, measurements)
-    events     the run's history, one JSON line each
+    asked      parent: its origin     a Prompt that a person asked, to be explored
+    facts      replaceable: small JSON values by name (core.store.facts)
+    events     the run's history, one Event each
 """
 
 import json
@@ -32,7 +31,7 @@ from typing import TypeVar
 from core.codec import decode, encode, sample_vote_id
 from core.errors import ArtifactError, StorageFull, StoreError
 from core.messages import Message, Outcome, Scored, Vote
-from core.store.reader import WINDOW, RunReader, here
+from core.store.reader import RunReader, here
 from core.store.records import Record, Row, event, fact, message, outcome_records, resettled_record
 from core.store.schema import (
     FILE,
@@ -48,7 +47,6 @@ from core.store.schema import (
 
 __all__ = [
     "FILE",
-    "WINDOW",
     "Forgotten",
     "Record",
     "Row",
@@ -67,7 +65,7 @@ M = TypeVar("M", bound=Message)
 
 @dataclass
 class Forgotten:
-    """Rows that were thrown away."""
+    """Numbers of deleted rows."""
 
     groups: int = 0
     examples: int = 0
@@ -75,19 +73,19 @@ class Forgotten:
 
 
 class RunStore:
-    """The writer, one a run directory; calls may come from any thread, one at a time."""
+    """The one writer of a run directory. Any thread may call; calls run one at a time."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE
-        self._lock = threading.Lock()  # sqlite3 crashes when it is closed under a running statement
+        self._lock = threading.Lock()  # sqlite3 crashes if it is closed during a statement
         self._closed = False
         refuse_loss(run_dir)
         self._db: sqlite3.Connection | None = self._connect()
 
     def write(self, records: Iterable[Row]) -> int:
-        """Write all or none; returns how many were new. On disk when it returns.
+        """Write all or none, and return how many were new. They are on disk when it returns.
 
-        Raises: StoreError, and then nothing was acknowledged; StorageFull, and then nothing was written."""
+        Raises: StoreError: nothing was acknowledged; StorageFull: nothing was written."""
         with self._lock:
             db = self._ready()
             before = db.total_changes
@@ -99,10 +97,10 @@ class RunStore:
             return db.total_changes - before
 
     def forget(self, places: Sequence[int], failure: str | None = None) -> Forgotten:
-        """Throw away groups, examples and sample votes of these places. The outcomes stay, so that no place is used
-        twice; with `failure` they say from now on that nothing came of them. Votes of people stay.
+        """Delete groups, examples and sample votes of these places. Votes of people stay. Outcomes stay too, so that no
+        place is used twice; `failure`, if given, marks them as failed.
 
-        The room is used again by what is written later: the file does not shrink, nor does it grow."""
+        Later writes reuse the free pages: the file neither shrinks nor grows."""
         gone = Forgotten()
         with self._lock:
             db = self._ready()
@@ -117,22 +115,22 @@ class RunStore:
         return gone
 
     def remove(self, ids: Mapping[str, Sequence[str]]) -> int:
-        """Rows by table and id, all or none; returns how many there were. On disk when it returns."""
+        """Delete rows by table and id, all or none, and return how many existed. On disk when it returns."""
         with self._lock:
             db = self._ready()
             before = db.total_changes
             try:
                 with db:
-                    for table, some in ids.items():
+                    for table, row_ids in ids.items():
                         name = table if table == "facts" else known(table)
-                        db.executemany(f"DELETE FROM {name} WHERE id = ?", [(id,) for id in some])
+                        db.executemany(f"DELETE FROM {name} WHERE id = ?", [(id,) for id in row_ids])
             except sqlite3.Error as error:
                 raise self._refusal(error) from None
             return db.total_changes - before
 
     def forget_responses(self, keep: int) -> int:
-        """Throw away all but the newest so many answers of users, and what was asked and is explored by now; votes and
-        feedback stay."""
+        """Delete all but the `keep` newest responses to users, and people's prompts that are explored by now. Votes
+        and feedback stay."""
         with self._lock:
             db = self._ready()
             try:
@@ -145,10 +143,10 @@ class RunStore:
                 raise self._refusal(error) from None
 
     def close(self) -> None:
-        """After the write that is under way; idempotent."""
+        """Close after the current write; idempotent."""
         with self._lock:
             self._closed = True
-            self._let_go()
+            self._disconnect()
 
     def _ready(self) -> sqlite3.Connection:
         if self._closed:
@@ -175,15 +173,15 @@ class RunStore:
             raise StoreError(f"{self._path} cannot be opened ({error}); {way_out(error)}") from None
 
     def _refusal(self, error: sqlite3.Error) -> StoreError:
-        """After a failed write or sync the connection's picture of the file is not trusted: the next write takes a
-        new one, which reads from the log what is really there."""
+        """The error to raise. After a failed write or sync the connection's cached pages are not trusted: the next
+        write opens a new connection, which reads the log again."""
         if not is_harmless(error):
-            self._let_go()
+            self._disconnect()
         if is_full(error, self._path.parent):
             return StorageFull(f"{self._path}: no room on the disk ({error}); nothing was written; free some")
         return StoreError(f"{self._path} refused a write ({error}); nothing of it was acknowledged")
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         if self._db is not None:
             with suppress(sqlite3.Error):
                 self._db.close()
@@ -191,27 +189,27 @@ class RunStore:
 
 
 def _insert(db: sqlite3.Connection, records: Iterable[Row]) -> None:
-    """Those of each table together, in their order."""
+    """Insert the records grouped by table, in their order within a table."""
     rows: defaultdict[str, list[Row]] = defaultdict(list)
     for record in records:
         rows[record[0]].append(record)
-    for table, some in rows.items():
+    for table, of_table in rows.items():
         if table == "events":
-            db.executemany("INSERT INTO events (at, actor, kind, detail) VALUES (?, ?, ?, ?)", map(_line, some))
+            db.executemany("INSERT INTO events (at, actor, kind, detail) VALUES (?, ?, ?, ?)", map(_columns, of_table))
         elif table == "facts":
             db.executemany(
                 "INSERT INTO facts (id, value) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value",
-                [(id, payload.decode()) for _, id, _, payload in some],
+                [(id, payload.decode()) for _, id, _, payload in of_table],
             )
         elif table in TABLES:
             db.executemany(
-                f"INSERT OR IGNORE INTO {table} (id, parent, payload) VALUES (?, ?, ?)", [row[1:] for row in some]
+                f"INSERT OR IGNORE INTO {table} (id, parent, payload) VALUES (?, ?, ?)", [row[1:] for row in of_table]
             )
         else:
             raise StoreError(f"no table {table!r}; expected one of {', '.join((*TABLES, 'facts', 'events'))}")
 
 
-def _line(event: Row) -> tuple[float, str, str, str]:
+def _columns(event: Row) -> tuple[float, str, str, str]:
     body = json.loads(event[3])
     return body["at"], body["actor"], body["kind"], json.dumps(body["detail"])
 
@@ -226,20 +224,20 @@ def _forget_place(db: sqlite3.Connection, place: int, gone: Forgotten) -> None:
 
 
 def _forget_votes(db: sqlite3.Connection, payload: bytes) -> int:
-    """Those that samples of this group cast; the prompt may have others, of people and of another epoch."""
+    """Delete the votes of this group's samples. The prompt may have other votes: of people, and of another epoch."""
     scored = _readable(Scored, payload)
-    if scored is None:  # nobody can tell any more whose votes they are
+    if scored is None:  # damaged: its votes cannot be identified
         return 0
     candidates = {candidate.id for candidate in scored.group.candidates}
     named = {sample_vote_id(candidate) for candidate in candidates}
     cast = {id for (id,) in db.execute("SELECT id FROM votes WHERE parent = ?", (scored.group.prompt.id,))}
-    mine = (cast & named) | {id for id in cast - named if _is_of_sample(db, id, candidates)}
-    db.executemany("DELETE FROM votes WHERE id = ?", [(id,) for id in mine])
-    return len(mine)
+    of_group = (cast & named) | {id for id in cast - named if _is_of_sample(db, id, candidates)}
+    db.executemany("DELETE FROM votes WHERE id = ?", [(id,) for id in of_group])
+    return len(of_group)
 
 
 def _is_of_sample(db: sqlite3.Connection, id: str, candidates: set[str]) -> bool:
-    """Those of older runs are not named after their candidates."""
+    """Whether one of the candidates cast this vote. In older runs the vote's id does not contain the candidate's."""
     vote = _readable(Vote, db.execute("SELECT payload FROM votes WHERE id = ?", (id,)).fetchone()[0])
     return vote is not None and vote.by == "sample" and vote.candidate_id in candidates
 
@@ -253,7 +251,7 @@ def _mark_failed(db: sqlite3.Connection, place: int, failure: str) -> None:
 
 
 def _readable(kind: type[M], payload: bytes) -> M | None:
-    """None for a damaged record: pruning goes past it, reading names it."""
+    """None for a damaged record: pruning skips it; readers report it."""
     try:
         return decode(kind, payload)
     except ArtifactError:

@@ -1,4 +1,4 @@
-"""Rows of JSONL and Parquet files."""
+"""Reads rows of JSONL and Parquet files."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ from typing import Any, cast
 from core.errors import ConfigError
 
 FileRow = tuple[str, dict[str, Any]]
-
-
-"""Where a line stands (`pool.jsonl:17`) and its fields."""
+"""Position of the row (`pool.jsonl:17`) and its fields."""
 
 
 def rows(path: Path, columns: Sequence[str], setting: str, reports: list[str]) -> Iterator[FileRow]:
-    """Every line of the file with its fields; lines that cannot be read go to `reports`."""
+    """All rows of the file. Errors in single lines are appended to `reports`.
+
+    Raises: ConfigError that names `setting` or the file, if the file cannot be read."""
     if not path.is_file():
         raise ConfigError(f"{setting}: there is no file {path}")
     match path.suffix:
@@ -36,7 +36,7 @@ def _jsonl(path: Path, reports: list[str]) -> Iterator[FileRow]:
             try:
                 fields = json.loads(line)
             except (ValueError, RecursionError) as error:
-                reports.append(f"{where}: no JSON: {error}")
+                reports.append(f"{where}: not JSON: {error}")
                 continue
             if isinstance(fields, dict):
                 yield where, cast(dict[str, Any], fields)
@@ -45,13 +45,13 @@ def _jsonl(path: Path, reports: list[str]) -> Iterator[FileRow]:
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[FileRow]:
-    parquet: Any = import_module("pyarrow.parquet")  # no type stubs; and slow to import where only JSONL is read
+    parquet: Any = import_module("pyarrow.parquet")  # no type stubs; slow to import, and not needed for JSONL
     try:
         with parquet.ParquetFile(path) as file:
-            there: list[str] = file.schema_arrow.names
-            missing = [column for column in columns if column not in there]
+            present: list[str] = file.schema_arrow.names
+            missing = [column for column in columns if column not in present]
             if missing:
-                raise ConfigError(f"{path} has no column {missing[0]!r} (there are: {', '.join(there)})")
+                raise ConfigError(f"{path} has no column {missing[0]!r} (there are: {', '.join(present)})")
             number = 0
             for batch in file.iter_batches(columns=list(columns)):
                 for fields in batch.to_pylist():
@@ -62,4 +62,4 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[FileRow]:
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{path} is no Parquet file: {error}") from None
+        raise ConfigError(f"{path} is not a Parquet file: {error}") from None

@@ -1,4 +1,4 @@
-"""Held-out questions of a run: what the gate asks, what the report asks, and what may never be trained on."""
+"""Held-out questions of a run: the gate's probes and the report's questions, which must never be trained on."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from methods.data.probes import Probes
 
 
 def probes_of(config: Config) -> tuple[list[Question], bool]:
-    """What the gate asks, and whether its answers are keys (certified) or anchors (guarded)."""
+    """The gate's probes, and whether their answers are keys (True: certified) or anchors (False: guarded)."""
     path = config.gate.keys or config.gate.anchors
     if path is None:
         return [], False
@@ -18,7 +18,7 @@ def probes_of(config: Config) -> tuple[list[Question], bool]:
 
 
 def report_questions(config: Config) -> list[Question]:
-    """What the report asks; a missing file means a run without accuracy."""
+    """The report's questions; empty if the file is missing: the run then reports no accuracy."""
     path = config.report.questions
     if path is None or not Path(path).is_file():
         return []
@@ -26,9 +26,9 @@ def report_questions(config: Config) -> list[Question]:
 
 
 def kept_out(config: Config) -> Probes:
-    """What may never be trained on: the gate's probes and the report's questions, and what is nearly one of them."""
-    asked = [*probes_of(config)[0], *report_questions(config)]
-    return Probes((question.prompt for question in asked), config.gate.near_duplicate)
+    """Detects prompts that must not be trained on: probes, questions of the report, and near duplicates of them."""
+    held_out = [*probes_of(config)[0], *report_questions(config)]
+    return Probes((question.prompt for question in held_out), config.gate.near_duplicate)
 
 
 def _questions(path: str, config: Config, split: Any) -> list[Question]:

@@ -1,4 +1,4 @@
-"""Held-out questions that must not stand in the prompts to learn from."""
+"""Detects held-out questions, and near duplicates of them, among the prompts to train on."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,20 +9,20 @@ from methods.data.text import asked_text, shingles_of, together, words_of
 
 
 class Probes:
-    """What is asked at the gate and in the report: the one answer to whether a prompt may enter training.
+    """The questions of gate and report. Every part that trains on prompts checks them with `holds`.
 
-    A prompt is held when one of its messages (the system's aside) asks the same as a probe once case, punctuation,
-    spacing and Unicode's compatibility forms are folded, or shares the part `near` of its 8-word sequences: of the
-    probe's, so that a probe with a preamble is found, or of its own where it is the shorter, but not below half the
-    probe. Numbers are words: one template with other numbers is another question. Texts without spaces between words
-    are compared as wholes only."""
+    A prompt is held if one of its messages (except the system's) matches a probe in one of two ways. Either both are
+    equal once case, punctuation, spacing and Unicode's compatibility forms are folded. Or they share the ratio `near`
+    of 8-word sequences: of the probe's, which finds a probe with a preamble, or of the message's if it is shorter, but
+    counted as at least half the probe's. Numbers are words: a template with other numbers is another question. Texts
+    without spaces between words are only compared as a whole."""
 
     def __init__(self, prompts: Iterable[Prompt] = (), near: float = 0.8) -> None:
         self._near = near
         self._exact: set[str] = set()
         self._sizes: list[int] = []
         self._with: dict[int, list[int]] = {}
-        """Hash of a sequence of words -> the probes that hold it."""
+        """Hash of a word sequence -> indices of the probes that contain it."""
         for prompt in prompts:
             words = words_of(asked_text(prompt))
             self._exact.add(" ".join(words))
@@ -48,21 +48,21 @@ class Probes:
 
 
 def overlap(pool: Iterable[Prompt], probes: Iterable[Prompt]) -> list[tuple[Prompt, Prompt]]:
-    """Pairs that ask the same once case, punctuation, spacing and Unicode's compatibility forms are folded. What is
-    only nearly the same is left out of training by `Probes`."""
+    """Pairs that are equal once case, punctuation, spacing and Unicode's compatibility forms are folded. `Probes` finds
+    near duplicates too."""
     by_text = {tuple(words_of(asked_text(probe))): probe for probe in probes}
-    asked = ((prompt, by_text.get(tuple(words_of(asked_text(prompt))))) for prompt in pool)
-    return [(prompt, probe) for prompt, probe in asked if probe is not None]
+    pairs = ((prompt, by_text.get(tuple(words_of(asked_text(prompt))))) for prompt in pool)
+    return [(prompt, probe) for prompt, probe in pairs if probe is not None]
 
 
 def refuse_overlap(pool: Iterable[Prompt], probes: Iterable[Prompt], pool_name: str, probes_name: str) -> None:
-    """Raises: ConfigError that shows some of the questions that stand in both."""
+    """Raises: ConfigError that shows some of the questions that are in both."""
     both = overlap(pool, probes)
     if both:
         raise ConfigError(
             together(
-                f"{len(both)} questions stand in {pool_name} and in {probes_name}; what is trained on cannot weigh "
-                "what was learned: remove them from one of the two",
+                f"{len(both)} questions are both in {pool_name} and in {probes_name}; a question that is trained on "
+                "cannot measure learning: remove them from one of the two",
                 [repr(asked_text(prompt)) for prompt, _ in both],
             )
         )

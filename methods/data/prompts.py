@@ -1,9 +1,7 @@
-"""Where prompts come from: a JSONL or Parquet file read once, checked line by line, and dealt out by place.
+"""The source of prompts: a JSONL or Parquet file, read once, checked line by line, and dealt out by place.
 
-prompts = read(config.prompts, seed)      prompts[place]: every prompt once an epoch, each epoch in its own order;
-                                          with `shards`, the prompts of each at the places of each
-pairs = questions(path)                   prompts with an answer, for anchors, keys and the report only
-Probes(questions).holds(prompt)           what is asked at the gate, or nearly so, never enters training
+prompts = read(config.prompts, seed)    prompts[place]: every prompt once per epoch, each epoch in its own order
+pairs = questions(path)                 prompts with an answer, for anchors, keys and the report only
 """
 
 import hashlib
@@ -26,9 +24,9 @@ from methods.data.text import asked_text, together
 
 
 class Prompts:
-    """All prompts of a run. A place is any number from 0; a place beyond the length lies in a later epoch.
+    """All prompts of a run. A place is any number from 0; a place beyond the length is in a later epoch.
 
-    Raises: ConfigError when there is none."""
+    Raises: ConfigError if there is no prompt."""
 
     def __init__(
         self,
@@ -38,18 +36,18 @@ class Prompts:
         duplicates: int = 0,
         near_probes: int = 0,
     ) -> None:
-        # compact: 100,000 prompts as strings are some 30 MB, as messages several times that
+        # strings, because 100,000 prompts take about 30 MB as strings and several times that as messages
         self._contents: list[tuple[tuple[Any, str], ...]] = []
         for prompt in prompts:
             self._contents.append(tuple((message.role, message.content) for message in prompt.messages))
         self._seed = seed
         self._order = lru_cache(maxsize=4)(_order)
         self.reports = tuple(reports)
-        """What was wrong with each line that was skipped."""
+        """One message per skipped line."""
         self.duplicates = duplicates
-        """Lines that said the same as an earlier one."""
+        """Number of lines that repeat an earlier one."""
         self.near_probes = near_probes
-        """Lines left out because they nearly ask what a probe asks."""
+        """Number of lines left out because they duplicate a probe, or nearly."""
         if not self._contents:
             raise ConfigError("there is no prompt to learn from; give prompts.path a file that holds at least one")
 
@@ -68,10 +66,10 @@ class Prompts:
 
 
 def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None) -> Prompts:
-    """All of the file but what `probes` holds.
+    """All prompts of the file, except those that `probes` holds.
 
-    Raises: ConfigError that names file and line when the file cannot be read, a line is no prompt and
-    `on_invalid` is `refuse`, or a text breaks the promise of `split`."""
+    Raises: ConfigError that names file and line, if the file cannot be read, a line is invalid and `on_invalid` is
+    `refuse`, or a text is outside the buckets of `split`."""
     found: dict[str, Prompt] = {}
     reports: list[str] = []
     duplicates = near_probes = 0
@@ -81,7 +79,7 @@ def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None) -> 
         except PromptError as error:
             reports.append(f"{where}: {error}")
             continue
-        _keep_promise(config.split, prompt, where, "prompts.split")
+        _check_split(config.split, prompt, where, "prompts.split")
         if probes is not None and probes.holds(prompt):
             near_probes += 1
             continue
@@ -90,10 +88,10 @@ def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None) -> 
         if len(found) == config.limit:
             break
     if reports and config.on_invalid == "refuse":
-        headline = f"{len(reports)} invalid lines; mend them, or set prompts.on_invalid=skip"
+        headline = f"{len(reports)} invalid lines; correct them, or set prompts.on_invalid=skip"
         raise ConfigError(together(headline, reports))
     if not found:
-        left_out = f" ({near_probes} ask what the gate or the report asks)" if near_probes else ""
+        left_out = f" ({near_probes} duplicate a question of the gate or the report)" if near_probes else ""
         raise ConfigError(together(f"{config.path} holds no valid prompt{left_out}", reports))
     return Prompts(found.values(), seed, reports, duplicates, near_probes)
 
@@ -106,8 +104,9 @@ def questions(
     system: str | None = None,
     split: SplitByHash | None = None,
 ) -> list[tuple[Prompt, str]]:
-    """Prompts with their answers, each prompt once. Raises: ConfigError that names file and line for anything that is
-    no such pair, and for a question that stands twice with two answers."""
+    """Prompts with their answers, each prompt once.
+
+    Raises: ConfigError that names file and line of every invalid pair, and of a question with two answers."""
     found: dict[str, tuple[Prompt, str]] = {}
     reports: list[str] = []
     for where, fields in rows(Path(path), (prompt_column, answer_column), "a file of questions", reports):
@@ -117,21 +116,21 @@ def questions(
         except PromptError as error:
             reports.append(f"{where}: {error}")
             continue
-        _keep_promise(split, prompt, where, "split")
+        _check_split(split, prompt, where, "split")
         earlier = found.setdefault(prompt.id, (prompt, answer))[1]
         if not same(earlier, answer):
             reports.append(f"{where}: the answer {answer!r}, but an earlier line answers the same question {earlier!r}")
     if reports:
-        raise ConfigError(together(f"{len(reports)} invalid lines; mend or remove them", reports))
+        raise ConfigError(together(f"{len(reports)} invalid lines; correct or remove them", reports))
     if not found:
         raise ConfigError(f"{path} holds no question")
     return list(found.values())
 
 
 def as_prompt(content: object, *, system: str | None = None, origin: Origin = "dataset") -> Prompt:
-    """A text, or a list of chat messages that ends with the user's, as a Prompt whose id is the digest of its content.
+    """A Prompt from a text, or from a list of chat messages that ends with the user's; its id is a digest of it.
 
-    Raises: PromptError."""
+    Raises: PromptError for anything else."""
     match content:
         case str():
             messages: list[Any] = [{"role": "user", "content": content}]
@@ -143,18 +142,15 @@ def as_prompt(content: object, *, system: str | None = None, origin: Origin = "d
         chat = [ChatMessage.model_validate(message) for message in messages]
     except ValidationError as error:
         detail = error.errors()[0]
-        raise PromptError(f"no chat message: {'.'.join(map(str, detail['loc']))} {detail['msg']}") from None
+        raise PromptError(f"not a chat message: {'.'.join(map(str, detail['loc']))} {detail['msg']}") from None
     if not chat or chat[-1].role != "user" or not chat[-1].content.strip():
-        raise PromptError("a prompt ends with a message of the user that is not empty")
+        raise PromptError("a prompt must end with a message of the user that is not empty")
     if system is not None:
         chat.insert(0, ChatMessage(role="system", content=system))
     try:
         return _prompt(tuple((message.role, message.content) for message in chat), origin)
     except UnicodeEncodeError as error:
-        raise PromptError(f"a text that is no valid Unicode: {error}") from None
-
-
-# --- one line ------------------------------------------------------------------------------------------------------
+        raise PromptError(f"a text that is not valid Unicode: {error}") from None
 
 
 def _prompt(content: tuple[tuple[Any, str], ...], origin: Origin) -> Prompt:
@@ -175,19 +171,16 @@ def _answer(value: object) -> str:
     return str(value).strip()
 
 
-def _keep_promise(split: SplitByHash | None, prompt: Prompt, where: str, name: str) -> None:
+def _check_split(split: SplitByHash | None, prompt: Prompt, where: str, name: str) -> None:
     if split is None:
         return
     bucket = int(hashlib.sha1(asked_text(prompt).encode()).hexdigest(), 16) % split.buckets
     if bucket not in split.allowed:
         raise ConfigError(
-            f"{where} lies in bucket {bucket} of {split.buckets}, {name} promises {list(split.allowed)}: this question "
-            f"belongs to another split; is it the right file?"
+            f"{where} is in bucket {bucket} of {split.buckets}, but {name} allows only {list(split.allowed)}: this "
+            f"question belongs to another split; check the path of the file"
         )
 
 
 def _order(seed: int, epoch: int, length: int) -> list[int]:
     return np.random.default_rng([seed, epoch]).permutation(length).tolist()
-
-
-# --- one file ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Words and word sequences of a prompt, for telling near duplicates."""
+"""Words and word sequences of prompts, for finding near duplicates."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from core.answers import folded
 from core.messages import Prompt
 
+SHINGLE_WORDS = 8
 _SHOWN = 5
 
 
-SHINGLE_WORDS = 8
-
-
 def asked_text(prompt: Prompt) -> str:
-    """What the user asks last: what splits and overlaps are counted by."""
+    """The user's last message; splits and overlaps are determined by it."""
     return prompt.messages[-1].content
 
 
@@ -28,5 +26,6 @@ def shingles_of(words: Sequence[str]) -> set[int]:
 
 
 def together(headline: str, reports: Sequence[str]) -> str:
+    """A message with the first few of the reports."""
     more = [f"... and {len(reports) - _SHOWN} more"] if len(reports) > _SHOWN else []
     return "\n  ".join([headline, *reports[:_SHOWN], *more])

@@ -1,4 +1,7 @@
-"""The recipes: one file a method, found by its name. Each has `build(config) -> Method`."""
+"""Recipes: one file per method, found by its name. Each has `build(config) -> Method`.
+
+A recipe only composes parts; samplers, scorers, filters and selectors have their own files.
+"""
 
 import difflib
 import pkgutil
@@ -14,7 +17,7 @@ def names() -> list[str]:
 
 
 def build(config: MethodConfig) -> Method:
-    """Raises: ConfigError when no recipe has this name, or when the recipe cannot work with these settings."""
+    """Raises: ConfigError if no recipe has this name, or if it cannot work with these settings."""
     if config.recipe not in names():
         nearest = difflib.get_close_matches(config.recipe, names(), n=1, cutoff=0.0)[0]
         raise ConfigError(

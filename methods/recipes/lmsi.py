@@ -2,14 +2,14 @@
 
     y~ = argmax_y sum_i 1[answer(path_i) = y]          D = {(x, path_i) : answer(path_i) = y~}          max log p(D)
 
-Why it works: errors scatter over many answers and right answers gather on one, so the majority is right more often
-than the sample; training on every path that reaches it moves that gain into the weights.
-Precondition: the model is right more often than it is wrong in any one way. Where it has no right sample the vote
-amplifies an error. Supervision: none; people's votes, where they come, count in the same ballot.
+Why it works: wrong answers scatter and right answers agree, so the majority is right more often than one sample.
+Training on every path with the majority's answer moves that gain into the weights.
+Precondition: the right answer is more likely than any single wrong one. If no sample is right, the vote amplifies an
+error. Supervision: none; if people vote, their votes count in the same ballot.
 
 Deviation: the paper keeps every majority and draws 32 paths; here ballots under `min_share` are dropped (measured on
-the embedded model's forerunner: 60 -> 46% without) and `sampler.n` is 8. One prompt format, where the paper mixes
-four. Streaming versions instead of one round; the paper's temperature of 0.7 stays.
+the predecessor of the embedded model: 60 -> 46% without) and `sampler.n` is 8. One prompt format; the paper mixes four.
+Versions are streamed; the paper trains one round. The paper's temperature of 0.7 stays.
 """
 
 from core.answers import extractor
@@ -24,10 +24,10 @@ from methods.selectors.winners import Winners
 
 
 def build(config: MethodConfig) -> Method:
-    """Raises: ConfigError for settings under which there is nothing to vote on."""
+    """Raises: ConfigError for settings with which all samples are equal."""
     if config.sampler.n < 2 or config.sampler.temperature == 0:
         raise ConfigError(
-            f"recipe lmsi lets different samples vote, but method.sampler.n={config.sampler.n} at "
+            f"recipe lmsi needs different samples to vote, but method.sampler.n={config.sampler.n} at "
             f"method.sampler.temperature={config.sampler.temperature} gives one; use n >= 2 and a temperature above 0"
         )
     return Method(

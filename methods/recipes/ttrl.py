@@ -2,16 +2,17 @@
 
     y~ = argmax_y sum_i 1[answer(path_i) = y]     s_i = 1[answer(path_i) = y~]     A_i = (s_i - mean(s)) / std(s)
 
-and the objective `grpo` follows A_i on every path, the winners' up and the others' down.
+The objective `grpo` makes winning paths more likely and the others less likely, in proportion to A_i.
 
-Why it works: as lmsi, the majority is right more often than the sample. Where it is wrong, most samples are wrong in
-other ways and are rightly scored 0 all the same ("lucky hit").
-Precondition: as lmsi, and a gate. Its score is agreement, which rises to 1 while accuracy falls to 0: at a high rate
-without clipping it collapses within a few versions (`./run bench collapse`). Supervision: none; people's votes count.
+Why it works: as in lmsi, the majority is right more often than one sample. Even if it is wrong, most samples are wrong
+in other ways and correctly get score 0 ("lucky hit").
+Precondition: as in lmsi, and a gate. The score is agreement, which can rise to 1 while accuracy falls to 0: with a high
+learning rate and without clipping, training collapses within a few versions (`./run bench collapse`).
+Supervision: none; people's votes count.
 
-Deviation: `min_share` drops unsure ballots (0 is the paper's). The paper votes with 64 and trains on 32 of them; here
-`sampler.n` vote and the first `train_n` are trained on, by default all. std(s) divides by the number of candidates,
-the authors' code by one less: a constant factor at groups of one size.
+Deviation: `min_share` drops unsure ballots (the paper: 0). The paper votes with 64 samples and trains on 32; here
+`sampler.n` samples vote and the first `train_n` are trained on, by default all. std(s) divides by the number of
+candidates, the authors' code by one less: a constant factor for groups of one size.
 """
 
 from core.answers import extractor
@@ -26,7 +27,7 @@ from methods.selectors.advantages import Advantages
 
 
 def build(config: MethodConfig) -> Method:
-    """Raises: ConfigError for a sampler whose log-probabilities are not the policy's, or settings without a vote."""
+    """Raises: ConfigError for a sampler that does not draw from the policy's distribution, or with too few samples."""
     _check(config.sampler, config.train_n)
     select = Advantages("ttrl", config.train_n, config.divide_by_std)
     return Method(
@@ -49,7 +50,7 @@ def _check(sampler: SamplerConfig, train_n: int | None) -> None:
         )
     if sampler.temperature != 1 or sampler.top_p != 1:
         raise ConfigError(
-            f"recipe ttrl learns from the probabilities that its samples had, but at "
-            f"method.sampler.temperature={sampler.temperature} and method.sampler.top_p={sampler.top_p} they are drawn "
-            "from another distribution than the policy's; set method.sampler.temperature=1 method.sampler.top_p=1"
+            f"recipe ttrl learns from the probabilities of its samples, but with "
+            f"method.sampler.temperature={sampler.temperature} and method.sampler.top_p={sampler.top_p} they do not "
+            "come from the policy's distribution; set method.sampler.temperature=1 method.sampler.top_p=1"
         )

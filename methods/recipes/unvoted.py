@@ -2,9 +2,9 @@
 
     i ~ uniform over the paths that have an answer          D = {(x, path_i)}          max log p(D)
 
-Why it is here: what this recipe gains comes from the format of the answers and from training on own text; only what
-lmsi gains beyond it is the vote's doing. On the embedded model it loses 4 points where lmsi gains 44 (docs/results.md).
-Precondition: none. Supervision: none. `min_share` and `max_winners` mean nothing to it: one sample a question.
+Why it exists: this recipe can gain only from answer format and from training on the model's own text. The vote accounts
+for what lmsi gains beyond it. On the embedded model it loses 4 points where lmsi gains 44 (docs/results.md).
+Precondition: none. Supervision: none. It ignores `min_share` and `max_winners`: one sample per question is kept.
 """
 
 from core.answers import extractor

@@ -1,4 +1,4 @@
-"""Independent candidates: the sampler of self-consistency and of everything that votes."""
+"""Independent candidates: the sampler of self-consistency and of all voting recipes."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,15 @@ class Iid:
 
     config: SamplerConfig
     logprobs: bool = False
-    """Keep the log-probability of every token, as sampled."""
+    """Keep the log-probability of every sampled token."""
 
     async def __call__(self, prompt: Prompt, policy: Policy) -> list[Group]:
-        drawn = self.config
+        config = self.config
         sampling = Sampling(
-            n=drawn.n,
-            temperature=drawn.temperature,
-            top_p=drawn.top_p,
-            max_tokens=drawn.max_tokens,
+            n=config.n,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_tokens=config.max_tokens,
             logprobs=self.logprobs,
         )
         candidates = tuple(await policy.generate(prompt, sampling))

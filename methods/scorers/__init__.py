@@ -1,0 +1,4 @@
+"""Scorers: one file each, a callable that gives every candidate of a prompt's groups a score, from votes.
+
+A scorer drops nothing and makes no examples; see methods/filters.py and methods/selectors.
+"""

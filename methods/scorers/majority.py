@@ -1,13 +1,13 @@
-"""The vote: samples and people in one ballot, and a score of 1 for every candidate that says what the winner says.
+"""Majority vote: samples and people vote in one ballot, and every candidate with the winning answer gets score 1.
 
-Self-consistency, arXiv 2203.11171. Each sample casts one vote for its own answer; a person or a verifier casts for an
-answer, or for a candidate and so for its answer. How much people weigh is methods.ballot's. An answer's net weight over
-all positive weight cast is its share, so a sample without an answer and a vote against both make a ballot less sure. No
-net weight, no winner; equals go to the answer named first, in the order of the candidates and then of the votes cast.
+Self-consistency, arXiv 2203.11171. Each sample casts one vote for its own answer. A person or a verifier votes for an
+answer, or for a candidate and thereby for its answer; methods.ballot limits the weight of people. An answer's share is
+its net weight divided by all positive weight cast, so samples without an answer and votes against it both lower it. An
+answer without positive net weight cannot win. Ties go to the first answer, in the order of candidates, then of votes.
 
-Where no candidate has an answer the samples have nothing to say about each other: the ballot is then over the
-candidates themselves, only people and verifiers vote, and enough of them must favour the winner. A candidate that was
-cut off has no answer and cannot win. What people wrote, and enough of them agree on, is a group of its own.
+If no candidate has an answer, samples cannot vote. The ballot is then over the candidates themselves: only people and
+verifiers vote, and the winner needs a quorum. A candidate that was cut off has no answer and cannot win. Corrections
+that enough people agree on form an extra group.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +27,8 @@ GUARDED = VotesConfig()
 
 @dataclass(frozen=True)
 class Result:
+    """The winning choice of a ballot, its share, and its lead over the runner-up."""
+
     winner: str | None
     share: float
     margin: float
@@ -43,7 +45,7 @@ class Majority:
         candidates = [candidate for group in groups for candidate in group.candidates]
         answers = {candidate.id: answer_of(candidate, self.extract) for candidate in candidates}
         if any(answers.values()):
-            fold = cache(folded)  # most samples say the same
+            fold = cache(folded)  # most samples give the same answer
             standing = {i: fold(answer) if answer else None for i, answer in answers.items()}
             result, winner = self._among_answers(answers, votes.cast, fold)
         else:
@@ -57,8 +59,8 @@ class Majority:
     def _among_answers(
         self, answers: dict[str, str | None], cast: Sequence[Vote], fold: Callable[[str], str]
     ) -> tuple[Result, str | None]:
-        relevant = [vote for vote in cast if _says(vote, answers)]
-        people = [(self._meant(vote, answers), weight) for vote, weight in self._weighed(relevant, len(answers))]
+        relevant = [vote for vote in cast if _is_relevant(vote, answers)]
+        people = [(self._choice(vote, answers), weight) for vote, weight in self._weighed(relevant, len(answers))]
         ballot = [*((answer, 1.0) for answer in answers.values()), *people]
         forms = {fold(answer): answer for answer, _ in reversed(ballot) if answer is not None}
         result = count((fold(answer) if answer else None, weight) for answer, weight in ballot)
@@ -68,46 +70,49 @@ class Majority:
         relevant = [vote for vote in cast if vote.candidate_id in standing]
         weights = self._weighed(relevant, None)
         result = count((standing[vote.candidate_id or ""], weight) for vote, weight in weights)
-        favour = [vote for vote, weight in weights if weight > 0 and vote.candidate_id == result.winner]
-        return result if backed(favour, self.votes) else Result(None, 0.0, 0.0)
+        in_favor = [vote for vote, weight in weights if weight > 0 and vote.candidate_id == result.winner]
+        return result if backed(in_favor, self.votes) else Result(None, 0.0, 0.0)
 
     def _weighed(self, cast: Sequence[Vote], samples: int | None) -> list[tuple[Vote, float]]:
         return weighed(cast, samples, self.votes)
 
-    def _meant(self, vote: Vote, answers: dict[str, str | None]) -> str | None:
-        """What a vote is for: a person may type a bare answer, or a sentence that ends in one."""
-        said = vote.answer if vote.answer is not None else vote.correction
-        if said is not None:
-            return self.extract(said) or folded(said) or None
+    def _choice(self, vote: Vote, answers: dict[str, str | None]) -> str | None:
+        """The answer that a vote is for. A person may type a bare answer, or a sentence that ends with one."""
+        text = vote.answer if vote.answer is not None else vote.correction
+        if text is not None:
+            return self.extract(text) or folded(text) or None
         return answers.get(vote.candidate_id or "")
 
 
 def answer_of(candidate: Candidate, extract: Extract) -> str | None:
+    """The candidate's answer; None if it has none or was cut off."""
     return extract(candidate.text) if candidate.finish == "stop" else None
 
 
 def count(ballot: Iterable[tuple[str | None, float]]) -> Result:
-    """The winner among pairs of what is voted for and a weight; None counts as cast, for nobody."""
+    """The result of pairs of choice and weight. The choice None only adds to the weight cast."""
     net: dict[str, float] = {}
     total = 0.0
     for choice, weight in ballot:
         total += max(0.0, weight)
         if choice is not None:
             net[choice] = net.get(choice, 0.0) + weight
-    ranked = sorted((pair for pair in net.items() if pair[1] > 0), key=lambda pair: -pair[1])  # stable: first is first
+    ranked = sorted(
+        (pair for pair in net.items() if pair[1] > 0), key=lambda pair: -pair[1]
+    )  # stable: ties keep their order
     if not ranked:
         return Result(None, 0.0, 0.0)
     (winner, weight), runner_up = ranked[0], ranked[1][1] if len(ranked) > 1 else 0.0
     return Result(winner, min(1.0, weight / total), min(1.0, (weight - runner_up) / total))
 
 
-def _says(vote: Vote, answers: dict[str, str | None]) -> bool:
+def _is_relevant(vote: Vote, answers: dict[str, str | None]) -> bool:
     return vote.answer is not None or vote.correction is not None or vote.candidate_id in answers
 
 
 async def _written(groups: Sequence[Group], texts: Sequence[str], extract: Extract, policy: Policy) -> list[Scored]:
-    """People's texts as a group that has won, of the version that the others were sampled by; one that is too long for
-    the engine is left out."""
+    """People's texts as a winning group, attributed to the oldest version that sampled the other groups. Texts that are
+    too long for the engine are left out."""
     prompt, ref = groups[0].prompt, min((group.policy for group in groups), key=lambda ref: ref.version)
     candidates: list[Candidate] = []
     for text in texts:

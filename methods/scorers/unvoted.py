@@ -1,4 +1,4 @@
-"""No vote at all: the null control of every voting recipe."""
+"""A scorer without a vote: the null control of every voting recipe."""
 
 import random
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from methods.scorers.majority import answer_of
 
 @dataclass(frozen=True)
 class Unvoted:
-    """One random own sample with an answer wins each question, whatever the others say. The choice hangs on the ids of
-    prompt and groups alone, so that settling again chooses the same."""
+    """One random sample with an answer wins, regardless of the others. The choice depends only on the ids of prompt and
+    groups, so that settling again makes the same choice."""
 
     extract: Extract
 

@@ -1,4 +1,4 @@
-"""Reinforce every candidate by how much better it did than the others of its group."""
+"""Makes examples to reinforce from all candidates of a group, by their advantage within the group."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from core.protocols import DropReason, History
 
 @dataclass(frozen=True)
 class Advantages:
-    """One example for each of the first `train_n` candidates (None: all), the losers and the cut-off ones too.
+    """One example for each of the first `train_n` candidates (None: all), including losing and cut-off ones.
 
         A_i = (s_i - mean(s)) / std(s)          over the candidates trained on; std divides by their number
 
-    Equal scores teach nothing: no example. Source: GRPO, arXiv:2402.03300; without the division Dr. GRPO,
+    Equal scores give no example. Source: GRPO, arXiv:2402.03300; without the division Dr. GRPO,
     arXiv:2503.20783. Raises: ObjectiveError for a candidate without a log-probability for each of its tokens."""
 
     method: str
@@ -31,7 +31,7 @@ class Advantages:
         return [self._example(scored.group, candidate, advantage) for candidate, advantage in pairs]
 
     def differing(self, scored: Scored) -> DropReason | None:
-        """The filter that goes with it. What people wrote was never sampled: it has no probability to correct for."""
+        """The filter for this selector. Texts of people were never sampled: they have no probability to correct for."""
         if scored.group.by != "sample":
             return "not_sampled"
         return "equal_scores" if len(set(scored.verdict.scores[: self.train_n])) < 2 else None
@@ -57,7 +57,7 @@ class Advantages:
 
 
 def relative(scores: Sequence[float], divide_by_std: bool = True) -> list[float]:
-    """Scores less their mean, in units of their deviation; all 0 when they are equal."""
+    """Scores minus their mean, divided by their standard deviation; all 0 if the scores are equal."""
     if len(set(scores)) < 2:
         return [0.0] * len(scores)
     mean = math.fsum(scores) / len(scores)

@@ -1,4 +1,4 @@
-"""Imitate what won."""
+"""Makes examples to imitate from winning candidates."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from core.protocols import History
 
 @dataclass(frozen=True)
 class Winners:
-    """The distinct candidates with a positive score, as tokens, in the order sampled, at most `max_winners`."""
+    """The first `max_winners` candidates with a positive score, distinct by their tokens, in the order sampled."""
 
     method: str
     max_winners: int
     distinct: bool = True
-    """False: one that was sampled several times weighs that much more, as if it stood there as often."""
+    """False: a candidate is weighted by the number of times it was sampled."""
 
     def __call__(self, scored: Scored, history: History) -> list[Example]:
         pairs = zip(scored.group.candidates, scored.verdict.scores, strict=True)

@@ -74,7 +74,7 @@ async def test_a_restart_takes_up_where_the_run_was(tmp_path: Path) -> None:
     second = system(tmp_path, settings(tmp_path), accuracy)
     await second.run(decided=3)
     reader = RunReader(tmp_path)
-    places = [place for name, body in reader.facts("window:").items() for place in body["places"]]
+    places = [place for places in reader.windows().values() for place in places]
     assert len(places) == len(set(places)), "a prompt was new in two windows"
     published = [version.ref.version for version in reader.versions()]
     assert len(published) == len(set(published))

@@ -62,8 +62,7 @@ def filled(reader: RunReader) -> dict[int, float]:
     """Window -> when the last of its prompts was voted on."""
     prompts = {outcome.place: outcome.prompt_id for outcome in reader.outcomes()}
     cast = {vote.prompt_id: vote.cast_at for vote in reader.all("votes", Vote)}
-    windows = {int(name.removeprefix("window:")): body["places"] for name, body in reader.facts("window:").items()}
-    return {number: max(cast.get(prompts[p], 0.0) for p in places) for number, places in windows.items()}
+    return {number: max(cast.get(prompts[p], 0.0) for p in places) for number, places in reader.windows().items()}
 
 
 def waits(reader: RunReader) -> dict[str, list[float]]:

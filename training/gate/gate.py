@@ -148,7 +148,7 @@ class Gate:
         d = differences(evidence)
         path = log_wealth(d, 0.0)
         if first_crossing(path, 1 / alpha_of(self.ledger.weighed, self.config.alpha)) is not None:
-            self.ledger = self.ledger.under(evidence.candidate).told(evidence.candidate_hits)
+            self.ledger = self.ledger.under(evidence.candidate).with_champion_hits(evidence.candidate_hits)
             return True
         if path[-1] <= 0.0 or len(d) >= self.config.max_probes:
             return False
@@ -229,9 +229,9 @@ class Gate:
         self.ledger = self.ledger.model_copy(update={"weighed": weighed, "superiority_spent": spent})
 
     def _close(self, decision: Decision, evidence: Evidence) -> None:
-        ledger = self.ledger.told(evidence.champion_hits)
+        ledger = self.ledger.with_champion_hits(evidence.champion_hits)
         if decision.new_champion:
-            ledger = ledger.under(decision.candidate).told(evidence.candidate_hits)
+            ledger = ledger.under(decision.candidate).with_champion_hits(evidence.candidate_hits)
         self.ledger, self._opened = ledger, None
 
 

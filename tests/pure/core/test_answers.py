@@ -102,7 +102,7 @@ def test_a_pattern_takes_its_last_match_and_an_empty_group_is_no_answer() -> Non
     assert extractor(PatternAnswer(pattern=r"a|(b)"))("b a") is None
 
 
-@pytest.mark.parametrize(("pattern", "why"), [("(", "no regular expression"), (r"\d+", "no group")])
+@pytest.mark.parametrize(("pattern", "why"), [("(", "not a regular expression"), (r"\d+", "no group")])
 def test_a_pattern_that_cannot_work_is_refused(pattern: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         extractor(PatternAnswer(pattern=pattern))

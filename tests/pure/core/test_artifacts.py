@@ -44,7 +44,10 @@ def test_a_version_is_never_written_twice(tmp_path: Path) -> None:
 
 
 def test_a_file_with_the_markers_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="that name is the marker's"), appearing(tmp_path / "v1", {}) as aside:
+    with (
+        pytest.raises(ArtifactError, match="that name is reserved for the marker"),
+        appearing(tmp_path / "v1", {}) as aside,
+    ):
         (aside / MANIFEST).write_text("{}")
     assert list(tmp_path.iterdir()) == []
 
@@ -62,7 +65,7 @@ def test_a_changed_and_a_missing_file_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no finished artifact"),
+        (None, "not a finished artifact"),
         ("{", "is damaged"),
         ("[]", "lists no files"),
         (json.dumps({"files": 1}), "lists"),

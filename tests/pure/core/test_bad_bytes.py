@@ -1,5 +1,5 @@
-"""Truncated, flipped and foreign bytes in whatever is read at the start: a clear error that names the file, nothing
-else damaged."""
+"""Truncated, flipped and foreign bytes in all files that are read at the start: a clear error names the file, and no
+other file is damaged."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ def harms(body: bytes, seed: int = 0, flips: int = 60) -> list[bytes]:
 
 
 def survives(read: Callable[[], Any], file: Path) -> str | None:
-    """None when it could be read; else the error, which must be one of ours and name the file."""
+    """None if the file could be read; else the error, which must be ours and name the file."""
     try:
         read()
     except RatchetError as error:
@@ -113,7 +113,7 @@ def test_a_store_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) 
     db.commit()
     db.close()
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(StoreError, match=r"run\.sqlite is no run of Ratchet \(tables: \['somebody_elses'\]\)"):
+    with pytest.raises(StoreError, match=r"run\.sqlite is not a run of Ratchet \(tables: \['somebody_elses'\]\)"):
         RunStore(tmp_path)
     assert (tmp_path / FILE).read_bytes() == before
 

@@ -68,7 +68,7 @@ def test_a_counter_begins_at_zero_with_every_value_of_its_labels() -> None:
         ("probes_total", 0, {}),
         ("events_total", 0, {"kind": "hung"}),
     ]
-    with pytest.raises(ValueError, match="is a gauge, no counter"):
+    with pytest.raises(ValueError, match="is a gauge, not a counter"):
         metrics.begin("served_version")
     with pytest.raises(ValueError, match="did you mean probes_total"):
         metrics.begin("probe_total")
@@ -82,7 +82,7 @@ def test_what_is_not_in_the_table_is_refused_by_name() -> None:
         metrics.count("tokens_total")
     with pytest.raises(ValueError, match="no purpose='lunch'; it is one of user"):
         metrics.count("tokens_total", purpose="lunch")
-    with pytest.raises(ValueError, match="is a gauge, no counter"):
+    with pytest.raises(ValueError, match="is a gauge, not a counter"):
         metrics.count("served_version")
     with pytest.raises(ValueError, match="cannot rise by -1"):
         metrics.count("probes_total", -1)

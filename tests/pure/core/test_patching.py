@@ -1,4 +1,4 @@
-"""Patches of other people's code: which versions they take, how they are switched off, and that all are known."""
+"""Patches of Ray and vLLM: supported versions, the switch, and the table that lists all of them."""
 
 import ast
 import re
@@ -54,7 +54,7 @@ def test_none_of_the_packages_installed_is_an_error(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_versions_that_we_pin_are_those_that_the_patches_are_made_for() -> None:
-    """Before a pin is raised, each row of the table in docs/architecture.md wants to be looked at."""
+    """Before a pin is raised, check each row of the table in docs/architecture.md."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     pins = dict(line.split("==") for line in [*extras["cpu"], *extras["gpu"]])

@@ -148,7 +148,7 @@ def test_a_budget_is_per_window_and_a_prompt_counted_on_stays_counted_on() -> No
 
 @given(st.integers(1, 30), st.integers(0, 8))
 def test_the_users_of_a_key_share_its_caps(users: int, samples: int) -> None:
-    """However many it names, they weigh what one voter may, count on as many prompts, and are one of a quorum."""
+    """Any number of users of a key have the weight and the prompt budget of one voter, and count once in a quorum."""
     config = VotesConfig(people_share=1, voter_weight=1, quorum=2)
     cast = [vote(f"shop/{i}", correction="5. The answer is 5.") for i in range(users)]
     assert total(weighed(cast, samples, config)) <= 1 + 1e-9

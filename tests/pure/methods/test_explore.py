@@ -59,7 +59,7 @@ def test_what_was_cut_off_is_never_imitated() -> None:
 
 
 def test_the_vote_is_righter_than_its_samples_and_its_null_control_is_not() -> None:
-    """The whole of explore, five seeds, with no answer key anywhere: a Prompt has no field for one."""
+    """All of `explore` with five seeds and no answer key: a Prompt has no field for one."""
     for seed in range(5):
         policy = ScriptedPolicy(seed, {0: 0.5})
         prompts = [as_prompt(f"question {index}") for index in range(150)]
@@ -139,11 +139,8 @@ def test_recipes_are_found_by_name_and_an_unknown_one_is_refused() -> None:
 
 @pytest.mark.parametrize("sampler", [SamplerConfig(n=1), SamplerConfig(temperature=0)])
 def test_a_vote_of_one_is_refused(sampler: SamplerConfig) -> None:
-    with pytest.raises(ConfigError, match="lets different samples vote"):
+    with pytest.raises(ConfigError, match="needs different samples to vote"):
         recipes.build(MethodConfig(sampler=sampler))
-
-
-# --- the scripted policy ---------------------------------------------------------------------------------------------
 
 
 def generated(policy: ScriptedPolicy, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:

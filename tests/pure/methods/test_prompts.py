@@ -75,17 +75,17 @@ def test_epochs_and_seeds_have_their_own_order_and_a_place_keeps_its_prompt() ->
 
 
 WRONG_LINES: list[tuple[object, str]] = [
-    ("{", "no JSON"),
+    ("{", "not JSON"),
     ("[1]", "list, expected an object"),
     ({"question": "x"}, "no field 'prompt' (there are: 'question')"),
     ({"prompt": 5}, "not 5"),
     ({"prompt": "  "}, "not empty"),
-    ({"prompt": []}, "ends with a message of the user"),
-    ({"prompt": [{"role": "assistant", "content": "x"}]}, "ends with a message of the user"),
-    ({"prompt": [{"role": "robot", "content": "x"}]}, "no chat message: role"),
-    ({"prompt": [{"role": "user"}]}, "no chat message: content"),
+    ({"prompt": []}, "must end with a message of the user"),
+    ({"prompt": [{"role": "assistant", "content": "x"}]}, "must end with a message of the user"),
+    ({"prompt": [{"role": "robot", "content": "x"}]}, "not a chat message: role"),
+    ({"prompt": [{"role": "user"}]}, "not a chat message: content"),
     ({"prompt": None}, "not None"),
-    ('{"prompt": "\\ud800"}', "no valid Unicode"),
+    ('{"prompt": "\\ud800"}', "not valid Unicode"),
 ]
 
 
@@ -126,7 +126,7 @@ def test_duplicates_are_folded_and_the_limit_counts_what_is_left(tmp_path: Path)
     [
         ("none.jsonl", None, "there is no file"),
         ("pool.csv", b"prompt", r"ends in '.csv'; expected .jsonl or .parquet"),
-        ("pool.parquet", b"no parquet", "no Parquet file"),
+        ("pool.parquet", b"no parquet", "not a Parquet file"),
         ("empty.jsonl", b"\n", "holds no valid prompt"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_text_that_breaks_the_promise_of_the_split_is_named(tmp_path: Path) ->
     held = SplitByHash(allowed=(bucket,))
     broken = SplitByHash(allowed=((bucket + 1) % 20,))
     assert len(read_lines(tmp_path, {"prompt": "a"}, split=held)) == 1
-    with pytest.raises(ConfigError, match=rf"pool\.jsonl:1 lies in bucket {bucket} of 20, prompts\.split promises"):
+    with pytest.raises(ConfigError, match=rf"pool\.jsonl:1 is in bucket {bucket} of 20, but prompts\.split allows"):
         read_lines(tmp_path, {"prompt": "a"}, split=broken, on_invalid="skip")
 
 
@@ -174,7 +174,7 @@ def test_an_overlap_is_found_through_case_punctuation_and_spacing_only() -> None
     probes = [as_prompt("tom has 17 eggs; how many", system="s"), as_prompt("Ann has 18 eggs. How many?")]
     assert overlap(pool, probes) == [(pool[0], probes[0])]
     refuse_overlap(pool[1:], probes, "pool", "anchors")
-    with pytest.raises(ConfigError, match=r"(?s)1 questions stand in pool and in anchors.*17 eggs"):
+    with pytest.raises(ConfigError, match=r"(?s)1 questions are both in pool and in anchors.*17 eggs"):
         refuse_overlap(pool, probes, "pool", "anchors")
 
 

@@ -20,7 +20,7 @@ QUESTIONS = [f"question {i}" for i in range(40)]
 
 
 class LateVoters:
-    """Ten people, who vote against the right answer of a prompt once they see that it was explored."""
+    """Ten people vote against the right answer of every prompt once it is explored."""
 
     def __init__(self, buffer: BallotPort, run_dir: Path) -> None:
         self.buffer, self.run_dir = buffer, run_dir
@@ -70,13 +70,13 @@ async def test_late_votes_change_what_later_windows_replay(tmp_path: Path) -> No
     assert set(voters.results) <= {"counted", "waiting"} and status["person_votes"] >= 160
     assert status["resettled"] >= 16
     reader = RunReader(tmp_path)
-    first = [reader.outcome(place) for place in reader.fact("window:1")["places"]]
+    first = [reader.outcome(place) for place in reader.windows()[1]]
     assert all(outcome is not None and outcome.revision == 10 and not outcome.examples for outcome in first)
     assert sum(len(outcome.examples) for outcome in reader.outcomes()) > 0, "what they gave at first is kept"
     drawn = [event.detail["examples"] for event in reader.events("drawn")]
     assert drawn[2] < 2 * drawn[0], "the windows before are replayed as the votes left them"
-    told = reader.events("voted")
-    assert told and told[0].detail["votes"] > 0
-    steps = trace(reader, f"place:{reader.fact('window:1')['places'][0]}")["life"]
+    voted = reader.events("voted")
+    assert voted and voted[0].detail["votes"] > 0
+    steps = trace(reader, f"place:{reader.windows()[1][0]}")["life"]
     again = [step for step in steps if step["what"] == "settled again"]
     assert again and all(step["at"] and step["by"] == "buffer" for step in again)

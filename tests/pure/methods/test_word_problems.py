@@ -1,4 +1,4 @@
-"""The embedded model's task, tokenizer and data files keep what models/word-problems promises."""
+"""The embedded model's task, tokenizer and data files are as models/word-problems documents them."""
 
 import hashlib
 import importlib.util
@@ -18,11 +18,11 @@ FOLDER = Path(__file__).parents[3] / "models" / "word-problems"
 
 
 def load(name: str) -> ModuleType:
-    """A module of the folder under a name of its own: the folder's name has a hyphen, and `task` would be anyone's."""
+    """Imports a module of the folder under a unique name: the folder's name has a hyphen, and `task` is too general."""
     spec = importlib.util.spec_from_file_location(f"word_problems_{name}", FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while it loads
+    sys.modules[spec.name] = module  # dataclasses look up their module while it loads
     spec.loader.exec_module(module)
     return module
 

@@ -60,7 +60,7 @@ def test_probes_that_stand_in_the_pool_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": [shared, "another"]}), tmp_path / "pool.parquet")
     pq.write_table(pa.table({"prompt": ["what is one plus one?"], "answer": ["2"]}), tmp_path / "probes.parquet")
     given = [f"prompts.path={tmp_path}/pool.parquet", "prompts.split=null"]
-    with pytest.raises(ConfigError, match=r"stand in .*pool\.parquet and in the gate's probes"):
+    with pytest.raises(ConfigError, match=r"are both in .*pool\.parquet and in the gate's probes"):
         preflight.check(tiny(*given, f"gate.anchors={tmp_path}/probes.parquet", "gate.split=null"))
 
 

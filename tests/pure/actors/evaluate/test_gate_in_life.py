@@ -23,7 +23,7 @@ from core.config import Config
 from core.errors import Overdue, Unavailable, VersionError
 from core.messages import Candidate, Decision, PolicyRef, Prompt, Sampling
 from core.proxy import proxy
-from core.store.facts import GateLedger
+from core.store.facts import Answers, GateLedger, Watched, WindowDecided
 from core.store.writer import RunReader
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy, right_answer
@@ -77,6 +77,11 @@ def events(folder: Path, kind: str) -> list[dict]:
     return [event.detail for event in RunReader(folder).events(kind)]
 
 
+def rejected(folder: Path, window: int) -> bool:
+    decided = RunReader(folder).read(WindowDecided, window)
+    return decided is not None and decided.rejected
+
+
 async def test_a_served_version_that_falls_off_is_rolled_back_by_the_watch(tmp_path: Path) -> None:
     config = settings(tmp_path, "run.versions=1")
     policy = ScriptedPolicy(0, {0: 0.95, 1: 0.96})
@@ -85,7 +90,7 @@ async def test_a_served_version_that_falls_off_is_rolled_back_by_the_watch(tmp_p
         await until(run, lambda s: s["slots"]["serve"] == 1)
         policy.accuracy[1] = 0.4
         status = await until(run, lambda s: s["states"]["1"] == "rolled_back")
-        await until(run, lambda _: RunReader(tmp_path).facts("settled:")["settled:1"]["rejected"])
+        await until(run, lambda _: rejected(tmp_path, 1))
     assert (status["slots"]["serve"], status["slots"]["champion"], status["standing"]) == (0, 0, "base")
     (rolled_back,) = events(tmp_path, "rolled_back")
     assert rolled_back["by"] == "the watch" and "more than 0.03 worse than the champion on" in rolled_back["reason"]
@@ -147,13 +152,13 @@ async def test_a_watch_goes_on_after_a_restart(tmp_path: Path) -> None:
     run = LocalSystem(config, tmp_path, first, ScriptedSession(tmp_path))
     async with running(run):
         await until(run, lambda s: s["slots"]["serve"] == 1)
-        while not RunReader(tmp_path).fact("watched"):
+        while not RunReader(tmp_path).read(Watched):
             await asyncio.sleep(0.01)
     kept, second = known(tmp_path), Counted({0: 0.95, 1: 0.4})
     again = LocalSystem(config, tmp_path, second, ScriptedSession(tmp_path))
     async with running(again):
         await until(again, lambda s: s["states"]["1"] == "rolled_back")
-        await until(again, lambda _: RunReader(tmp_path).fact("watched") is None)
+        await until(again, lambda _: RunReader(tmp_path).read(Watched) is None)
     assert kept and not kept & set(second.probed), "what was kept is not asked again"
 
 
@@ -261,8 +266,8 @@ async def test_a_watch_goes_on_when_the_policy_was_away_just_after_the_promotion
 
 def known(folder: Path) -> set[tuple[str, str]]:
     """Whose answers to which probes are on disk."""
-    facts = RunReader(folder).facts("answers:")
-    return {(f"policy@v{name.removeprefix('answers:')}", id) for name, body in facts.items() for id in body}
+    facts = RunReader(folder).read_all(Answers)
+    return {(f"policy@v{version}", id) for version, answers in facts.items() for id in answers.root}
 
 
 class Silent(ScriptedPolicy):

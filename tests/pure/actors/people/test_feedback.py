@@ -229,7 +229,7 @@ async def test_what_was_voted_on_and_never_explored_is_explored_next_with_its_vo
         outcome = reader.outcome(int(place))
         assert outcome is not None and outcome.revision == 1
         assert outcome.scored[0].group.prompt.origin == "asked"
-        assert not reader.asked_in_vain() and (await system.buffer.learning.status())["asked"] == 0
+        assert not reader.unexplored_requests() and (await system.buffer.learning.status())["asked"] == 0
 
 
 async def test_what_was_asked_is_not_lost_by_a_restart(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ async def test_an_unknown_response_or_choice_refuses_the_whole_array(tmp_path: P
 async def test_live_traffic_is_explored_only_where_asked_for_and_not_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
         await system.feedback.answered([answer("r0", "Who learns from me?")])
-        assert (await system.buffer.learning.status())["asked"] == 0 and not RunReader(tmp_path).asked_in_vain()
+        assert (await system.buffer.learning.status())["asked"] == 0 and not RunReader(tmp_path).unexplored_requests()
     other = tmp_path / "live"
     other.mkdir()
     async with running(other, "prompts.live.ratio=1") as system:

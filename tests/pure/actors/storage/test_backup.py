@@ -16,6 +16,7 @@ from core import config as configuration
 from core.artifacts import MANIFEST, appearing, digest_file
 from core.errors import ArtifactError, ConfigError, StoreError
 from core.messages import PolicyRef, Published, Vote
+from core.store.facts import BufferCounts, LineageFact
 from core.store.records import fact, message
 from core.store.writer import FILE, RunReader, RunStore
 
@@ -48,7 +49,7 @@ def run_dir(tmp_path: Path) -> Path:
 def steps(store: RunStore, number: int) -> None:
     """A vote and the count of votes, in one transaction."""
     vote = Vote(id=str(number), prompt_id="p", answer="x" * 500)
-    store.write([message("votes", vote.id, "p", vote), fact("count", number + 1)])
+    store.write([message("votes", vote.id, "p", vote), BufferCounts(accepted=number + 1).record()])
 
 
 @contextmanager
@@ -85,7 +86,8 @@ def test_a_backup_of_a_run_that_is_written_to_is_one_moment_of_it_and_restores_t
         restored = tmp_path / f"r{number}"
         assert restore(taken.folder, restored) == [0, 1, 2, 3]
         reader = RunReader(restored)
-        assert 50 <= reader.count("votes") == reader.fact("count") <= during
+        counts = reader.read(BufferCounts)
+        assert counts is not None and 50 <= reader.count("votes") == counts.accepted <= during
         store = RunStore(restored)
         steps(store, reader.count("votes"))
         store.close()
@@ -180,4 +182,5 @@ def test_the_commands_say_what_they_did(run_dir: Path, tmp_path: Path) -> None:
     assert told.exit_code == 0 and "4 versions and the store" in told.output
     told = CliRunner().invoke(app, ["restore", str(tmp_path / "b"), "--dir", str(tmp_path / "r")])
     assert told.exit_code == 0 and "up --dir" in told.output
-    assert RunReader(tmp_path / "r").fact("lineage")["serve"] == 1
+    lineage = RunReader(tmp_path / "r").read(LineageFact)
+    assert lineage is not None and lineage.serve == 1

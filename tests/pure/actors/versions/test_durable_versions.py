@@ -135,5 +135,6 @@ async def test_what_the_store_refused_is_written_and_told_with_the_next(tmp_path
         await versions.trainer.propose(published(ref.version, tmp_path))
         reader = RunReader(tmp_path)
         assert [d.candidate for d in reader.all("decisions", Decision)] == [ref]
-        assert reader.fact("ledger")["weighed"] == 1
+        ledger = reader.read(GateLedger)
+        assert ledger is not None and ledger.weighed == 1
         assert heard.settled == [ref.version]

@@ -1,4 +1,4 @@
-"""What was acknowledged had reached the disk before: read off the system calls of a child process, in order."""
+"""Acknowledged records had reached the disk before: checked by the order of a child process's system calls."""
 
 import errno
 import os
@@ -56,7 +56,7 @@ async def main():
             await append(store, order)
     print((await store.status())["full"])
     running.cancel()
-    os._exit(0)  # no tidy close: what is on disk now is what a crash would leave
+    os._exit(0)  # no clean close: the disk is left as after a crash
 
 asyncio.run(main())
 """
@@ -92,7 +92,7 @@ class Call:
 
 @dataclass
 class Child:
-    """A program run over a directory with the shim in it."""
+    """Runs a program on a directory, with the shim loaded."""
 
     shim: Path
     folder: Path
@@ -102,7 +102,7 @@ class Child:
         return self.folder / "run"
 
     def run(self, program: str, *arguments: str, fault: str = "") -> tuple[list[Call], str]:
-        """What it did to the disk, and what it printed."""
+        """Its disk operations and its output."""
         self.run_dir.mkdir(exist_ok=True)
         log, order = self.folder / "log", self.folder / "fault"
         log.unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def child(shim: Path, tmp_path: Path) -> Child:
 
 
 def acknowledged_unsynced(calls: list[Call]) -> list[str]:
-    """Files of the write-ahead log that held unsynced bytes when something was acknowledged, one for each time."""
+    """Files of the write-ahead log that held unsynced bytes at an acknowledgment, one entry for each time."""
     unsynced: set[str] = set()
     early: list[str] = []
     for call in calls:
@@ -209,7 +209,7 @@ def held(child: Child) -> list[str]:
 
 
 def unsynced_when(calls: list[Call], moment: Callable[[Call], bool]) -> set[str]:
-    """Files with bytes, and directories with entries, that were not on disk at that moment."""
+    """Files with unsynced bytes, and directories with unsynced entries, at that moment."""
     unsynced: set[str] = set()
     for call in calls:
         if moment(call):
@@ -270,6 +270,6 @@ def test_a_directory_that_cannot_reach_the_disk_does_not_appear(fault: str, word
 
 
 def test_the_store_file_is_named_in_its_own_log(child: Child) -> None:
-    """The shim sees the very file that the store writes: otherwise the tests above would look at nothing."""
+    """The shim sees the file that the store writes; otherwise the tests above would check nothing."""
     calls, _ = child.run(STORE, "", "a")
     assert any(call.path == str(child.run_dir / f"{FILE}-wal") for call in calls)

@@ -1,4 +1,4 @@
-"""What travels from a collector to the store: encoded once, and decided by as the outcome itself would be."""
+"""Encoded outcomes, from collector to store: encoded once, and equal to the outcome in all decisions."""
 
 import pickle
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""What a long run throws away, and that nothing it still needs is among it."""
+"""Deletion in long runs: nothing that is still needed is deleted."""
 
 import asyncio
 import sqlite3
@@ -225,7 +225,7 @@ async def test_a_run_that_was_pruned_goes_on_after_a_restart_as_one_that_was_not
 
 
 class Parts:
-    """A versions actor over a store, with a buffer that only listens, and folders as the trainer writes them."""
+    """A versions actor with a store, a buffer that only records calls, and folders as the trainer writes them."""
 
     def __init__(self, folder: Path, keep: int | None) -> None:
         self.folder = folder
@@ -445,6 +445,6 @@ def test_old_answers_of_users_and_what_was_explored_are_thrown_away(tmp_path: Pa
     assert store.forget_responses(keep=2) == 3 and store.forget_responses(keep=2) == 0
     reader = RunReader(tmp_path)
     assert reader.ids("responses") == ["r3", "r4"] and reader.ids("asked") == [asked[1].id]
-    assert [prompt.id for prompt in reader.asked_in_vain()] == [asked[1].id]
+    assert [prompt.id for prompt in reader.unexplored_requests()] == [asked[1].id]
     assert store.remove({"responses": ["r4", "r9"], "asked": []}) == 1
     store.close()

@@ -292,4 +292,4 @@ def test_bad_keys_are_refused_first() -> None:
 
 @pytest.mark.parametrize("origin", ["*", "https://*.example.org", "example.org", "https://example.org/", "HTTPS://a.b"])
 def test_an_origin_that_is_none_is_refused(origin: str) -> None:
-    assert "is no origin" in error_of(load, None, [f"serve.access.allow_origins=[{origin!r}]"])
+    assert "is not an origin" in error_of(load, None, [f"serve.access.allow_origins=[{origin!r}]"])
