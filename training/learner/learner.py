@@ -3,25 +3,19 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from random import Random
-from types import MethodType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
-from core.config import LearningConfig, Lora, ModelConfig
-from core.errors import ArtifactError, ObjectiveError, RatchetError
+from core.config import LearningConfig, ModelConfig
+from core.errors import ObjectiveError, RatchetError
 from core.messages import Reinforce, Window
 from training.learner.collate import Continued, collate, length, pack_batches
-from training.learner.logits import logits_at
+from training.learner.model import LearnerModel
 from training.learner.parallel import Parallel, SingleProcess
 from training.objectives import Column, objective
 
@@ -45,75 +39,33 @@ class Learner:
         objective_name: str = "sft",
         parallel: Parallel | None = None,
     ) -> None:
-        self.model_config = model
         self.learning = learning
         self.seed = seed
         self.render_id = render_id
         self.objective = objective(objective_name)
         self.terms = self.objective.terms(learning)
-        self.device = torch.device(_device(learning.device))
         self.parallel: Parallel = parallel or SingleProcess()
+        self.trained_model = LearnerModel(model, learning, seed, self.parallel)
         self.losses: list[float] = []
         """Of every step of the newest window (mean nats a token)."""
-        self._model: Any = None
-        self._base: dict[str, torch.Tensor] = {}
-        self._frozen_base: Any = None
         self._columns: dict[str, dict[Column, npt.NDArray[np.float32]]] = {}
 
     @property
-    def lora(self) -> Lora | None:
-        return self.model_config.weights if isinstance(self.model_config.weights, Lora) else None
+    def device(self) -> torch.device:
+        return self.trained_model.device
 
     @property
     def model(self) -> Any:
-        """The model that transformers or peft knows how to save. Raises: RuntimeError before `load`."""
-        if self._model is None:
-            raise RuntimeError("the learner has no model yet; call load() first")
-        return self._model
+        """The transformers or PEFT model. Raises: RuntimeError before `load`."""
+        return self.trained_model.model
 
     def load(self) -> None:
-        """Read the base model; with LoRA, put adapters on it that change nothing yet. Heavy. Sets this process's
-        number of torch threads. Raises: ArtifactError when there is no such model."""
-        torch.set_num_threads(self.learning.threads)
-        disable_progress_bar()
-        with torch.random.fork_rng(devices=[]):
-            model = self._read()
-            if self.lora is not None:
-                model = self._adapted(model, self.lora)
-        self._model = self._placed(model)
-        if self.lora is not None:
-            self._base = {name: parameter.detach().clone() for name, parameter in self._trainable().items()}
+        """See LearnerModel.load."""
+        self.trained_model.load()
 
-    def _placed(self, model: Any) -> Any:
-        # Dropout, where a model has any, stays off: the engine that sampled had none.
-        core = _core(model.eval())
-        core.logits_at = MethodType(logits_at, core)
-        self.parallel.place(core, self.device)
-        return model
-
-    def _read(self) -> Any:
-        """The base model, as it is on disk."""
-        dtype = getattr(torch, self.model_config.trainer_dtype)
-        try:
-            return AutoModelForCausalLM.from_pretrained(self.model_config.path, dtype=dtype, attn_implementation="sdpa")
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"model.path={self.model_config.path!r} cannot be loaded: {error}") from None
-
-    def _adapted(self, model: Any, lora: Lora) -> Any:
-        config = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # a float works: the scale is alpha / rank
-            target_modules=list(lora.targets),
-            lora_dropout=0.0,
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
-        generator = torch.Generator().manual_seed(self.seed)
-        for name, parameter in sorted(adapted.named_parameters()):
-            if "lora_A" in name:
-                torch.nn.init.kaiming_uniform_(parameter.data, a=math.sqrt(5), generator=generator)
-        return adapted
+    def weights(self) -> dict[str, torch.Tensor]:
+        """See LearnerModel.weights."""
+        return self.trained_model.weights()
 
     # --- learning ---
 
@@ -137,7 +89,7 @@ class Learner:
             for _ in range(self.learning.epochs)
             for batch in pack_batches(examples, self.learning.batch_tokens, rng)
         ]
-        parameters = list(self._trainable().values())
+        parameters = list(self.trained_model.trainable().values())
         before = [parameter.detach().clone() for parameter in parameters]
         optimiser = self._optimiser(parameters)
         losses, norms = self.losses, [0.0]
@@ -203,7 +155,7 @@ class Learner:
         """The objective's weighted sum over the completion tokens of a batch (nats), with gradients."""
         ids_BT, mask_BT, weight_B = (tensor.to(self.device) for tensor in collate(batch))
         predicts_BT = mask_BT[:, 1:]
-        logits_NV = self._logits_at(ids_BT[:, :-1], predicts_BT)
+        logits_NV = self.trained_model.logits_at(ids_BT[:, :-1], predicts_BT)
         weight_N = weight_B[:, None].expand_as(predicts_BT)[predicts_BT]
         columns = {name: self._column(name, batch) for name in self.terms.columns}
         targets_N = ids_BT[:, 1:][predicts_BT]
@@ -223,7 +175,7 @@ class Learner:
         for batch in self.parallel.turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
             ids_BT, mask_BT, _ = (tensor.to(self.device) for tensor in collate(batch))
             predicts_BT = mask_BT[:, 1:]
-            logprobs_NV = torch.log_softmax(self._logits_at(ids_BT[:, :-1], predicts_BT).float(), dim=-1)
+            logprobs_NV = torch.log_softmax(self.trained_model.logits_at(ids_BT[:, :-1], predicts_BT).float(), dim=-1)
             logprobs_N = logprobs_NV.gather(-1, ids_BT[:, 1:][predicts_BT][:, None])[:, 0].cpu().numpy()
             ends = np.cumsum([len(example.completion_ids) // 4 for example in batch])
             parts = np.split(logprobs_N, ends[:-1])
@@ -241,7 +193,7 @@ class Learner:
             for name, logprobs in self.completion_logprobs(examples).items():
                 found[name]["proximal"] = logprobs
         if "reference" in self.terms.columns:
-            with self._as_base():
+            with self.trained_model.as_base():
                 for name, logprobs in self.completion_logprobs(examples).items():
                     found[name]["reference"] = logprobs
         return found
@@ -255,21 +207,6 @@ class Learner:
             return {}
         known = self._columns.values()
         return {"off_policy_kl": _divergence([c["behaviour"] for c in known], [c["proximal"] for c in known])}
-
-    @contextmanager
-    def _as_base(self) -> Iterator[None]:
-        """Inside, the model is the base: adapters off, or a frozen copy that is read when first needed."""
-        if self.lora is not None:
-            with self.model.disable_adapter():
-                yield
-            return
-        if self._frozen_base is None:
-            self._frozen_base = self._placed(self._read().requires_grad_(False))
-        trained, self._model = self._model, self._frozen_base
-        try:
-            yield
-        finally:
-            self._model = trained
 
     @torch.no_grad()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
@@ -285,16 +222,13 @@ class Learner:
                 ids_BT[row, : len(sequences[i])] = torch.tensor(list(sequences[i]))
                 keep_BT[row, 1 : len(sequences[i])] = True
             ids_BT, keep_BT = ids_BT.to(self.device), keep_BT.to(self.device)[:, 1:]
-            logits_NV = self._logits_at(ids_BT[:, :-1], keep_BT).float()
+            logits_NV = self.trained_model.logits_at(ids_BT[:, :-1], keep_BT).float()
             logprobs_NV = torch.log_softmax(logits_NV, dim=-1)
             logprobs_N = logprobs_NV.gather(-1, ids_BT[:, 1:][keep_BT][:, None])[:, 0].cpu().numpy()
             ends = np.cumsum([len(sequences[i]) - 1 for i in batch])
             for i, part in zip(batch, np.split(logprobs_N, ends[:-1]), strict=True):
                 scores[i] = part
         return scores
-
-    def _logits_at(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
-        return _core(self.model).logits_at(ids_BT, keep_BT)
 
     def _optimiser(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         cfg = self.learning
@@ -328,55 +262,6 @@ class Learner:
                 )
         return [*window.imitate, *window.reinforce]
 
-    # --- weights ---
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """What a version consists of, by the name in its file, detached and not copied: the adapter's tensors (PEFT's
-        names), or all of the model's. Of several processes only the first has them, put together from all parts."""
-        return self.parallel.whole({name: parameter.detach() for name, parameter in self._trainable().items()})
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """All that a whole model's file holds, each tensor under one name; of several processes only for the first."""
-        entries = self.model.state_dict(keep_vars=True)
-        named = {id(tensor): name for name, tensor in reversed(entries.items())}
-        return self.parallel.whole({name: entries[name].detach() for name in reversed(named.values())})
-
-    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Raises: ArtifactError naming missing and unknown tensors, or one of another shape; then nothing changed."""
-        mine = self._trainable()
-        if weights.keys() != mine.keys():
-            missing, unknown = sorted(mine.keys() - weights.keys()), sorted(weights.keys() - mine.keys())
-            raise ArtifactError(f"the weights lack {missing[:4]} and hold unknown {unknown[:4]}; wrong model or rank?")
-        for name, tensor in weights.items():
-            if tensor.shape != mine[name].shape:
-                raise ArtifactError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(mine[name].shape)}")
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                mine[name].copy_(self.parallel.part(tensor, mine[name]))
-
-    def load_base(self) -> None:
-        """Back to version 0."""
-        if self.lora is None:
-            self.load()
-        else:
-            self.load_weights(self._base)
-
-    def _trainable(self) -> dict[str, torch.nn.Parameter]:
-        parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        if self.lora is None:
-            return parameters
-        return {name.replace(".default.", "."): parameter for name, parameter in parameters.items()}
-
-    def base_path(self) -> Path | str:
-        """The base model's folder, absolute, or its hub name where it is none."""
-        folder = Path(self.model_config.path)
-        return folder.resolve() if folder.is_dir() else self.model_config.path
-
-
-def _core(model: Any) -> Any:
-    """transformers' model, with or without adapters put into it."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
 
 def _floats(packed: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(packed, dtype="<f4")
@@ -386,9 +271,3 @@ def _divergence(sampled: Sequence[npt.NDArray[np.float32]], other: Sequence[npt.
     """KL(sampled || other) in nats a token, estimated on the tokens that were sampled (K3: never below 0)."""
     less = np.concatenate([b - a for a, b in zip(sampled, other, strict=True)] or [np.zeros(0)]).astype(np.float64)
     return float(np.mean(np.expm1(less) - less)) if less.size else 0.0
-
-
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"

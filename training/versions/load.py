@@ -22,9 +22,9 @@ def load_version(learner: Learner, run_dir: Path, ref: PolicyRef) -> Published:
     manifest = verify(path)
     published = read_published(path)
     if ref == BASE:
-        learner.load_base()
+        learner.trained_model.load_base()
         return published
-    kind = "full" if learner.lora is None else "lora"
+    kind = "full" if learner.trained_model.lora is None else "lora"
     if manifest["kind"] != kind:
         raise ArtifactError(f"{path} holds {manifest['kind']} weights, the learner has {kind}; fix model.weights.kind")
     weights = read_tensors(path)
@@ -32,7 +32,7 @@ def load_version(learner: Learner, run_dir: Path, ref: PolicyRef) -> Published:
     wrong = [name for name in manifest["tensors"] if found.get(name) != manifest["tensors"][name]["digest"]]
     if wrong or fingerprint(found) != published.fingerprint:
         raise ArtifactError(f"tensors {wrong[:4]} in {path} are not the published ones; restore it or remove it")
-    learner.load_weights(weights)
+    learner.trained_model.load_weights(weights)
     return published
 
 

@@ -18,6 +18,7 @@ from core.codec import pack_floats, pack_ids
 from core.errors import ArtifactError
 from core.messages import BASE, PolicyRef, Published
 from training.learner.learner import Learner
+from training.learner.model import LearnerModel
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -32,15 +33,15 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
     On a run directory that has one, it is checked and kept (with its own sequences).
     Raises: ArtifactError when that run was made with another base model, or with no sequence of two tokens."""
     path = version_dir(run_dir, BASE)
-    digest, there = learner.parallel.by_first(lambda: _known_base(learner, path))
+    digest, there = learner.parallel.by_first(lambda: _known_base(learner.trained_model, path))
     if there is not None:
         return there
     if not any(len(sequence) > 1 for sequence in sequences):
         raise ArtifactError("the proof needs at least one sequence of two tokens; give some prompts with answers")
-    learner.load_base()
+    learner.trained_model.load_base()
     scores = tuple(pack_floats(score) for score in learner.score(sequences))
     proof = Proof(sequences=tuple(pack_ids(s) for s in sequences), base=scores, parent=scores, version=scores)
-    manifest = _manifest(learner, BASE, BASE, 0, {}, {}, proof)
+    manifest = _manifest(learner.trained_model, BASE, BASE, 0, {}, {}, proof)
     manifest |= {"fingerprint": digest, "base_digest": digest}
 
     def write() -> Published:
@@ -51,17 +52,17 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
     return learner.parallel.by_first(write)
 
 
-def _known_base(learner: Learner, path: Path) -> tuple[str, Published | None]:
+def _known_base(model: LearnerModel, path: Path) -> tuple[str, Published | None]:
     """Digest of the base model, and version 0 where the run has one already, which then is of that model."""
     sweep(path.parent)
-    digest = base_digest(learner)
+    digest = base_digest(model)
     if not path.exists():
         return digest, None
     manifest = read_manifest(path)
     if manifest.get("base_digest") != digest:
         raise ArtifactError(
             f"{path.parents[1]} was made with the base model {manifest.get('base_path')!r} (digest "
-            f"{str(manifest.get('base_digest'))[:12]}), model.path={learner.model_config.path!r} has digest "
+            f"{str(manifest.get('base_digest'))[:12]}), model.path={model.config.path!r} has digest "
             f"{digest[:12]}; use that model, or another run directory"
         )
     return digest, _published(manifest, path)
@@ -81,12 +82,13 @@ def publish(
         version=tuple(pack_floats(score) for score in learner.score(base.token_ids)),
     )
     path = version_dir(run_dir, ref)
-    manifest = _manifest(learner, ref, parent, window, stats, {}, proof)
-    weights = learner.state() if learner.lora is None else learner.weights()
+    model = learner.trained_model
+    manifest = _manifest(model, ref, parent, window, stats, {}, proof)
+    weights = model.state() if model.lora is None else model.weights()
 
     def write() -> Published:
         with appearing(path, manifest) as aside:
-            _save(learner, weights, aside)
+            _save(model, weights, aside)
             manifest["tensors"] = tensors_of(aside)
             manifest["fingerprint"] = fingerprint({name: t["digest"] for name, t in manifest["tensors"].items()})
         return _published(manifest, path)
@@ -113,9 +115,9 @@ def describe(tensor: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def base_digest(learner: Learner) -> str:
+def base_digest(model: LearnerModel) -> str:
     """Digest of the base model's safetensors files, wherever they lie."""
-    path = learner.base_path()
+    path = model.base_path()
     folder = path if isinstance(path, Path) else Path(snapshot_download(path, local_files_only=True))
     files = {file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))}
     if not files:
@@ -123,22 +125,22 @@ def base_digest(learner: Learner) -> str:
     return fingerprint(files)
 
 
-def _save(learner: Learner, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    if learner.lora is None:
-        learner.model.save_pretrained(folder, state_dict=weights)
-        AutoTokenizer.from_pretrained(learner.model_config.path).save_pretrained(folder)
+def _save(model: LearnerModel, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    if model.lora is None:
+        model.model.save_pretrained(folder, state_dict=weights)
+        AutoTokenizer.from_pretrained(model.config.path).save_pretrained(folder)
         return
     there = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     save_file(there, folder / ADAPTER, metadata={"format": "pt"})
-    learner.model.peft_config["default"].save_pretrained(str(folder))
+    model.model.peft_config["default"].save_pretrained(str(folder))
     file = folder / "adapter_config.json"
     settings = json.loads(file.read_text())
-    settings |= {"base_model_name_or_path": str(learner.base_path()), "inference_mode": True}
+    settings |= {"base_model_name_or_path": str(model.base_path()), "inference_mode": True}
     file.write_text(json.dumps(settings, indent=1))
 
 
 def _manifest(
-    learner: Learner,
+    model: LearnerModel,
     ref: PolicyRef,
     parent: PolicyRef,
     window: int,
@@ -147,11 +149,11 @@ def _manifest(
     proof: Proof,
 ) -> dict[str, Any]:
     return {
-        "kind": "full" if learner.lora is None else "lora",
+        "kind": "full" if model.lora is None else "lora",
         "ref": str(ref),
         "parent": str(parent),
         "window": window,
-        "base_path": str(learner.base_path()),
+        "base_path": str(model.base_path()),
         "fingerprint": "",
         "stats": dict(stats),
         "tensors": tensors,

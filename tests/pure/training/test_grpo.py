@@ -127,7 +127,7 @@ def test_the_gradient_agrees_with_finite_differences(settings):
 
 
 def gradient(tiny: Learner) -> torch.Tensor:
-    return torch.cat([p.grad.flatten() for p in tiny._trainable().values() if p.grad is not None])
+    return torch.cat([p.grad.flatten() for p in tiny.trained_model.trainable().values() if p.grad is not None])
 
 
 def test_the_first_step_follows_the_advantages_through_padding_and_batching(model_path):
