@@ -1,5 +1,5 @@
 # pyright: basic
-"""The learner: one model, trained on one window at a time. transformers and peft on whatever devices there are."""
+"""The learner: trains one model on one window at a time, with transformers and PEFT, on a CPU or on GPUs."""
 
 import math
 import time
@@ -21,13 +21,15 @@ from training.objectives import Column, objective
 
 
 class Diverged(RatchetError, ArithmeticError):
-    """A loss or gradient that is no number; the weights are as they were before the window."""
+    """A loss or gradient is not finite. The weights are as they were before the window."""
 
 
 class Learner:
-    """Keeps the weights between windows and nothing else: the optimiser is fresh each window, as measured, so weights
-    and the window's number are the whole state. `render_id`: examples rendered otherwise are refused; None: no check.
-    `parallel`: the processes that learn this model together; None: only this one.
+    """Keeps only the weights between windows. Each window starts with a new optimizer, as in the measured recipe, so
+    the weights and the window number are the whole state.
+
+    `render_id`: examples with another render id are refused; None: no check. `parallel`: the processes that train this
+    model together; None: a single process.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Learner:
         self.parallel: Parallel = parallel or SingleProcess()
         self.trained_model = LearnerModel(model, learning, seed, self.parallel)
         self.losses: list[float] = []
-        """Of every step of the newest window (mean nats a token)."""
+        """Loss of every step of the newest window (mean nats a token)."""
         self._columns: dict[str, dict[Column, npt.NDArray[np.float32]]] = {}
 
     @property
@@ -72,13 +74,15 @@ class Learner:
     def train(
         self, window: Window, should_yield: Callable[[], None] | None = None, lr_scale: float = 1.0
     ) -> dict[str, float]:
-        """One window: fresh AdamW, warm-up then linear to 0, clipped gradients. Deterministic from seed and window.
+        """Train on one window with a new AdamW, warm-up, linear decay to 0 and clipped gradients. The seed and the
+        window determine the result.
 
-        `should_yield` is called between steps and may wait; learning.lr is multiplied by `lr_scale`, which is below 1
-        after rejections in a row and returned too. Returns loss (mean nats a token, over the window), steps,
-        examples, tokens, target_tokens, seconds, cpu_s, grad_norm (mean, before clipping); and off_policy_kl (nats a
-        token), how far these weights are from those that sampled, when the objective asks for both.
-        Raises: ObjectiveError for examples it cannot eat; Diverged."""
+        `should_yield` is called between steps and may wait. `lr_scale` multiplies learning.lr; it is below 1 after
+        consecutive rejections. Returns loss (mean nats a token, over the window), grad_norm (mean, before clipping),
+        steps, examples, tokens, target_tokens, lr_scale, seconds and cpu_s. If the objective uses both behaviour and
+        proximal log-probabilities, also returns off_policy_kl (nats a token): the distance of these weights from the
+        weights that sampled.
+        Raises: ObjectiveError for examples that the objective does not take; Diverged."""
         started, started_cpu = time.monotonic(), time.process_time()
         examples = self._weighed(self._eaten(window))
         self._columns = self._look_up(examples)
@@ -91,13 +95,13 @@ class Learner:
         ]
         parameters = list(self.trained_model.trainable().values())
         before = [parameter.detach().clone() for parameter in parameters]
-        optimiser = self._optimiser(parameters)
+        optimizer = self._optimizer(parameters)
         losses, norms = self.losses, [0.0]
         losses.clear()
         try:
             for step, batch in enumerate(batches):
-                optimiser.param_groups[0]["lr"] = lr_scale * self.rate(step, len(batches))
-                loss, norm = self._step(batch, parameters, optimiser)
+                optimizer.param_groups[0]["lr"] = lr_scale * self.rate(step, len(batches))
+                loss, norm = self._step(batch, parameters, optimizer)
                 losses.append(loss)
                 norms.append(norm)
                 if should_yield is not None:
@@ -108,7 +112,7 @@ class Learner:
                     parameter.copy_(old)
             raise
         finally:
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             self._columns = {}
         steps = max(1, len(batches))
         return {
@@ -125,17 +129,17 @@ class Learner:
         }
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of one of `steps` steps, from 0: up over the warm-up, and linearly down to 0 all the while."""
+        """Learning rate of step `step` (from 0) of `steps`: a linear decay to 0, multiplied by the warm-up."""
         warmup = min(1.0, (step + 1) / (self.learning.warmup_ratio * steps + 1))
         return self.learning.lr * warmup * (1 - step / steps)
 
     def _step(
-        self, batch: list[Continued], parameters: list[torch.nn.Parameter], optimiser: torch.optim.Optimizer
+        self, batch: list[Continued], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> tuple[float, float]:
         total = sum(example.weight * (len(example.completion_ids) // 4) for example in batch)
         if total == 0:
             return 0.0, 0.0
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for micro in self.parallel.turns(batch, self.learning.micro_batch_tokens):
             part = self.loss(micro) / total
@@ -145,10 +149,10 @@ class Learner:
         norm = self.parallel.clip(parameters, self.learning.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
-                f"loss {loss}, gradient norm {norm} (learning.lr {self.learning.lr}); the weights are as they were "
-                "before the window; lower learning.lr or check the examples"
+                f"loss {loss}, gradient norm {norm}, expected finite values (learning.lr {self.learning.lr}); "
+                "the weights are as they were before the window; lower learning.lr or check the examples"
             )
-        optimiser.step()
+        optimizer.step()
         return loss, norm
 
     def loss(self, batch: Sequence[Continued]) -> torch.Tensor:
@@ -161,16 +165,16 @@ class Learner:
         targets_N = ids_BT[:, 1:][predicts_BT]
         return self.objective.function(logits_NV, targets_N, weight_N, **columns, **self.terms.arguments)
 
-    # --- what an objective knows of each token ---
+    # --- log-probabilities and columns ---
 
     def mismatch_kl(self, examples: Sequence[Reinforce]) -> float:
-        """How far this trainer, with the weights it has now, is from the engine that sampled (nats a token)."""
+        """KL estimate between the engine that sampled and this trainer with its current weights (nats a token)."""
         own = self.completion_logprobs(examples)
         return _divergence([_floats(e.logprobs) for e in examples], [own[e.id] for e in examples])
 
     @torch.no_grad()
     def completion_logprobs(self, examples: Sequence[Continued]) -> dict[str, npt.NDArray[np.float32]]:
-        """Example id -> log-probability of every completion token (float32[T], nats) with the weights as they are."""
+        """Example id -> log-probability of every completion token (float32[T], nats) with the current weights."""
         found: dict[str, npt.NDArray[np.float32]] = {}
         for batch in self.parallel.turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
             ids_BT, mask_BT, _ = (tensor.to(self.device) for tensor in collate(batch))
@@ -183,7 +187,7 @@ class Learner:
         return self.parallel.merged(found)
 
     def _look_up(self, examples: Sequence[Continued]) -> dict[str, dict[Column, npt.NDArray[np.float32]]]:
-        """Before the first step: example id -> the columns that the objective wants."""
+        """Example id -> the columns that the objective needs. Call it before the first step."""
         found: dict[str, dict[Column, npt.NDArray[np.float32]]] = {example.id: {} for example in examples}
         for example in examples:
             if isinstance(example, Reinforce):
@@ -199,7 +203,7 @@ class Learner:
         return found
 
     def _column(self, name: Column, batch: Sequence[Continued]) -> torch.Tensor:
-        """float32[N], in the order of the logits."""
+        """The column as float32[N], in the order of the logits."""
         return torch.from_numpy(np.concatenate([self._columns[e.id][name] for e in batch])).to(self.device)
 
     def _off_policy(self) -> dict[str, float]:
@@ -230,14 +234,14 @@ class Learner:
                 scores[i] = part
         return scores
 
-    def _optimiser(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         cfg = self.learning
         return torch.optim.AdamW(
             parameters, lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), weight_decay=cfg.weight_decay, fused=True
         )
 
     def _weighed(self, examples: list[Continued]) -> list[Continued]:
-        """Where a step's loss is the mean over completions, each token weighs less the longer its completion is."""
+        """With `mean` = "sequence", divides each example's weight by the length of its completion."""
         if self.terms.mean == "token":
             return examples
         tokens = [max(1, len(example.completion_ids) // 4) for example in examples]
@@ -248,17 +252,18 @@ class Learner:
             if not isinstance(example, self.objective.eats):
                 raise ObjectiveError(
                     f"window {window.number} holds a {type(example).__name__} ({example.id}); objective "
-                    f"{self.objective.name!r} eats {self.objective.eats.__name__}"
+                    f"{self.objective.name!r} takes only "
+                    f"{self.objective.eats.__name__}; check method.objective"
                 )
             if self.render_id is not None and example.render_id != self.render_id:
                 raise ObjectiveError(
-                    f"example {example.id} was rendered as {example.render_id!r}, this trainer renders as "
-                    f"{self.render_id!r}: its tokenizer or chat template differs; train with the one that sampled"
+                    f"example {example.id} was rendered as {example.render_id!r}, but this trainer renders as "
+                    f"{self.render_id!r}: the tokenizer or chat template differs; train with the one that sampled"
                 )
             if isinstance(example, Reinforce) and len(example.logprobs) != len(example.completion_ids):
                 raise ObjectiveError(
                     f"example {example.id} has {len(example.completion_ids) // 4} tokens and "
-                    f"{len(example.logprobs) // 4} log-probabilities; it needs one of the engine's for each"
+                    f"{len(example.logprobs) // 4} log-probabilities; expected one from the engine for each token"
                 )
         return [*window.imitate, *window.reinforce]
 
@@ -268,6 +273,6 @@ def _floats(packed: bytes) -> npt.NDArray[np.float32]:
 
 
 def _divergence(sampled: Sequence[npt.NDArray[np.float32]], other: Sequence[npt.NDArray[np.float32]]) -> float:
-    """KL(sampled || other) in nats a token, estimated on the tokens that were sampled (K3: never below 0)."""
+    """KL(sampled || other) in nats a token, estimated on the sampled tokens (K3 estimator, never below 0)."""
     less = np.concatenate([b - a for a, b in zip(sampled, other, strict=True)] or [np.zeros(0)]).astype(np.float64)
     return float(np.mean(np.expm1(less) - less)) if less.size else 0.0

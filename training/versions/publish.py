@@ -1,6 +1,8 @@
 # pyright: basic
-"""Versions on disk, whole: `<run_dir>/versions/v0012/` with safetensors that peft, transformers and vLLM load as they
-are, and a manifest with the digest of every tensor, the lineage, and the proof that lets an engine show its arrival."""
+"""Writes complete versions to disk, one folder each: `<run_dir>/versions/v0012/`.
+
+A folder has safetensors files that PEFT, transformers and vLLM load unchanged, and a manifest. The manifest has the
+digest of every tensor, the lineage, and the proof: the log-probabilities that show that an engine has this version."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,16 +30,16 @@ def version_dir(run_dir: Path, ref: PolicyRef) -> Path:
 
 
 def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[int]]) -> Published:
-    """Version 0: a manifest without weights, that names the base and fixes the proof's sequences for the run.
+    """Publish version 0: a manifest without weights. It names the base model and fixes the proof's sequences.
 
-    On a run directory that has one, it is checked and kept (with its own sequences).
-    Raises: ArtifactError when that run was made with another base model, or with no sequence of two tokens."""
+    If the run directory has a version 0, this function checks it and keeps it with its sequences.
+    Raises: ArtifactError if the run was made with another base model, or if no sequence has two tokens."""
     path = version_dir(run_dir, BASE)
     digest, there = learner.parallel.by_first(lambda: _known_base(learner.trained_model, path))
     if there is not None:
         return there
     if not any(len(sequence) > 1 for sequence in sequences):
-        raise ArtifactError("the proof needs at least one sequence of two tokens; give some prompts with answers")
+        raise ArtifactError("the proof needs at least one sequence of two tokens, got none; give prompts with answers")
     learner.trained_model.load_base()
     scores = tuple(pack_floats(score) for score in learner.score(sequences))
     proof = Proof(sequences=tuple(pack_ids(s) for s in sequences), base=scores, parent=scores, version=scores)
@@ -53,7 +55,7 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
 
 
 def _known_base(model: LearnerModel, path: Path) -> tuple[str, Published | None]:
-    """Digest of the base model, and version 0 where the run has one already, which then is of that model."""
+    """Digest of the base model, and version 0 if the run has one. Raises: ArtifactError if its base model differs."""
     sweep(path.parent)
     digest = base_digest(model)
     if not path.exists():
@@ -62,7 +64,7 @@ def _known_base(model: LearnerModel, path: Path) -> tuple[str, Published | None]
     if manifest.get("base_digest") != digest:
         raise ArtifactError(
             f"{path.parents[1]} was made with the base model {manifest.get('base_path')!r} (digest "
-            f"{str(manifest.get('base_digest'))[:12]}), model.path={model.config.path!r} has digest "
+            f"{str(manifest.get('base_digest'))[:12]}), but model.path={model.config.path!r} has digest "
             f"{digest[:12]}; use that model, or another run directory"
         )
     return digest, _published(manifest, path)
@@ -71,9 +73,9 @@ def _known_base(model: LearnerModel, path: Path) -> tuple[str, Published | None]
 def publish(
     learner: Learner, ref: PolicyRef, parent: PolicyRef, window: int, run_dir: Path, stats: Mapping[str, float]
 ) -> Published:
-    """The learner's weights as version `ref`. Needs version 0 and the parent on disk, for the proof.
+    """Publish the learner's weights as version `ref`. The proof needs version 0 and the parent on disk.
 
-    Raises: ArtifactError when `ref` exists already, or the parent does not; StorageFull, and then nothing is left."""
+    Raises: ArtifactError if `ref` exists already or the parent does not; StorageFull, and then no file is left."""
     base = Proof.read(read_manifest(version_dir(run_dir, BASE)))
     proof = Proof(
         sequences=base.sequences,
@@ -97,7 +99,7 @@ def publish(
 
 
 def tensors_of(path: Path) -> dict[str, dict[str, Any]]:
-    """Name -> dtype, shape and digest of every tensor in the folder's safetensors files."""
+    """Tensor name -> dtype, shape and digest, for every tensor in the folder's safetensors files."""
     return {name: describe(tensor) for name, tensor in read_tensors(path).items()}
 
 
@@ -116,12 +118,12 @@ def describe(tensor: torch.Tensor) -> dict[str, Any]:
 
 
 def base_digest(model: LearnerModel) -> str:
-    """Digest of the base model's safetensors files, wherever they lie."""
+    """Digest of the base model's safetensors files, in its folder or in the Hugging Face cache."""
     path = model.base_path()
     folder = path if isinstance(path, Path) else Path(snapshot_download(path, local_files_only=True))
     files = {file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))}
     if not files:
-        raise ArtifactError(f"{folder} holds no safetensors; convert the base model with save_pretrained")
+        raise ArtifactError(f"{folder} holds no safetensors files; convert the base model with save_pretrained")
     return fingerprint(files)
 
 
@@ -162,7 +164,7 @@ def _manifest(
 
 
 def read_published(path: Path) -> Published:
-    """The record of a version from its folder. Raises: ArtifactError."""
+    """Read the record of a version from its folder. Raises: ArtifactError."""
     return _published(read_manifest(path), path)
 
 
@@ -177,4 +179,4 @@ def _published(manifest: Mapping[str, Any], path: Path) -> Published:
             stats=manifest["stats"],
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"the manifest in {path} describes no version ({error}); restore it") from None
+        raise ArtifactError(f"the manifest in {path} is not that of a version ({error}); restore the folder") from None
