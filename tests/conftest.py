@@ -1,4 +1,4 @@
-"""For all tests: a busy machine is no reason for a law to fail."""
+"""For all tests: hypothesis has no deadline, so property tests do not fail on a busy machine."""
 
 from hypothesis import settings
 

@@ -1,4 +1,4 @@
-"""The status page over a run that the test makes up, with a model and a ballot that are as simple as can be."""
+"""Serves the status page for a fake run, with a fake model and fake feedback routes."""
 
 import asyncio
 import json
@@ -104,7 +104,7 @@ def event(id: int, after_s: float, kind: str, text: str) -> dict[str, Any]:
 
 
 class PageServer:
-    """Served by uvicorn in a thread of its own; `overview` is what the run says of itself."""
+    """Runs uvicorn in its own thread. `overview` is the state of the fake run."""
 
     def __init__(self, every_s: float = 0.1, stream_s: float = 2.0, key: str | None = None) -> None:
         self.overview: dict[str, Any] | RatchetError = made_up()
@@ -127,7 +127,7 @@ class PageServer:
 
     def __enter__(self) -> "PageServer":
         self._thread.start()
-        assert self._up.wait(20), "the server was not up within 20 s"
+        assert self._up.wait(20), "the server did not start within 20 s"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,7 +147,7 @@ class PageServer:
         await self._server.serve([listening])
 
     async def _guarded(self, scope: Any, receive: Any, send: Any) -> None:
-        """Asks for the key where there is one, and counts the open streams."""
+        """Checks the API key if one is set, and counts the open streams."""
         needs_key = scope["path"] == "/events" or scope["path"].startswith("/v1/")
         if self._key and needs_key and Request(scope).headers.get("authorization") != f"Bearer {self._key}":
             return await JSONResponse({"error": {"message": "no such key"}}, 401)(scope, receive, send)

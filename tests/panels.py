@@ -1,4 +1,4 @@
-"""What the files in dashboards/ ask Prometheus for."""
+"""The Prometheus queries in the files of dashboards/."""
 
 import json
 import re
@@ -18,13 +18,13 @@ class Asked(NamedTuple):
 
 
 def alerts() -> dict[str, str]:
-    """Alert -> its expression."""
+    """Alert name -> expression."""
     groups = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
 def panels() -> list[Asked]:
-    """Every target of every panel, with Grafana's interval filled in."""
+    """Every target of every panel, with a value for Grafana's $__rate_interval."""
     board = json.loads((FOLDER / "grafana" / "ratchet.json").read_text())
     return [
         Asked(panel["title"], target["expr"].replace("$__rate_interval", "1m"))
@@ -38,7 +38,7 @@ def everything() -> list[Asked]:
 
 
 def selectors(expression: str) -> list[str]:
-    """Every metric that an expression reads, with its matchers: `up{job="ratchet"}`."""
+    """Every metric that an expression reads, with its matchers, such as `up{job="ratchet"}`."""
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", expression)
     bare = re.sub(r"\[[^\]]*\]|\boffset\s+\w+", " ", bare)
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""How to learn: what is held and drawn (replay, throttle), the step and its objectives, publishing, and the gate.
+"""Training: replay and backpressure, the learner and its objectives, versions on disk, and the gate.
 
-throttle, replay, gate, gate_simulation and evaluate are pure: they import neither torch nor ray.
+No actors live here, and nothing imports Ray. training/gate and training/replay do not import torch either.
 """

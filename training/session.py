@@ -1,5 +1,5 @@
 # pyright: basic
-"""The training session: a window comes in, a version on disk goes out. What actors.train.trainer drives."""
+"""The training session: takes a window and publishes a version on disk. actors.train.trainer drives it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from core.config import LearningConfig, ModelConfig
 from core.errors import MismatchError
 from core.messages import BASE, PolicyRef, Prompt, Published, Reinforce, Window
 
-if TYPE_CHECKING:  # a room is described where nobody needs torch, and opened where the trainer runs
+if TYPE_CHECKING:  # a session is constructed without torch; only `open` needs torch
     from training.learner.learner import Learner
     from training.learner.parallel import Parallel
 
 PROOF_ANSWER_TOKENS = 48
 MISMATCH_EXAMPLES = 64
-"""Of each version that sampled."""
+"""Examples compared for each version that sampled."""
 
 
 @dataclass
 class TrainingSession:
-    """All calls block; one at a time."""
+    """All calls block. Make one call at a time."""
 
     run_dir: Path
     model: ModelConfig
@@ -31,16 +31,17 @@ class TrainingSession:
     seed: int
     objective: str
     proof_prompts: Sequence[Prompt]
-    """The base's greedy answers to these are the fixed tokens by which an engine proves that a version arrived."""
+    """The base model's greedy answers to these prompts are fixed tokens. An engine scores them to prove that it has the
+    weights of a version."""
     parallel: "Parallel | None" = None
-    """The processes that learn together, each with a session like this; None: only this one."""
+    """The processes that train together; each has its own session. None: a single process."""
     render_id: str = field(init=False)
     _learner: "Learner" = field(init=False)
     _trained: tuple[PolicyRef, dict[str, float]] | None = field(default=None, init=False)
-    """What the learner holds and no version does yet, because there was no room for it."""
+    """A version that was trained but not written, because the disk was full, with its stats."""
 
     def open(self) -> Published:
-        """Load the model; returns the base, described on disk. Raises: ArtifactError for a run of another base."""
+        """Load the model and publish the base as version 0. Raises: ArtifactError if the run has another base model."""
         from transformers import AutoTokenizer
 
         from training.learner.learner import Learner
@@ -62,8 +63,10 @@ class TrainingSession:
     def make(
         self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
     ) -> Published:
-        """Raises: MismatchError when the engine's log-probabilities are not the trainer's; nothing was trained then.
-        StorageFull: asked again for the same version, it only writes it."""
+        """Train on the window and publish the result as version `ref`. `rest` is called between steps and may wait.
+
+        Raises: MismatchError if the log-probabilities of engine and trainer differ; nothing was trained then.
+        StorageFull if the disk is full; a second call for the same `ref` only writes the version."""
         from training.versions.publish import publish
 
         if self._trained is None or self._trained[0] != ref:
@@ -75,8 +78,8 @@ class TrainingSession:
         return published
 
     def _mismatch(self, window: Window, parent: PolicyRef) -> dict[str, float]:
-        """Engine against trainer on sampled tokens, each version that sampled with its own weights: an older version is
-        no mismatch. The learner holds the parent's weights before and after."""
+        """Compares engine and trainer on sampled tokens. Each version is compared with its own weights, so samples of
+        an older version are not a mismatch. The learner holds the parent's weights before and after."""
         from training.versions.load import load_version
         from training.versions.publish import version_dir
 
@@ -97,13 +100,13 @@ class TrainingSession:
             raise MismatchError(
                 f"engine and trainer differ by {worst:.3g} nats a sampled token on window {window.number}, with the "
                 f"same weights; learning.max_mismatch_kl allows {self.learning.max_mismatch_kl:g}. Check "
-                "model.engine_dtype, model.trainer_dtype and what changed in the engine, or raise the limit"
+                "model.engine_dtype, model.trainer_dtype and recent changes of the engine, or raise the limit"
             )
         return {"mismatch_kl": worst} if sampled else {}
 
     def _proof_sequences(self, tokenizer: Any, template: str) -> list[list[int]]:
         if (self.run_dir / "versions" / f"v{BASE.version:04d}").exists():
-            return []  # fixed when the run began
+            return []  # version 0 of this run already has its sequences
         import torch
 
         sequences: list[list[int]] = []

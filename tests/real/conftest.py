@@ -1,4 +1,4 @@
-"""Real runs: each test file may start one system; a run is a child process, as a user would start it."""
+"""Real runs. A run is a child process, started as a user starts it. Each test file may start one system."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Run:
-    """`ratchet up` as a child process of its own session, with its log and its URL."""
+    """`ratchet up` as a child process in its own process session, with its log and its URL."""
 
     def __init__(self, folder: Path, *arguments: str, config: str = "configs/tiny.yaml", start_s: float = 400) -> None:
         self.dir = folder / "run"
@@ -29,51 +29,51 @@ class Run:
 
     def _up(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "actors.cli", "up", "--dir", str(self.dir), *arguments]
-        environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}  # a cluster of somebody else's: not to be joined
+        environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}  # another cluster, which the run must not join
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def again(self) -> None:
-        """Start once more on the same run directory."""
+        """Start again on the same run directory."""
         self._up()
 
     @property
     def url(self) -> str:
-        """Where it answers, once it does."""
+        """The URL of the run. Waits until it serves."""
         deadline = time.monotonic() + self._start_s
         while time.monotonic() < deadline:
             live = self.dir / "live.json"
             if live.is_file() and (body := json.loads(live.read_text()))["pid"] == self.process.pid:
                 return body["url"]
             if self.process.poll() is not None:
-                pytest.fail(f"up ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
+                pytest.fail(f"`ratchet up` ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.2)
-        pytest.fail(f"up was not serving after {self._start_s} s:\n{self.log.read_text()[-3000:]}")
+        pytest.fail(f"`ratchet up` did not serve within {self._start_s} s:\n{self.log.read_text()[-3000:]}")
 
     def wait(self, timeout_s: float) -> str:
-        """Until it ends by itself; returns what it printed."""
+        """Wait until the run ends by itself; returns its output."""
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"up did not end within {timeout_s} s:\n{self.log.read_text()[-3000:]}")
+            pytest.fail(f"`ratchet up` did not end within {timeout_s} s:\n{self.log.read_text()[-3000:]}")
         text = self.log.read_text()
         assert code == 0, text[-3000:]
         return text
 
     def family(self) -> list[psutil.Process]:
-        """Every process of the run: this session's, and what Ray moved away from it."""
+        """The run's process and all its descendants, including those that Ray moved to other process sessions."""
         if self.process.poll() is not None:
             return []
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
     def those(self, title: str) -> list[psutil.Process]:
-        """Processes by what their command lines begin with now: Ray renames a worker once it hosts an actor."""
+        """Processes whose command line begins with `title` now. Ray renames a worker when it hosts an actor."""
         found: list[psutil.Process] = []
         for process in self.family():
-            with contextlib.suppress(psutil.Error):  # some end while we look
+            with contextlib.suppress(psutil.Error):  # some processes end during the loop
                 if " ".join(process.cmdline()).startswith(title):
                     found.append(process)
         return found
@@ -95,7 +95,7 @@ class Run:
 
 
 def bench(name: str, *arguments: str) -> dict[str, Any]:
-    """What `./run bench NAME --quick` finds: its last line."""
+    """Runs `./run bench NAME --quick`; returns the JSON object of its last line."""
     command = [sys.executable, "-m", "bench", name, "--quick", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

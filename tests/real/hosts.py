@@ -1,7 +1,8 @@
-"""Several hosts on one machine: each a network, process and mount space with its own sshd, home, /tmp and /dev/shm.
+"""Several hosts on one machine. Each has its own network, process and mount namespace, sshd, home, /tmp and /dev/shm.
 
-They hang on a switch of their own and have no way out; what dies with a host's first process is all of the host. A
-virtual environment is the only thing they share. Needs root and the packages that `tests/packages.sh` installs.
+The hosts are connected by their own switch, without access to other networks. If a host's first process dies, all
+processes of the host die. The hosts share only a virtual environment. Needs root and the packages that
+`tests/packages.sh` installs.
 """
 
 import os
@@ -29,7 +30,7 @@ PACKAGES = (
     "ip:iproute2",
     "pgrep:procps",
 )
-"""Commands that hosts need, and the Debian packages that have them."""
+"""Commands that hosts need, each with its Debian package."""
 SSHD = """
 Port 22
 ListenAddress {address}
@@ -44,7 +45,7 @@ Subsystem sftp internal-sftp
 
 
 def why_not() -> str | None:
-    """What keeps this machine from having hosts; None when nothing does."""
+    """The reason why hosts cannot run on this machine, or None."""
     if os.geteuid() != 0:
         return "hosts in namespaces need root"
     tried = subprocess.run(["unshare", *SPACES, "true"], capture_output=True, text=True)
@@ -57,7 +58,7 @@ def why_not() -> str | None:
 
 class Host:
     def __init__(self, folder: Path, name: str, address: str, mounts: Sequence[tuple[Path, Path]] = ()) -> None:
-        """`mounts`: (what, where) besides the home and the environment."""
+        """`mounts`: pairs (source, target) in addition to the home and the environment."""
         self.name = name
         self.address = address
         self.folder = folder / name
@@ -66,7 +67,7 @@ class Host:
         self.start()
 
     def start(self) -> None:
-        """Also once more, after `kill`: the disk is what it was, memory and /tmp are empty."""
+        """Start the host, also after `kill`: the disk is kept, memory and /tmp are empty."""
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         for part in ("home", "tmp"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
@@ -87,8 +88,8 @@ class Host:
         self.pid = int(children.read_text().split()[0])
 
     def _init(self) -> str:
-        """The first process: mounts, then sshd once the network is there. It reaps what is orphaned."""
-        inside = Path("/run/host")  # the folder itself may lie in what is about to be hidden
+        """Script of the first process: mounts, then starts sshd when the network is up. It reaps orphaned processes."""
+        inside = Path("/run/host")  # the folder itself may be in a directory that is hidden below
         lines = ["set -e", "mount --make-rprivate /", f"hostname {self.name}", "mount -t tmpfs tmpfs /run"]
         lines += [f"mkdir -p {inside} /run/sshd", f"mount --bind {self.folder} {inside}"]
         shared = [(path, path) for path in (VENV, Path(sys.base_prefix))]
@@ -106,14 +107,14 @@ class Host:
         return "\n".join(lines)
 
     def command(self, command: str) -> list[str]:
-        """As a login shell on the host runs it."""
+        """The command as a login shell on the host runs it."""
         clean = ["env", "-i", f"HOME={HOME}", "USER=root", "LOGNAME=root", "TERM=dumb", "LANG=C.UTF-8"]
         clean += ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         spaces = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", f"--wd={HOME}"]
         return [*spaces, *clean, "bash", "-c", f"[ -f ~/.bashrc ] && . ~/.bashrc; {command}"]
 
     def run(self, command: str, timeout_s: float = 120, check: bool = True) -> str:
-        """Raises: AssertionError with what it printed."""
+        """Run a command on the host; returns its output. Raises: AssertionError with the output."""
         done = subprocess.run(
             self.command(command),
             stdin=subprocess.DEVNULL,
@@ -127,7 +128,7 @@ class Host:
         return done.stdout
 
     def kill(self) -> None:
-        """As if its power went: every process of it, at once."""
+        """Kill all processes of the host at once, as in a power failure."""
         os.kill(self.pid, signal.SIGKILL)
         self._outer.wait(30)
         self._log.close()
@@ -156,7 +157,7 @@ class Hosts:
         return self.by_name[name]
 
     def connect(self, host: Host) -> None:
-        """Plug its cable in and wait for its sshd."""
+        """Connect the host to the switch and wait for its sshd."""
         port = f"to-{host.name}"
         self._on_switch(
             f"ip link del {port} 2>/dev/null; ip link add {port} type veth peer name eth0 netns {host.pid} && "
@@ -189,7 +190,7 @@ def hosts(
 
 
 def until(what: str, condition: Callable[[], bool], timeout_s: float = 30.0, pause_s: float = 0.1) -> float:
-    """Seconds that it took. Raises: AssertionError naming what did not happen."""
+    """Wait for the condition; returns the seconds it took. Raises: AssertionError naming `what`."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() < started + timeout_s, f"no {what} within {timeout_s:.0f} s"

@@ -1,4 +1,4 @@
-"""What a run of a test leaves out of its users' texts (`prompts.live.redact`)."""
+"""The redaction that a test's run applies to users' texts (`prompts.live.redact`)."""
 
 import re
 

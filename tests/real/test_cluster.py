@@ -1,6 +1,6 @@
-"""A cluster of three hosts, from `ray up` to `ray down`: what is deployed by cluster.yaml learns, serves, and survives.
+"""A cluster of three hosts, from `ray up` to `ray down`: a run deployed with cluster.yaml learns, serves and recovers.
 
-The tests share one cluster and build on each other, in order. The hosts are namespaces of this machine (hosts.py).
+The tests share one cluster and depend on each other, in order. The hosts are namespaces of this machine (hosts.py).
 """
 
 import json
@@ -28,9 +28,9 @@ HERE = Path(__file__).parent
 WORKERS = ("one", "two")
 URL = "http://10.77.0.1:8000"
 ANOTHER_URL = "http://10.77.0.2:8000"
-"""There is a gateway on each node with a replica too."""
+"""Each node with a replica also has a gateway."""
 IN_A_ROW = 40
-"""So many answers without a failure between them, and users are served again."""
+"""After this many consecutive answers the service counts as recovered."""
 QUESTION = {"model": "policy", "messages": [{"role": "user", "content": "Tom has 5 apples and eats 2. How many?"}]}
 CALL = """
 import http.client, json, sys, urllib.request, urllib.error
@@ -73,7 +73,7 @@ class Cluster:
         return self.hosts["head"].run(command, timeout_s, check)
 
     def call(self, method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
-        """Over HTTP from the laptop, which is no part of the cluster."""
+        """An HTTP request from the laptop, which is not part of the cluster. Returns status and body."""
         url = path if path.startswith("http") else URL + path
         arguments = json.dumps([method, url, self.key if key is None else key, body])
         told = self.hosts["laptop"].run(f"{VENV}/bin/python -I -S -c {shlex.quote(CALL)} {shlex.quote(arguments)}")
@@ -91,7 +91,7 @@ class Cluster:
         return self.status().get("versions", {}).get("replicas", {})
 
     def nodes(self) -> list[str]:
-        """Addresses of those that are alive."""
+        """Addresses of the nodes that are alive."""
         told = self.head("ray list nodes --format json --filter state=ALIVE 2>/dev/null", check=False)
         try:
             return sorted(node["node_ip"] for node in json.loads(told[told.index("[") :]))
@@ -99,12 +99,12 @@ class Cluster:
             return []
 
     def processes(self, host: str, title: str) -> list[int]:
-        """Numbers of those whose command begins with `title`."""
+        """Pids of the processes whose command matches `title` at its start."""
         listed = (line.split(None, 1) for line in self.hosts[host].run("ps -eo pid=,args=").splitlines())
         return [int(pid) for pid, command in listed if re.match(title, command)]
 
     def wait(self, what: str, condition: Callable[[], Any], timeout_s: float = 300) -> float:
-        """As `until`, with the cluster's last words when it does not come true."""
+        """As `until`; on a timeout the error also has the ends of the cluster's logs."""
         try:
             return until(what, lambda: bool(condition()), timeout_s, pause_s=1.0)
         except AssertionError as error:
@@ -120,7 +120,7 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     reason = why_not()
     if reason is not None and os.environ.get("RATCHET_CI"):
-        pytest.fail(f"CI has to run this: {reason}")
+        pytest.fail(f"CI must run this test, but cannot: {reason}")
     if reason is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("hosts")
@@ -129,9 +129,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def prepare(made: Hosts) -> str:
-    """What a person does before `ray up`: a key for ssh, Ray's token, an API key, the cluster file. Returns the API
-    key."""
-    for host in made.by_name.values():  # one environment for all hosts: three would cost minutes and gigabytes
+    """The steps that a person takes before `ray up`: an ssh key, Ray's token, an API key, the cluster file. Returns the
+    API key."""
+    for host in made.by_name.values():  # all hosts share one environment, to save minutes and gigabytes
         (host.folder / "home/.bashrc").write_text(
             f"export RATCHET_VENV={VENV} RATCHET_FLAVOUR=cpu PATH=/usr/sbin:$PATH\n"
         )
@@ -174,7 +174,7 @@ def test_ray_up_brings_up_three_nodes_and_a_version_is_proven_on_both_workers(cl
     assert cluster.processes("one", "ray::Trainer")
     for part in ("Store", "Versions", "Buffer", "FeedbackDesk", "Admin", "Evaluator", "Collector"):
         assert cluster.processes("head", f"ray::{part}"), f"{part} is not on the head"
-    assert not (cluster.hosts["one"].folder / "home/ratchet/runs").exists(), "the run directory is the head's"
+    assert not (cluster.hosts["one"].folder / "home/ratchet/runs").exists(), "only the head may have the run directory"
 
 
 def test_a_user_asks_and_votes_and_strangers_reach_nothing(cluster: Cluster) -> None:
@@ -186,23 +186,23 @@ def test_a_user_asks_and_votes_and_strangers_reach_nothing(cluster: Cluster) -> 
     assert RunReader(cluster.run_dir).count("feedback") == 1
     assert cluster.call("POST", "/v1/chat/completions", QUESTION, key="")[0] == 401
     assert cluster.call("GET", "/status", key="")[0] == 401
-    # past the gateway: the replica's own ports, and the gateway of its node
+    # without the head's gateway: the replica's own ports, and the gateway of its node
     listening = cluster.hosts["one"].run("ss -ltnH | awk '{print $4}' | grep -v ^127").split()
     numbers = {int(address.rpartition(":")[2]) for address in listening}
     for port in (number for number in numbers if number == 8000 or 30_000 <= number < 31_000):
         status, _ = cluster.call("POST", f"http://10.77.0.2:{port}/v1/chat/completions", QUESTION, key="")
-        assert status in (0, 401), f"port {port} of a worker answers a stranger with {status}"  # 0: it speaks no HTTP
+        assert status in (0, 401), f"port {port} of a worker answers a stranger with {status}"  # 0: not HTTP
 
     def tried(address: str) -> str:
         command = f"cd / && python -c {shlex.quote(STRANGER)} {address} 2>/dev/null"
         return f"{address}: {cluster.hosts['laptop'].run(command, 180)}"
 
     addresses = ("10.77.0.1:6379", "ray://10.77.0.1:10001")
-    with ThreadPoolExecutor() as strangers:  # each waits long before it gives up
+    with ThreadPoolExecutor() as strangers:  # each attempt takes long to time out
         for told in strangers.map(tried, addresses):
             assert ": refused" in told, told
     assert cluster.call("GET", "http://10.77.0.2:52365/logs", key="")[0] == 401
-    # Redis: not from another host, and not without the password
+    # Redis refuses other hosts and clients without the password
     assert cluster.hosts["one"].run("redis-cli -h 10.77.0.1 -p 6380 ping 2>&1 || true").startswith("Could not connect")
     assert "NOAUTH" in cluster.head("redis-cli -p 6380 ping 2>&1 || true")
 
@@ -221,7 +221,7 @@ def test_a_head_whose_ray_dies_comes_back_with_the_same_run(cluster: Cluster) ->
     now = [cluster.processes(w, "ray::ServeReplica") for w in WORKERS]
     print(f"the head answers again after {time.monotonic() - began:.0f} s; a worker's gateway: {Counter(elsewhere)}")
     print(f"replicas {replicas} before, {now} after")
-    assert 200 in elsewhere, "users of another gateway were left alone"
+    assert 200 in elsewhere, "no other gateway answered while the head was down"
     cluster.wait("three nodes", lambda: len(cluster.nodes()) == 3, 300)
     cluster.wait("status", lambda: "slots" in cluster.status().get("versions", {}), 120)
     after = cluster.status()["versions"]
@@ -245,7 +245,7 @@ def test_a_worker_that_dies_costs_no_answer_that_is_asked_again_and_comes_back(c
     status, answer = cluster.ask()
     assert status == 200
     assert cluster.call("POST", "/v1/feedback", {"response_id": answer["id"], "choice": 0, "binary": False})[0] == 200
-    assert RunReader(cluster.run_dir).count("feedback") == 2, "acknowledged feedback is gone"
+    assert RunReader(cluster.run_dir).count("feedback") == 2, "acknowledged feedback was lost"
     cluster.wait("another version", lambda: len(RunReader(cluster.run_dir).events("published")) > published, 600)
     cluster.wait("two nodes", lambda: len(cluster.nodes()) == 2, 120)
     cluster.hosts["two"].start()
@@ -258,6 +258,6 @@ def test_a_worker_that_dies_costs_no_answer_that_is_asked_again_and_comes_back(c
 def test_ray_down_ends_all_of_it_and_leaves_the_run(cluster: Cluster) -> None:
     cluster.laptop("ray down -y ~/cluster.yaml", timeout_s=300)
     cluster.wait("end of the head", lambda: not cluster.processes("head", r".*(gcs_server|raylet|actors\.cli) "), 60)
-    for worker in WORKERS:  # Ray's provider for machines of one's own leaves them; they notice that the head is gone
+    for worker in WORKERS:  # Ray's local provider does not stop workers; they end when the head is gone
         cluster.wait(f"end of {worker}", lambda worker=worker: not cluster.processes(worker, ".*raylet/raylet "), 120)
     assert RunReader(cluster.run_dir).count("feedback") == 2

@@ -1,7 +1,7 @@
-"""What dies or hangs comes back and costs users nothing; a killed run goes on where it was; one that is told to stop
-lets its users finish.
+"""Processes that die or hang are restarted, and users get no errors. A killed run resumes where it was. A run that is
+told to stop first finishes the answers in progress.
 
-The tests share one run of two replicas, in order; each begins once it is whole again after the one before.
+The tests share one run with two replicas, in order. Each test starts after the run has recovered from the one before.
 """
 
 import json
@@ -51,12 +51,12 @@ SETTINGS = (
     "run.cpu_share=0.8",
 )
 ROOM, BALLAST = 4 * 2**30, 5 * 2**30
-"""What the run may still write, and more than that."""
+"""ROOM: bytes that the run may still write. BALLAST: more than that."""
 
 
 @pytest.fixture(scope="module")
 def floor(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Room that has to be left on the disk; 0 where it is nearly full already."""
+    """Free bytes that must remain on the disk; 0 if it is almost full already."""
     return max(0, shutil.disk_usage(tmp_path_factory.getbasetemp()).free - ROOM)
 
 
@@ -93,7 +93,7 @@ def until(what: str, run: Run, condition: Callable[[], Any], timeout_s: float = 
 
 
 def asked(run: Run) -> dict[str, Any] | None:
-    """None while nobody says how it stands."""
+    """The status of the run; None while no process answers."""
     try:
         reply = httpx.get(f"{run.url}/status", timeout=30, trust_env=False)
         return reply.json() if reply.is_success else None
@@ -117,7 +117,7 @@ def promoted(run: Run) -> list[int]:
 
 
 def drawn(run: Run) -> list[int]:
-    """Places of all windows."""
+    """The places of all windows."""
     with closing(RunReader(run.dir)) as reader:
         return [place for places in reader.windows().values() for place in places]
 
@@ -143,7 +143,7 @@ def test_a_replica_dies_and_no_feedback_is_counted_twice_and_the_next_answers_wi
         liked = list(people.map(lambda _: ask(run.url), range(8)))
         until("their answers on disk", run, lambda: count(run, "responses") >= 8, 20)
         (store,) = run.those("ray::Store")
-        store.suspend()  # so that feedback is taken in and not yet acknowledged when its replica dies
+        store.suspend()  # feedback is then received but not acknowledged when its replica dies
         said = [people.submit(like, run.url, answer) for answer in liked]
         time.sleep(2)
         assert not any(each.done() for each in said)
@@ -159,7 +159,7 @@ def test_a_replica_dies_and_no_feedback_is_counted_twice_and_the_next_answers_wi
     seen: set[str] = set()
 
     def joined() -> bool:
-        with suppress(httpx.TransportError):  # the connection died with the replica; a client tries again
+        with suppress(httpx.TransportError):  # the connection broke when the replica died; a client retries
             reply = http.post("/v1/chat/completions", json=SHORT)
             seen.update([reply.headers["x-policy-version"]] if reply.status_code == 200 else [])
         return bool(set(replicas(run)) - before)
@@ -167,8 +167,8 @@ def test_a_replica_dies_and_no_feedback_is_counted_twice_and_the_next_answers_wi
     until("late joiner", run, joined)
     for _ in range(20):
         seen.add(http.post("/v1/chat/completions", json=SHORT).headers["x-policy-version"])
-    assert {int(version) for version in seen} <= set(promoted(run)), "an answer by a version that was never promoted"
-    assert min(map(int, seen)) >= served, "an answer by an older version than the one served"
+    assert {int(version) for version in seen} <= set(promoted(run)), "a version that was never promoted answered"
+    assert min(map(int, seen)) >= served, "an older version than the served one answered"
     http.post("/admin/resume", json={}).raise_for_status()
 
 
@@ -178,14 +178,14 @@ def replicas(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def ask(url: str) -> str:
-    """The id of an answer."""
+    """Ask a question; returns the id of the answer."""
     reply = httpx.post(f"{url}/v1/chat/completions", json=SHORT, timeout=60, trust_env=False)
     return reply.raise_for_status().json()["id"]
 
 
 def like(url: str, response: str) -> str:
-    """What became of it."""
-    said = {"response_id": response, "binary": True}  # without an id of its own
+    """Send a like; returns its result."""
+    said = {"response_id": response, "binary": True}  # without an id for the feedback
     reply = httpx.post(f"{url}/v1/feedback", json=said, timeout=60, trust_env=False)
     return reply.json()["results"][0]["result"] if reply.is_success else f"status {reply.status_code}"
 
@@ -201,7 +201,7 @@ def test_an_engine_dies_under_load_and_whoever_has_no_token_yet_is_answered_by_t
 
 
 def ask_until(url: str, stop_at: float) -> list[int | str]:
-    """Whole answers, one after the other; each is a status, or how the connection failed."""
+    """Ask in sequence until `stop_at`. Returns the status of each reply, "cut short", or the connection error."""
     seen: list[int | str] = []
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         while time.monotonic() < stop_at:
@@ -222,7 +222,7 @@ def test_without_any_replica_users_wait_or_are_told_to_try_again(run: Run, http:
     def answers() -> bool:
         try:
             reply = http.post("/v1/completions", json={**LONG, "max_tokens": 8, "stream": False})
-        except httpx.TransportError:  # it was under way when its replica died
+        except httpx.TransportError:  # the request was in progress when its replica died
             return False
         if reply.status_code != 200:
             refused.append(reply)
@@ -253,13 +253,13 @@ def test_a_client_that_leaves_in_the_middle_of_its_answer_ends_it_and_frees_its_
             next(reply.iter_lines())
         with pytest.raises(httpx.ReadTimeout):
             http.post(path, json=answer | {"stream": False}, timeout=0.5)
-    time.sleep(15)  # each of them would have ended by itself, and said so
+    time.sleep(15)  # long enough for each answer to finish if it were not aborted
     assert told("users") == 0
     assert told("tokens_user") - given < LONG["max_tokens"]
 
 
 def test_what_hangs_is_named_and_started_again_and_learning_goes_on(run: Run, http: httpx.Client) -> None:
-    """A trainer, an engine and a store: users never notice."""
+    """A trainer, an engine and a store hang; users get answers all the time."""
     run.those("ray::Trainer")[0].suspend()
     assert answered(http)
     engines = run.those("VLLM::EngineCore")
@@ -337,10 +337,10 @@ def test_a_run_whose_every_process_is_killed_goes_on_with_what_it_had(run: Run) 
     assert status["versions"]["slots"]["serve"] == max(promoted(run))
     assert status["buffer"]["accepted"] + status["buffer"]["filtered"] >= held
     assert status["buffer"]["outstanding"] <= status["buffer"]["leased"]
-    assert len(drawn(run)) == len(set(drawn(run))), "a prompt counted in two windows"
+    assert len(drawn(run)) == len(set(drawn(run))), "a prompt is in two windows"
     published = len(events(run, "published"))
     until("a version after the resume", run, lambda: len(events(run, "published")) > published)
-    assert len(drawn(run)) == len(set(drawn(run))), "a prompt counted in two windows"
+    assert len(drawn(run)) == len(set(drawn(run))), "a prompt is in two windows"
 
 
 def test_a_run_that_is_told_to_stop_ends_a_long_answer_first_whoever_looks_at_its_page(run: Run) -> None:
@@ -353,7 +353,7 @@ def test_a_run_that_is_told_to_stop_ends_a_long_answer_first_whoever_looks_at_it
     family = run.family()
     run.process.send_signal(signal.SIGTERM)
     told = time.monotonic()
-    assert chat[-1] != "data: [DONE]", "it ended before it could be waited for"
+    assert chat[-1] != "data: [DONE]", "the answer ended before the run was told to stop"
     users[0].join(60)
     assert chat[-1] == "data: [DONE]", chat[-1]
     last = json.loads(chat[-2].removeprefix("data: "))
@@ -373,7 +373,7 @@ def stream(url: str, seen: list[str]) -> None:
 
 
 def look_on(url: str, seen: list[str]) -> None:
-    """As the page does: a stream that ends is asked for again, until nobody is there."""
+    """Read the event stream as the page does: reconnect when it ends, until the run is gone."""
     with suppress(httpx.HTTPError):
         while True:
             with httpx.stream("GET", f"{url}/events", timeout=30, trust_env=False) as reply:

@@ -1,4 +1,4 @@
-"""The whole system as a user starts it: Ray, vLLM, HTTP, the gate, two versions."""
+"""The whole system as a user starts it: Ray, vLLM, HTTP, the gate and two versions."""
 
 import contextlib
 import re
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 Start = Callable[..., Run]
 QUESTION = "Tom has 5 apples. He buys 3 apples. How many apples does Tom have now?"
 LONGEST_WAIT_S = 5.0
-"""Of a stage for another, beside users, two other stages and whatever else the machine does; most take under 1."""
+"""Limit on a stage's idle time while its input is ready, under load by users and other stages. Most are under 1 s."""
 SMALL = ("learning.groups_per_window=96", "report.per_version=120", "report.final=240", "gate.max_probes=400")
 LIVE = ("prompts.live.ratio=1", "prompts.live.redact=tests.real.redaction:without_phone_numbers")
 
@@ -40,7 +40,7 @@ def ratchet(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def one(run: Run, *arguments: str) -> str:
-    """What `ratchet ARGUMENTS` prints for this run."""
+    """Output of `ratchet ARGUMENTS` for this run."""
     done = ratchet(run, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -53,21 +53,21 @@ def accuracy(run: Run, version: int) -> float:
 
 
 def spans_of(events: list[Event], opening: str, closing: str) -> list[tuple[float, float]]:
-    """From when to when each version was between these two events."""
+    """For each version, the times of these two events."""
     began = {e.detail["version"]: e.at for e in events if e.kind == opening}
     return [(began[e.detail["version"]], e.at) for e in events if e.kind == closing and e.detail["version"] in began]
 
 
 def filled(reader: RunReader) -> dict[int, float]:
-    """Window -> when the last of its prompts was voted on."""
+    """Window -> time of the last vote on one of its prompts."""
     prompts = {outcome.place: outcome.prompt_id for outcome in reader.outcomes()}
     cast = {vote.prompt_id: vote.cast_at for vote in reader.all("votes", Vote)}
     return {number: max(cast.get(prompts[p], 0.0) for p in places) for number, places in reader.windows().items()}
 
 
 def waits(reader: RunReader) -> dict[str, list[float]]:
-    """Seconds for which each stage stood still though its input lay there, from the run's history: a stage begins
-    when its input is there and its own work before is done, whichever is later."""
+    """Stage -> seconds that it was idle although its input was ready, from the run's events. A stage can start when its
+    input is ready and its previous work is done, whichever is later."""
     events, full, drawn = reader.events(), filled(reader), 0.0
     at = {(e.kind, e.detail["version"]): e.at for e in events if "version" in e.detail}
     free = {"train": 0.0, "weigh": 0.0}
@@ -92,7 +92,7 @@ def waits(reader: RunReader) -> dict[str, list[float]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """One run of adapters, looked at from every side: it costs half a minute to start."""
+    """One run with adapters, shared by the tests, because a start takes half a minute."""
     run = Run(tmp_path_factory.mktemp("lora"), *SMALL, *LIVE)
     try:
         yield run
@@ -131,7 +131,7 @@ def test_of_what_people_ask_only_what_may_be_learned_is_explored_and_redacted_be
 
 
 def kept(run: Run, id: str) -> Response:
-    """What is written down of an answer, once it is."""
+    """The stored response. Waits until it is stored."""
     return soon(f"answer {id}", run, lambda reader: reader.get("responses", Response, id))
 
 
@@ -144,7 +144,7 @@ def explored_of(run: Run, prompt_id: str) -> Outcome:
 
 
 def soon(what: str, run: Run, look: Callable[[RunReader], Any]) -> Any:
-    """The first that is there."""
+    """Poll `look` until it returns a value."""
     deadline = time.monotonic() + 120
     with closing(RunReader(run.dir)) as reader:
         while (found := look(reader)) is None:
@@ -156,14 +156,16 @@ def soon(what: str, run: Run, look: Callable[[RunReader], Any]) -> Any:
 def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> None:
     client = openai.OpenAI(base_url=f"{run.url}/v1", api_key="none", max_retries=0)
 
-    # what Ray has no use for here is not there
+    # processes of Ray that the run does not need are not started
     commands = [" ".join(process.cmdline()) for process in run.those("")]
     assert any("gcs_server" in command for command in commands)
     assert not [c for c in commands if any(f"/{name}.py" in c for name in ("monitor", "log_monitor", "dashboard"))]
     agent = (run.dir / "logs/ray/dashboard_agent.log").read_text()
-    assert agent.count("Get dashboard http address failed") < 10, "who misses them complains every second"
+    assert agent.count("Get dashboard http address failed") < 10, (
+        "Ray's agent logs this every second if it needs the dashboard"
+    )
 
-    # the official client, whole and streamed
+    # the official client, streamed and not
     whole = client.chat.completions.with_raw_response.create(
         model="policy", messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=100
     )
@@ -185,7 +187,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     assert pieces[-1].usage is not None
     assert {model.id for model in client.models.list()} >= {"policy", "policy@v0"}
 
-    # what is not on the list, and what is malformed, in OpenAI's error shape
+    # unlisted routes and malformed requests get OpenAI's error shape
     http = httpx.Client(base_url=run.url, trust_env=False, timeout=60)
     for path in ("/scale_elastic_ep", "/load", "/invocations", "/v1/load_lora_adapter"):
         reply = http.post(path, json={})
@@ -196,7 +198,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
         client.chat.completions.create(model="policy", messages=[{"role": "user", "content": "9 " * 4000}])
     assert http.post("/v1/chat/completions", content=b"{nonsense").status_code == 400
 
-    # users go on being answered while two versions are learned
+    # users get answers while two versions are learned
     asked = 0
     deadline = time.monotonic() + 600
     while run.status()["versions"]["decided"] < 2:
@@ -208,7 +210,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
         time.sleep(1)
     assert asked > 3
 
-    # collecting, training and weighing went on at the same time
+    # collecting, training and weighing ran at the same time
     reader = RunReader(run.dir)
     events = reader.events()
     cast = [vote.cast_at for vote in reader.all("votes", Vote)]
@@ -216,7 +218,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
         spans = spans_of(events, begin, end)
         assert any(began < at < ended for at in cast for began, ended in spans), f"no vote was cast while {begin}"
 
-    # and none of them stood still for long while its input lay there
+    # no stage was idle for long while its input was ready
     for stage, seconds in waits(reader).items():
         assert seconds, stage
         assert max(seconds) < LONGEST_WAIT_S, (stage, seconds)
@@ -225,7 +227,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     assert "ratchet_tokens_total" in page
     assert "vllm" in page
 
-    assert "paused" in one(run, "pause")  # else a version may be unloaded while it is asked
+    assert "paused" in one(run, "pause")  # otherwise a version may be unloaded while `eval` asks it
     while not rests(status := run.status()) or status["versions"]["slots"]["candidate"] is not None:
         assert time.monotonic() < deadline, run.log.read_text()[-3000:]
         time.sleep(0.5)
@@ -240,7 +242,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     assert run.status()["buffer"]["paused"]
     assert "goes on" in one(run, "resume")
 
-    # Ctrl-C leaves nothing behind, and a stopped run still exports
+    # Ctrl-C leaves no process behind, and a stopped run can still export
     family = run.family()
     assert run.interrupt() == 130
     gone(family)
@@ -254,7 +256,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     adapter = Path(one(run, "export", f"v{newest}", "--to", str(run.dir / "adapter")).strip().splitlines()[-1])
     assert load_file(adapter / "adapter_model.safetensors")
 
-    # the gate weighs any checkpoint, also of a stopped run
+    # `ratchet gate` weighs any adapter folder, also for a stopped run
     done = ratchet(run, "gate", str(adapter))
     assert done.returncode in (0, 1), done.stdout + done.stderr
     assert "probes)" in done.stdout
@@ -273,14 +275,15 @@ def test_a_run_interrupted_while_it_starts_leaves_nothing_behind(start_run: Star
 
 def test_a_replica_that_cannot_start_says_why_and_until_then_users_are_told_to_try_again(start_run: Start) -> None:
     port = free_ports(1)[0]
-    too_little = ("serve.engine.max_tokens=1024", "serve.engine.kv_cache_bytes=1048576")  # 1 kB for each of 1,025
+    # 1 kB for each of 1,025 tokens
+    too_little = ("serve.engine.max_tokens=1024", "serve.engine.kv_cache_bytes=1048576")
     run = start_run("--port", str(port), *too_little)
     family, replies = list[psutil.Process](), list[httpx.Response]()
     deadline = time.monotonic() + 180
     while run.process.poll() is None:
         assert time.monotonic() < deadline
         family = run.family() or family
-        with contextlib.suppress(httpx.TransportError):  # before the gateway is open, and after
+        with contextlib.suppress(httpx.TransportError):  # the gateway is not open yet, or no longer
             replies.append(httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False))
         time.sleep(0.5)
     assert run.process.returncode == 1
@@ -289,13 +292,13 @@ def test_a_replica_that_cannot_start_says_why_and_until_then_users_are_told_to_t
     assert "available KV cache memory" in (run.dir / "logs" / "engines.log").read_text()
     gone(family)
     told = {(reply.status_code, reply.headers.get("retry-after")) for reply in replies}
-    assert (503, "1") in told <= {(503, "1"), (404, None)}  # Serve's own proxy does not know of us at first
+    assert (503, "1") in told <= {(503, "1"), (404, None)}  # Serve's own proxy does not know the app at first
     assert "unavailable_error" in {
         reply.json()["error"]["type"] for reply in replies if "json" in reply.headers["content-type"]
     }
 
 
 def gone(family: list[psutil.Process]) -> None:
-    """Within seconds nothing is left."""
+    """Asserts that all processes end within 5 s."""
     left = psutil.wait_procs(family, timeout=5)[1]
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]

@@ -1,4 +1,4 @@
-"""The wheel alone, without the repository: it holds every module, and `ratchet up` works in an empty folder."""
+"""The wheel without the repository: it has every module, and `ratchet up` works in an empty folder."""
 
 import json
 import os
@@ -20,7 +20,7 @@ PACKAGES = ("core", "methods", "training", "serve", "actors")
 SHIPPED = ("configs/*.yaml", "models/*/manifest.json", "models/*/*.parquet", "models/*/model/*")
 NOT_SHIPPED = "configs/cluster/*"
 SCRIPTS = {"actors.cli.__main__"}
-"""Importing one runs the command line."""
+"""Modules that run the command line on import."""
 IMPORT_ALL = """
 import importlib, json, sys
 for name in json.load(sys.stdin):
@@ -31,14 +31,14 @@ print(json.dumps(ours))
 
 
 def in_git() -> list[str]:
-    """Files of the repository, those not yet committed too."""
+    """Files of the repository, including uncommitted ones."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     return [name for name in listed if (ROOT / name).is_file() or (ROOT / name).is_symlink()]
 
 
 def expected() -> set[str]:
-    """What a wheel should hold, apart from its own metadata."""
+    """The files that the wheel must have, apart from its own metadata."""
     files = in_git()
     own = {name for name in files if name.startswith(tuple(f"{p}/" for p in PACKAGES)) and not (ROOT / name).is_dir()}
     shipped = [n for n in files if any(fnmatch(n, p) for p in SHIPPED) and not fnmatch(n, NOT_SHIPPED)]
@@ -46,7 +46,7 @@ def expected() -> set[str]:
 
 
 def execute(command: list[str | Path], cwd: Path, timeout_s: float = 120, input: str = "") -> str:
-    """Its output. Nothing in the environment leads it to the repository."""
+    """The output of the command. Its environment does not point to the repository."""
     done = tried(command, cwd, timeout_s, input)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -61,7 +61,7 @@ def tried(
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools would also pack what an older build/ holds."""
+    """The wheel, built from a copy, because setuptools would also pack files of an older build/."""
     copy, to = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in in_git():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,8 +74,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel. The dependencies are those of this one, by a plain path: Python reads no .pth file
-    there, so the editable installation of the repository stays out."""
+    """An environment with the wheel. It uses the dependencies of the current environment through a plain path. Python
+    reads no .pth files there, so the repository's editable installation is not visible."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
@@ -89,7 +89,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_file_that_the_repository_has(wheel: Path) -> None:
     held = {entry.filename: entry.external_attr >> 16 for entry in zipfile.ZipFile(wheel).infolist()}
     assert {name for name in held if ".dist-info/" not in name} == expected()
-    assert held["serve/replica/haproxy.sh"] & 0o111, "Ray could not execute it"
+    assert held["serve/replica/haproxy.sh"] & 0o111, "haproxy.sh must be executable for Ray"
 
 
 def test_every_module_imports_from_the_wheel_alone(wheel: Path, installed: Path, tmp_path: Path) -> None:

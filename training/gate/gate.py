@@ -1,27 +1,29 @@
-"""Whether a candidate may answer users: non-inferiority to the champion, tested by betting.
+"""Decides whether a candidate may answer users: a non-inferiority test against the champion, by betting.
 
-Per probe D in {-1, 0, 1} is the candidate's hit less the champion's. A bettor who doubts "the candidate is more than
-delta worse" stakes a part lambda of its wealth on every probe; by Ville's inequality its wealth ever reaches 1/alpha
-with chance at most alpha when the doubt is unfounded, however often one looks.
+For each probe, D in {-1, 0, 1} is the candidate's hit minus the champion's hit. The null hypothesis is "the candidate
+is more than delta worse". A bettor against it stakes a part lambda of its wealth on every probe. If the null is true,
+the wealth ever reaches 1/alpha with probability at most alpha (Ville's inequality), no matter how often the gate looks.
 
     E_n = mean over lambda of prod_i (1 + lambda (D_i + delta) / (1 + delta))
 
 Source: Waudby-Smith and Ramdas, arXiv:2010.09686 (capital processes); Ramdas et al., arXiv:2210.01948 (e-processes).
-The probes are finitely many and drawn without replacement in random order. The process is the one for independent
-draws; without replacement it is conservative: in the Brownian limit a bridge crosses a line a + bt with chance
-exp(-2a(a + b)), a free path with exp(-2ab). gate_simulation measures it.
+There are finitely many probes, drawn without replacement in random order. The process is the one for independent draws;
+without replacement it is conservative: in the Brownian limit a bridge crosses a line a + bt with probability
+exp(-2a(a + b)), a free path with probability exp(-2ab). bench/_gate_simulation.py measures it.
 
-**Saturated anchors.** Anchors are answers of the base, of which an audit found the part p right. A champion that agrees
-with p - delta of them has nothing left to show there: who gets better can only disagree with wrong ones, so to be as
-good as the champion would be required and falsely denied. From then on the floor is fixed for the whole run:
+**Saturated anchors.** Anchors are answers of the base model; an audit found the fraction p of them right. A champion
+that agrees with p - delta of the anchors cannot show more improvement on them: a better candidate disagrees with wrong
+anchors, so the comparison with the champion would falsely reject it. From then on a floor applies, which is fixed for
+the whole run:
 
     floor = p - 2 delta        F_n = mean over lambda of prod_i (1 + lambda (x_i - floor) / floor)
 
-with x_i the candidate's hit. Promoted is who is at most delta worse than the champion *or* not below the floor: the
-mean of E_n and F_n reaches 1/alpha_j. Where both are false each has mean at most 1, so the mean crosses with chance at
-most alpha_j, and over the run at most alpha. Rejected is who shows to be below the floor. Nobody becomes champion: more
-agreement would be no evidence of anything, and since the floor does not move, small losses cannot add up below it.
-Whether the anchors are saturated is settled before a candidate is weighed, by what the champion answered until then.
+where x_i is the candidate's hit. A candidate is promoted if it is at most delta worse than the champion *or* not below
+the floor: if the mean of E_n and F_n reaches 1/alpha_j. If both claims are false, E_n and F_n each have mean at most 1.
+Their mean then reaches 1/alpha_j with probability at most alpha_j, and over the run with probability at most alpha. A
+candidate is rejected if the evidence shows that it is below the floor. No candidate becomes champion, because more
+agreement is not evidence of improvement. The floor does not move, so small losses cannot add up below it. Saturation is
+determined before a candidate is weighed, from the champion's answers so far.
 """
 
 import math
@@ -37,73 +39,75 @@ from core.store.facts import GateLedger
 
 STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 SATURATION_PROBES = 256
-"""The champion's agreement is believed from so many probes on (standard error below 2 points)."""
+"""Minimum number of probes for an estimate of the champion's agreement (standard error below 2 points)."""
 
 Floats = npt.NDArray[np.float64]
 
 
 def log_wealth(d: npt.ArrayLike, delta: float) -> Floats:
-    """Running log of E_n against "E[D] <= -delta", nats. d: [..., n] in [-1, 1]; returns [..., n], log E_1 to log E_n.
+    """Running log of E_n against the null "E[D] <= -delta", nats. d: [..., n] in [-1, 1]; returns log E_1 to log E_n.
 
-    Requires 0 <= delta < 1. delta = 0 doubts "not better"; the mirror, for "not worse", is `log_wealth(-d, 0)`."""
+    Requires 0 <= delta < 1. delta = 0: the null is "not better". For the null "not worse" use `log_wealth(-d, 0)`."""
     return log_capital((np.asarray(d, dtype=np.float64) + delta) / (1 + delta))
 
 
 def log_wealth_above(hits: npt.ArrayLike, floor: float) -> Floats:
-    """Running log of F_n against "E[x] <= floor". hits: [..., n] in [0, 1], 0 < floor < 1."""
+    """Running log of F_n against the null "E[x] <= floor". hits: [..., n] in [0, 1], 0 < floor < 1."""
     return log_capital((np.asarray(hits, dtype=np.float64) - floor) / floor)
 
 
 def log_wealth_below(hits: npt.ArrayLike, floor: float) -> Floats:
-    """The mirror, against "E[x] >= floor"."""
+    """As `log_wealth_above`, against the null "E[x] >= floor"."""
     return log_capital((floor - np.asarray(hits, dtype=np.float64)) / (1 - floor))
 
 
 def log_wealth_worse(d: npt.ArrayLike, delta: float) -> Floats:
-    """Against "E[D] >= -delta": evidence that the candidate is more than delta worse."""
+    """Against the null "E[D] >= -delta": evidence that the candidate is more than delta worse."""
     return log_capital((-np.asarray(d, dtype=np.float64) - delta) / (1 + delta))
 
 
 def log_capital(gains: Floats) -> Floats:
-    """Running log of the mean over STAKES of prod (1 + stake * gain). gains: [..., n], at least -1, and with mean at
-    most 0 under the doubt that is to be overcome."""
+    """Running log of the mean over STAKES of prod (1 + stake * gain). gains: [..., n], at least -1, with mean at most 0
+    under the null hypothesis."""
     paths = np.stack([np.cumsum(np.log1p(stake * gains), axis=-1) for stake in STAKES])
     peak = paths.max(axis=0)
     return peak + np.log(np.exp(paths - peak).mean(axis=0))
 
 
 def e_value(d: Sequence[int], delta: float) -> float:
-    """E_n after all of d; 1 before the first probe. Huge values are infinite, never an error."""
+    """E_n after all of d; 1 before the first probe. Large values are capped at exp(709), so exp never overflows."""
     if len(d) == 0:
         return 1.0
     return float(np.exp(np.minimum(log_wealth(d, delta)[-1], 709.0)))
 
 
 def alpha_of(j: int, alpha: float) -> float:
-    """The error allowed to the j-th candidate (from 1): alpha * 6 / (pi^2 j^2), which sums to alpha over all j."""
+    """Error probability allowed for the j-th candidate (from 1): alpha * 6 / (pi^2 j^2). Sums to alpha over all j."""
     return alpha * 6 / (math.pi**2 * j**2)
 
 
 def first_crossing(path: Floats, level: float) -> int | None:
-    """Probes seen when `path` [n] first reached log(level); None if it never did."""
+    """Number of probes at which `path` [n] first reaches log(level); None if it never does."""
     reached = np.flatnonzero(path >= math.log(level))
     return int(reached[0]) + 1 if len(reached) else None
 
 
 class Gate:
-    """Weighs one candidate at a time against the champion. Keep `ledger` durably after every call of `decide`.
+    """Weighs one candidate at a time against the champion. Store `ledger` durably with every verdict and after `crown`.
 
-    A promoted version is more than delta worse than the champion with chance at most alpha over the whole run, and the
-    champion ever moves to a version that is not better with chance at most alpha, on the distribution of the probes."""
+    Two bounds hold over the whole run, on the distribution of the probes. The probability that any promoted version is
+    more than delta worse than the champion is at most alpha. The probability that the champion ever moves to a version
+    that is not better is at most alpha."""
 
     def __init__(self, config: GateConfig, ledger: GateLedger | None = None) -> None:
         self.config = config
         self.ledger = ledger or GateLedger()
         self._opened: PolicyRef | None = None
-        """Who is being weighed. After a restart it is counted once all the same: the ledger is kept with a verdict."""
+        """The candidate that is being weighed. A weighing that a crash interrupts is still counted once, because the
+        ledger is stored only with a verdict."""
 
     def saturated(self, certified: bool) -> bool:
-        """Whether the champion agrees with as many anchors as are right, less delta. Answer keys never saturate."""
+        """Whether the champion agrees with at least anchor_precision - delta of the anchors. False for answer keys."""
         precision, ledger = self.config.anchor_precision, self.ledger
         if certified or precision is None or ledger.champion_asked < min(SATURATION_PROBES, self.config.max_probes):
             return False
@@ -111,15 +115,16 @@ class Gate:
 
     @property
     def floor(self) -> float:
-        """Agreement below which nothing is promoted once the anchors are saturated."""
+        """With saturated anchors, the agreement that a candidate must reach."""
         return max(0.01, (self.config.anchor_precision or 0.0) - 2 * self.config.delta)
 
     def decide(self, evidence: Evidence, exhausted: bool = False, broken: str | None = None) -> Decision | None:
-        """The verdict, or None: look again with more probes. Evidence holds all probes of this candidate so far.
+        """The verdict, or None if more probes are needed. `evidence` has all probes of this candidate so far.
 
-        `exhausted` says that there are no more probes; then, as at config.max_probes, an open question is a Hold.
-        `broken` is the guard that the candidate breaks: a rejection. Nobody is promoted before the guards may speak.
-        Raises: VersionError when the evidence is against another champion; ValueError when it is not paired."""
+        `exhausted`: there are no more probes. Then, as at config.max_probes, an undecided candidate gets a hold.
+        `broken`: the guard that the candidate breaks; it is rejected. Before guards.min_probes probes no candidate is
+        promoted, unless the probes are exhausted.
+        Raises: VersionError if the evidence is against another champion; ValueError if it is not paired."""
         self._check(evidence)
         if not self.config.enabled:
             return _decision(evidence, "promote", "the gate is off: promoted without being weighed", by="nobody")
@@ -139,11 +144,11 @@ class Gate:
         return decision
 
     def crown(self, evidence: Evidence) -> bool | None:
-        """After a promotion that left the champion in place: whether the promoted version is better, on all probes of
-        its weighing and those asked since. True makes it the champion; None: ask more; False: nothing speaks for it.
+        """After a promotion that left the champion in place: whether the promoted version is better, on the probes of
+        its weighing and all later ones. True: it is now the champion. None: ask more probes. False: stop asking.
 
-        The same process, path and share of alpha as in `decide`. When to stop asking is free: the process is valid at
-        every look, so what looks no better than a coin's luck is left alone."""
+        Uses the same process, path and share of alpha as `decide`. The process is valid at every look, so the gate may
+        stop at any time; it stops when the wealth is at most 1 or after max_probes probes."""
         self._check(evidence)
         d = differences(evidence)
         path = log_wealth(d, 0.0)
@@ -155,10 +160,10 @@ class Gate:
         return None
 
     def regret(self, evidence: Evidence, since: int, saturated: bool) -> str | None:
-        """Why a promoted version should not be served any longer, from the probes asked since its promotion (from
-        number `since` on); None while nothing says so.
+        """The reason to roll back a promoted version, or None. Uses only the probes asked since its promotion (from
+        index `since` on).
 
-        A version at most delta worse than the champion is called back with chance at most 1 in `rollback_at`."""
+        A version at most delta worse than the champion is rolled back with probability at most 1 / rollback_at."""
         fresh = len(evidence.candidate_hits) - since
         if fresh <= 0:
             return None
@@ -174,7 +179,7 @@ class Gate:
         return f"{what} on {crossed} probes asked since (evidence {self.config.rollback_at:g} to 1)"
 
     def _weigh(self, evidence: Evidence, d: npt.NDArray[np.int8]) -> Decision | None:
-        """Whichever comes first on the path decides, so that the verdict does not depend on how often one looks."""
+        """The first crossing on the path decides, so the verdict does not depend on the number of looks."""
         if self.saturated(evidence.certified):
             return self._weigh_saturated(evidence, d)
         alpha = alpha_of(self.ledger.weighed, self.config.alpha)
@@ -212,12 +217,13 @@ class Gate:
     def _check(self, evidence: Evidence) -> None:
         if evidence.champion != self.ledger.champion:
             raise VersionError(
-                f"the evidence is against {evidence.champion}, the champion is {self.ledger.champion}; weigh it anew"
+                f"the evidence is against {evidence.champion}, but the champion is {self.ledger.champion}; "
+                "weigh the candidate again"
             )
         if len(evidence.candidate_hits) != len(evidence.champion_hits):
             raise ValueError(
                 f"{len(evidence.candidate_hits)} outcomes of the candidate and {len(evidence.champion_hits)} of the "
-                "champion are no pairs; ask both the same probes"
+                "champion are not pairs; ask both the same probes"
             )
 
     def _open(self, candidate: PolicyRef) -> None:
@@ -236,7 +242,7 @@ class Gate:
 
 
 def differences(evidence: Evidence) -> npt.NDArray[np.int8]:
-    """D [n] in {-1, 0, 1}: the candidate's hit less the champion's, in the order drawn."""
+    """D [n] in {-1, 0, 1}: the candidate's hit minus the champion's hit, in the order drawn."""
     candidate = np.array(evidence.candidate_hits, dtype=np.int8)
     return candidate - np.array(evidence.champion_hits, dtype=np.int8)
 

@@ -1,11 +1,13 @@
-"""How a version answers, apart from what: entropy across questions, format, length. Each limit is a veto of the gate.
+"""Guards: limits on the entropy, format and length of a version's answers. A broken limit rejects the candidate.
 
-Anchors see that a candidate agrees; they do not see that it answers all else alike, breaks off, or rambles. A collapse
-shows in the entropy of the answers *across* questions, not in the diversity of texts, and never in the agreement of a
-model with itself, which rises. Compared are answers to the same probes, since an entropy estimated from n answers is
-too low by about (distinct answers - 1) / 2n nats; against the champion, and against the base, so that a decline too
-slow for one comparison cannot add up. A guard is a fixed margin, no test: it speaks from `min_probes` on, where the
-margins are ten times the noise measured on the embedded model (docs/reliability.md).
+Anchors measure agreement. They do not show that a candidate gives the same answer to different questions, stops early,
+or rambles. A collapse lowers the entropy of the answers *across* questions. The diversity of texts may not show it, and
+the model's agreement with itself even rises.
+
+All compared answers are to the same probes, because an entropy estimated from n answers is too low by about (distinct
+answers - 1) / 2n nats. The candidate is compared with the champion and with the base model; the base catches a slow
+decline over many versions. A guard is a fixed margin, not a statistical test. It applies from `min_probes` on, where
+the margins are ten times the noise measured on the embedded model (docs/reliability.md).
 """
 
 import math
@@ -22,17 +24,17 @@ class Answer:
 
     hit: bool
     value: str | None
-    """What could be read out of it; None where nothing could, or where it was cut off."""
+    """The extracted answer; None if the text has none or was cut off."""
     tokens: int
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How somebody answers, over so many probes."""
+    """Entropy, format and length of a version's answers to `probes` probes."""
 
     probes: int
     entropy_nats: float
-    """Of the distribution of values across probes; 0 when all are the same, or there are none."""
+    """Entropy of the distribution of values across probes; 0 if all values are equal or there are none."""
     format_ratio: float
     mean_tokens: float
 
@@ -55,10 +57,11 @@ def broken(
     expected: Sequence[str],
     limits: GuardsConfig,
 ) -> str | None:
-    """The first limit that the candidate breaks, with figure and limit; None while all hold or it is too early.
+    """The first limit that the candidate breaks, with measured value and limit. None if no limit is broken or there are
+    fewer than limits.min_probes probes.
 
-    `others`: by name, their answers to the same probes in the same order, of all or of the first so many. `expected`:
-    the keys or anchors of the probes; nobody need be more diverse than what is expected."""
+    `others`: name -> answers to the same probes in the same order, or to the first of them. `expected`: the keys or
+    anchors of the probes; a candidate may be as uniform as these are."""
     for name, theirs in others.items():
         n = min(len(candidate), len(theirs))
         if n < limits.min_probes:

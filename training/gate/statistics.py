@@ -1,4 +1,4 @@
-"""Intervals for what a report says."""
+"""Confidence intervals for reports."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,18 @@ def accuracy(hits: Sequence[bool]) -> tuple[float, float, float]:
     if n == 0:
         return 0.0, 0.0, 1.0
     rate = sum(hits) / n
-    centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    center = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n * n))
-    return rate, max(0.0, centre - half), min(1.0, centre + half)
+    return rate, max(0.0, center - half), min(1.0, center + half)
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float]:
-    """Mean of a less b on the same questions, and its one-sided 95% lower bound (normal; for 30 questions or more).
+    """Mean of a minus b on the same questions, and its one-sided 95% lower bound (normal; for 30 questions or more).
 
-    Pairing counts: questions on which both agree add nothing to the variance. Raises: ValueError when unpaired."""
+    Pairing reduces the variance: questions on which both agree add nothing to it. Raises: ValueError if the lengths
+    differ."""
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} outcomes are no pairs; ask both the same questions")
+        raise ValueError(f"{len(a)} and {len(b)} outcomes are not pairs; ask both the same questions")
     n = len(a)
     if n < 2:
         return (float(a[0]) - float(b[0]) if n else 0.0), -1.0

@@ -1,4 +1,4 @@
-"""Weighs a candidate: asks it and the champion the same questions, greedily, until the gate decides. No torch."""
+"""Weighs a candidate: asks it and the champion the same questions, with greedy decoding, until the gate decides."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -14,10 +14,10 @@ from training.gate.gate import Gate
 from training.gate.guards import Answer, broken
 
 BASE_PROBES = 256
-"""The base answers so many probes of each weighing, for the guards; with a cache, each question once a run."""
+"""Number of probes of each weighing that the base answers, for the guards. A cache keeps each answer for the run."""
 
 Answers = MutableMapping[tuple[PolicyRef, str], Answer]
-"""Greedy answers already known, by version and prompt id: a version's answer to a question never changes."""
+"""Known greedy answers, by version and prompt id. A version's greedy answer to a question never changes."""
 
 
 async def greedy_answers(
@@ -29,8 +29,8 @@ async def greedy_answers(
     purpose: Literal["gate", "report"] = "gate",
     concurrency: int = 64,
 ) -> list[Answer]:
-    """That version's greedy answer to each question; one cut off or without an extractable value is a miss. Raises
-    whatever the policy raises, after cancelling the rest: there is no partial result."""
+    """The greedy answer of version `ref` to each question. An answer that is cut off or has no extractable value is a
+    miss. Raises: the policy's error, after all other requests are canceled; there is no partial result."""
     sampling = Sampling(n=1, temperature=0.0, max_tokens=max_tokens, purpose=purpose)
     seats = asyncio.Semaphore(concurrency)
 
@@ -38,7 +38,7 @@ async def greedy_answers(
         async with seats:
             try:
                 (candidate,) = await policy.generate(question.prompt, sampling, ref)
-            except PromptError:  # too long for the engine: nobody answers it
+            except PromptError:  # too long for the engine, so a miss for every version
                 return Answer(hit=False, value=None, tokens=0)
         value = extract(candidate.text) if candidate.finish == "stop" else None
         return Answer(hit=value == question.answer, value=value, tokens=len(candidate.completion_ids) // 4)
@@ -61,14 +61,14 @@ async def greedy_hits(
     purpose: Literal["gate", "report"] = "gate",
     concurrency: int = 64,
 ) -> list[bool]:
-    """Whether each of `greedy_answers` is the expected one."""
+    """For each of `greedy_answers`, whether it is the expected answer."""
     answers = await greedy_answers(policy, questions, ref, extract, max_tokens, purpose, concurrency)
     return [answer.hit for answer in answers]
 
 
 @dataclass(frozen=True)
 class WatchResult:
-    """What became of a promoted version that was asked on."""
+    """The result of asking a promoted version more probes."""
 
     result: Literal["crowned", "rollback", "nothing"]
     reason: str
@@ -77,12 +77,12 @@ class WatchResult:
 
 @dataclass
 class Weighing:
-    """One candidate against the champion, on probes in a random order, gate.config.batch at a time; after a promotion
-    the same order is asked on, as a watch.
+    """Compares one candidate with the champion on probes in a random order, in batches of gate.config.batch or more.
+    After a promotion, the watch continues in the same order.
 
-    `rng` must be new for each candidate and known to nobody who trains. `cache` saves the champion's answers, which
-    every later candidate is compared with, and the base's; after every batch `learned` hears whose have grown. Probe
-    ids must be unique."""
+    `rng` must be new for each candidate, and the trainer must not know its seed. `cache` keeps the answers of the
+    champion and the base for later candidates. After every batch `learned` is called with the versions that have new
+    answers. Probe ids must be unique."""
 
     policy: Policy
     gate: Gate
@@ -115,7 +115,7 @@ class Weighing:
         )
 
     async def verdict(self) -> Decision:
-        """Asks until the gate decides or the probes are used up. Raises: VersionError for another champion."""
+        """Asks probes until the gate decides or no probes are left. Raises: VersionError for another champion."""
         while self.decision is None:
             self.decision = self.gate.decide(self.evidence, exhausted=not self._left, broken=self.broken())
             if self.decision is None:
@@ -123,7 +123,7 @@ class Weighing:
         return self.decision
 
     def take_up(self, decision: Decision) -> bool:
-        """Watch on what was promoted before a restart; False when `cache` does not hold all that it was promoted by."""
+        """Continue the watch of a version promoted before a restart. False if `cache` lacks answers of its weighing."""
         pairs = [all((ref, q.prompt.id) in self.cache for ref in (self.candidate, self.champion)) for q in self._order]
         known = self._order[: (*pairs, False).index(False)]
         guarding = all((self.base, question.prompt.id) in self.cache for question in known[:BASE_PROBES])
@@ -134,7 +134,7 @@ class Weighing:
         return True
 
     def broken(self) -> str | None:
-        """The guard that the candidate breaks, see training.gate.guards."""
+        """The guard that the candidate breaks, or None; see training.gate.guards."""
         others = {str(self.champion): self._answers[self.champion]}
         if self.base != self.champion:
             others["the base"] = self._answers[self.base]
@@ -142,8 +142,8 @@ class Weighing:
         return broken(self._answers[self.candidate], others, expected, self.gate.config.guards)
 
     async def crown(self) -> WatchResult | None:
-        """After a promotion without a new champion: asks on until the promoted version has shown that it is better,
-        or worse, or nothing speaks for its being better any more: None, and `watch` goes on."""
+        """After a promotion without a new champion: asks more probes until the promoted version is shown to be better
+        or worse. None if the evidence no longer suggests that it is better; then call `watch`."""
         while True:
             seen = self._seen()
             if seen is not None:
@@ -156,7 +156,7 @@ class Weighing:
             await self._ask()
 
     async def watch(self) -> WatchResult | None:
-        """One more batch of a promoted version that did not become champion. None: ask again when there is time."""
+        """Ask one more batch of a promoted version that did not become champion. None: call `watch` again later."""
         if self._left and self._fresh < self.gate.config.watch_probes:
             await self._ask(growing=False)
         seen = self._seen()
@@ -170,7 +170,7 @@ class Weighing:
 
     @property
     def _promotion(self) -> Decision:
-        assert self.decision is not None and self.decision.verdict == "promote", "only what was promoted is watched"
+        assert self.decision is not None and self.decision.verdict == "promote", "only a promoted version is watched"
         return self.decision
 
     @property
@@ -179,7 +179,7 @@ class Weighing:
 
     @property
     def _left(self) -> int:
-        """Probes not asked yet; those beyond max_probes are the watch's."""
+        """Number of probes not asked yet. Those beyond max_probes are for the watch only."""
         limit = len(self._order) if self.decision is not None else self.gate.config.max_probes
         return min(limit, len(self._order)) - self.asked
 
@@ -191,7 +191,8 @@ class Weighing:
         return WatchResult("rollback", regret, self.asked) if regret is not None else None
 
     async def _ask(self, growing: bool = True) -> None:
-        """The next batch, of all at once. Batches grow with what was asked: a long weighing needs fewer looks."""
+        """Ask the next batch of all versions concurrently. Batches grow with the number of probes asked, so that a long
+        weighing needs fewer looks."""
         size = max(self.gate.config.batch, self.asked // 2) if growing else self.gate.config.batch
         batch = self._order[self.asked : self.asked + min(size, self._left)]
         whom = self._whom(batch)
@@ -203,13 +204,13 @@ class Weighing:
         self._take(batch)
 
     def _whom(self, batch: Sequence[Question]) -> list[tuple[PolicyRef, Sequence[Question]]]:
-        """Who is asked which of the next questions; the base only the first ones."""
+        """Version -> the questions of the batch to ask it. The base is asked only the first BASE_PROBES probes."""
         guarding = batch[: max(0, BASE_PROBES - self.asked)]
         asked = {self.base: guarding, self.champion: batch, self.candidate: batch}
         return [(ref, some) for ref, some in asked.items() if some]
 
     def _take(self, batch: Sequence[Question]) -> None:
-        """Their answers, which `cache` holds, are evidence from now on."""
+        """Add the answers to this batch to the evidence. `cache` must have them."""
         for ref, some in self._whom(batch):
             self._answers[ref] += [self.cache[ref, question.prompt.id] for question in some]
         self.evidence = self.evidence.model_copy(

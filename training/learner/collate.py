@@ -1,5 +1,5 @@
 # pyright: basic
-"""Examples as padded batches: few wasted positions, and only completion tokens in the loss."""
+"""Turns examples into padded batches with little padding. Only completion tokens are in the loss."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -10,11 +10,12 @@ import torch
 from core.messages import Imitate, Reinforce
 
 Continued = Imitate | Reinforce
-"""What has one completion after a context."""
+"""Examples with one completion after a context."""
 SPREAD_TOKENS = 40
-"""Sequences of one batch differ by at most so much in length."""
+"""Largest difference in length between two sequences of a batch."""
 CHUNK = 4096
-"""Examples that are sorted by length together: what stays of the shuffle is the choice of chunk and batch order."""
+"""Number of examples that are sorted by length together. The shuffle decides the chunk of an example and the order of
+the batches."""
 
 
 def length(example: Continued) -> int:
@@ -23,9 +24,9 @@ def length(example: Continued) -> int:
 
 
 def pack_batches(examples: Sequence[Continued], batch_tokens: int, rng: Random) -> list[list[Continued]]:
-    """Shuffled batches of similar lengths, each at most batch_tokens with padding (one longer example: alone).
+    """Shuffled batches of similar lengths, each at most batch_tokens with padding. A longer example is a batch alone.
 
-    Every example stands in exactly one batch. Uses no random state but `rng`."""
+    Every example is in exactly one batch. `rng` is the only random state."""
     shuffled = rng.sample(list(examples), len(examples))
     batches: list[list[Continued]] = []
     for start in range(0, len(shuffled), CHUNK):
@@ -47,15 +48,15 @@ def _fill(by_length: Sequence[Continued], batch_tokens: int) -> Iterator[list[Co
 
 
 def micro_batches(batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
-    """One batch cut into pieces of at most so many padded tokens, in order; None leaves it whole."""
+    """Split a batch into micro-batches of at most micro_batch_tokens padded tokens, by length. None: no split."""
     if micro_batch_tokens is None:
         return [list(batch)]
     return list(_fill(sorted(batch, key=length), micro_batch_tokens))
 
 
 def collate(batch: Sequence[Continued]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """ids_BT int64, right-padded with 0; mask_BT bool, true on completion tokens (the stop token is one of them and
-    the padding none); weight_B float32. A causal model needs no attention mask for right padding."""
+    """Returns ids_BT int64, right-padded with 0; mask_BT bool, true on completion tokens (with the stop token, without
+    the padding); weight_B float32. A causal model needs no attention mask for right padding."""
     width = max(length(example) for example in batch)
     ids_BT = np.zeros((len(batch), width), dtype=np.int64)
     mask_BT = np.zeros((len(batch), width), dtype=np.bool_)

@@ -1,9 +1,9 @@
 # pyright: basic
-"""One learner on several devices: FSDP2 shards its weights, gradients and optimiser state over as many processes.
+"""One learner on several devices: FSDP2 shards its weights, gradients and optimizer state over one process a device.
 
-Every member draws the same batches, computes its share of each one's rows, and divides by the weight of the whole
-batch, which it knows without asking. The sum of all members' gradients is then that of one process, but for the order
-in which floats are added.
+Every member packs the same batches and computes its share of the rows of each batch. It divides by the weight of the
+whole batch, which it can compute locally. The sum of all members' gradients then equals the gradient of one process,
+except for the order in which floats are added.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,20 +21,20 @@ T = TypeVar("T")
 
 
 def shard(model: Any, mesh: DeviceMesh) -> None:
-    """Cut each tensor of the model along its first dimension over the mesh. A forward or backward then gathers one
-    decoder layer at a time, and what stands outside of them."""
+    """Shard each tensor of the model along its first dimension over the mesh. A forward or backward pass then gathers
+    one decoder layer at a time, and the parameters outside of the layers."""
     layers = set(model._no_split_modules or ())
     for module in model.modules():
         if type(module).__name__ in layers:
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
-    # also after the forward of the whole, so that its parameters are always the shards
+    # reshard after the root's forward too, so that its parameters are always shards
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     register_fsdp_forward_method(model, "logits_at")
 
 
 def deal(batch: Sequence[Continued], size: int, micro_batch_tokens: int | None) -> list[list[list[Continued]]]:
-    """Member -> turn -> what it computes. Members get rows of the same lengths, and as many turns: in one that has no
-    row left for it, a member repeats the shortest with weight 0, for every forward gathers from all of them."""
+    """Member -> turn -> examples to compute. Members get rows of similar lengths and the same number of turns. A member
+    without rows in a turn repeats the shortest row with weight 0, because every forward gathers from all members."""
     if not batch:
         return [[] for _ in range(size)]
     rows = sorted(batch, key=length)
@@ -45,7 +45,7 @@ def deal(batch: Sequence[Continued], size: int, micro_batch_tokens: int | None) 
 
 
 class Sharded:
-    """A `Parallel` of all processes of torch's default group, which has to be there already."""
+    """A `Parallel` over all processes of torch's default group. Initialize the group first."""
 
     def __init__(self) -> None:
         self._rank, self._size = dist.get_rank(), dist.get_world_size()
@@ -56,7 +56,7 @@ class Sharded:
         return self._rank == 0
 
     def place(self, model: Any, device: torch.device) -> None:
-        """Each member has read the whole model into memory; a layer at a time goes to the device and is cut."""
+        """Each member has the whole model in memory. One layer at a time is moved to the device and sharded."""
         if device.type not in self._meshes:
             self._meshes[device.type] = init_device_mesh(device.type, (self._size,))
         shard(model, self._meshes[device.type])
@@ -65,7 +65,7 @@ class Sharded:
         return deal(batch, self._size, micro_batch_tokens)[self._rank]
 
     def backward(self, loss: torch.Tensor) -> None:
-        (loss * self._size).backward()  # FSDP takes the mean over the members
+        (loss * self._size).backward()  # FSDP averages gradients over the members
 
     def clip(self, parameters: Sequence[torch.nn.Parameter], norm: float) -> float:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -85,7 +85,7 @@ class Sharded:
         return {key: value for part in parts for key, value in part.items()}
 
     def whole(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """On the CPU, and gathered one after the other: no device ever holds more than one of them."""
+        """Gathers one tensor at a time and copies it to the CPU, so a device holds at most one whole tensor."""
         found: dict[str, torch.Tensor] = {}
         for name, tensor in tensors.items():
             full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

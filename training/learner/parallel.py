@@ -1,5 +1,5 @@
 # pyright: basic
-"""The processes that learn one model together. Each runs the same Learner on the same window, in lock step."""
+"""The processes that train one model together. Each runs the same Learner on the same window, in lockstep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -12,50 +12,50 @@ T = TypeVar("T")
 
 
 class Parallel(Protocol):
-    """What differs between one process and several. Every member calls the same methods in the same order: one that
-    leaves a call out makes the others wait."""
+    """The operations that differ between one process and several. Every member must call the same methods in the same
+    order; if a member omits a call, the others wait for it."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the member that writes."""
+        """Whether this member writes files."""
         ...
 
     def place(self, model: Any, device: torch.device) -> None:
-        """Move the model to the device, of which this member then holds its part; its method `logits_at` is a forward
-        of its own."""
+        """Move the model to the device; this member then holds its shard. A call of the model's `logits_at` counts as a
+        forward pass."""
         ...
 
     def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
-        """What this member computes of a batch, a forward at a time: as many for every member, and every example once
-        among them (again with weight 0 where a member would have none)."""
+        """This member's share of a batch, one list for each forward pass. Every member has the same number of lists,
+        and every example is in exactly one of them. A list that would be empty repeats an example with weight 0."""
         ...
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Gradients are those of the sum of all members' losses."""
+        """Compute the gradients of the sum of all members' losses."""
         ...
 
     def clip(self, parameters: Sequence[torch.nn.Parameter], norm: float) -> float:
-        """Clip gradients to a norm over the whole model; returns what it was."""
+        """Clip gradients to a norm over the whole model; returns the norm before clipping."""
         ...
 
     def total(self, number: float) -> float:
-        """The sum over the members."""
+        """The sum of `number` over the members."""
         ...
 
     def merged(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What all members found."""
+        """The union of all members' dictionaries."""
         ...
 
     def whole(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Put together from all members' parts, for the first one; nothing for the others."""
+        """Whole tensors, gathered from all shards, for the first member; an empty dictionary for the others."""
         ...
 
     def part(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """This member's part of a whole tensor that every member has."""
+        """This member's shard of a whole tensor that every member has, placed as `like`."""
         ...
 
     def by_first(self, act: Callable[[], T]) -> T:
-        """The first member acts; all return, or raise, what it did."""
+        """Only the first member calls `act`. All members return its result or raise its error."""
         ...
 
 

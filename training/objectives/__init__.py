@@ -1,6 +1,8 @@
-"""Objectives by name: one file, one function of logits, targets and weights, and the kind of example that it eats.
+"""Objectives by name. Each is one file with one function of logits, targets and weights, and takes one kind of example.
 
-Importing this loads no torch, so that a start-up check is cheap; the function itself is loaded where it is used."""
+Importing this package must not import torch, so that the start-up check is cheap. The functions are imported on use.
+Optimizer steps and model code belong in training/learner.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,20 +15,21 @@ from core.messages import Example, Imitate, Reinforce
 from core.protocols import Method
 
 Column = Literal["advantage", "behaviour", "proximal", "reference"]
-"""One number a completion token. advantage: the example's. The others are log-probabilities (nats): behaviour, of the
-engine as sampled; proximal, of the weights before the window's first step; reference, of the base model."""
+"""A column has one number for each completion token. advantage: the advantage of the example. The others are
+log-probabilities (nats). behaviour: by the engine at sampling. proximal: by the weights before the window's first step.
+reference: by the base model."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What an objective wants besides logits, targets and weights, with the settings of this run."""
+    """The inputs of an objective besides logits, targets and weights, with the settings of this run."""
 
     columns: tuple[Column, ...] = ()
     """Keyword arguments of the function, each float[N]."""
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Keyword arguments that stay the same."""
+    """Keyword arguments with the same value in every call."""
     mean: Literal["token", "sequence"] = "token"
-    """Over what a step's loss is the mean, weights apart."""
+    """Whether a step's loss is the weighted mean over tokens or over sequences."""
 
 
 def _plain(learning: LearningConfig) -> Terms:
@@ -41,7 +44,7 @@ def _grpo(learning: LearningConfig) -> Terms:
 
 @dataclass(frozen=True)
 class Objective:
-    """The function of this name in the file of this name."""
+    """An objective: the function `name` in the file `name`.py."""
 
     name: str
     eats: type[Example]
@@ -49,7 +52,7 @@ class Objective:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """`function(logits_NV, targets_N, weight_N, **columns)`: the weighted sum of the loss over N completion
+        """`function(logits_NV, targets_N, weight_N, **columns)` returns the weighted sum of the loss over N completion
         tokens."""
         return getattr(import_module(f"{__name__}.{self.name}"), self.name)
 
@@ -61,22 +64,23 @@ OBJECTIVES = {
 
 
 def objective(name: str) -> Objective:
-    """Raises: ObjectiveError naming those that exist."""
+    """Raises: ObjectiveError naming the objectives that exist."""
     if name not in OBJECTIVES:
-        raise ObjectiveError(f"no objective {name!r}; there are {', '.join(sorted(OBJECTIVES))}")
+        raise ObjectiveError(f"no objective {name!r}; use one of {', '.join(sorted(OBJECTIVES))}")
     return OBJECTIVES[name]
 
 
 def check(method: Method) -> Objective:
-    """The method's objective, if it eats what the method makes. For start-up, before anything heavy.
+    """Returns the method's objective. Called at start-up, before any slow work.
 
-    Raises: ObjectiveError naming both kinds and the remedy."""
+    Raises: ObjectiveError if the objective does not take the examples that the method makes; names both kinds and the
+    remedy."""
     found = objective(method.objective)
     if not issubclass(method.makes, found.eats):
         fitting = [o.name for o in OBJECTIVES.values() if issubclass(method.makes, o.eats)]
-        remedy = f"use objective {' or '.join(fitting)}" if fitting else "no objective eats those yet"
+        remedy = f"use objective {' or '.join(fitting)}" if fitting else "no objective takes these yet"
         raise ObjectiveError(
-            f"method {method.name!r} makes {method.makes.__name__} and its objective {found.name!r} eats "
+            f"method {method.name!r} makes {method.makes.__name__} and its objective {found.name!r} takes "
             f"{found.eats.__name__}; {remedy}, or select {found.eats.__name__} examples"
         )
     return found

@@ -1,11 +1,11 @@
-"""Backpressure: how many prompts may be explored now, so that learning never runs far ahead of the gate."""
+"""Backpressure: limits the prompts that may be explored now, so that collection stays close to the gate."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Backpressure:
-    """Counts every leased prompt until its fate is known, and grants leases from what capacity is left.
+    """Counts every leased prompt until it is delivered, fails or expires, and grants leases within the capacity.
 
     Laws, at every moment:
 
@@ -13,20 +13,20 @@ class Backpressure:
         counted  == accepted + filtered - quarantined
         capacity == max(0, (max_lag + 1 + windows_decided) * groups_per_window - (counted + outstanding))
 
-    accepted and filtered both count every prompt ever delivered, with and without examples: a window is made of
-    *explored* prompts, as the recipe was measured (256 prompts a round, those below the threshold included).
+    `accepted` counts delivered prompts with examples, `filtered` those without. A window consists of *explored* prompts
+    of both kinds, as in the measured recipe (256 prompts a round, including those below the threshold).
 
-    A window is settled once, when its candidate is promoted, rejected or held (`settle`), or when it was drawn and then
-    thrown away with a rejected parent (`discard`). Its prompts stay counted for good, since windows_decided already
-    gave the room back: a rejection changes nothing else. Only prompts that no window has drawn yet may be
-    `quarantine`d; they leave `counted`, so that others are collected in their place. Hence counted is always
-    groups_per_window for each drawn window plus the prompts waiting, and capacity can neither stall nor grow.
+    Every drawn window ends once: its candidate is promoted, rejected or held (`decide`), or the window is dropped
+    because its parent was rejected (`discard`). Its prompts stay in `counted`, and windows_decided adds the capacity
+    for the next window, whatever the verdict. `quarantine` removes only prompts that no window has drawn; others are
+    collected in their place. So `counted` is always groups_per_window for each drawn window plus the waiting prompts,
+    and the capacity neither stalls nor grows without bound.
     """
 
     groups_per_window: int
     max_lag: int
     windows_wanted: int | None = None
-    """End after so many decided candidates: no prompt beyond these windows is leased. None runs on."""
+    """The run ends after this many decided candidates; no prompt beyond these windows is leased. None: no end."""
     leased: int = 0
     accepted: int = 0
     filtered: int = 0
@@ -36,16 +36,18 @@ class Backpressure:
     quarantined: int = 0
     windows_decided: int = 0
     windows_discarded: int = 0
-    """Part of windows_decided: windows without a verdict of their own, which a run that ends collects anew."""
+    """The part of windows_decided without a verdict. A run with windows_wanted collects these windows again."""
 
     def __post_init__(self) -> None:
         if self.groups_per_window < 1 or self.max_lag < 0:
             raise ValueError(
                 f"groups_per_window={self.groups_per_window}, max_lag={self.max_lag}: "
-                "expected at least 1 prompt a window and a lag of at least 0"
+                "expected at least 1 prompt a window and a lag of at least 0; raise the setting"
             )
         if not self.lawful:
-            raise ValueError(f"{self} breaks leased == accepted + filtered + failed + expired + outstanding")
+            raise ValueError(
+                f"{self} breaks leased == accepted + filtered + failed + expired + outstanding; pass consistent counts"
+            )
 
     @property
     def lawful(self) -> bool:
@@ -54,7 +56,7 @@ class Backpressure:
 
     @property
     def counted(self) -> int:
-        """Prompts delivered and drawn, or waiting to be drawn."""
+        """Delivered prompts, drawn or waiting, without the quarantined ones."""
         return self.accepted + self.filtered - self.quarantined
 
     @property
@@ -66,7 +68,7 @@ class Backpressure:
         return max(0, windows * self.groups_per_window - (self.counted + self.outstanding))
 
     def lease(self, wanted: int) -> int:
-        """How many of the wanted prompts may be explored; from now on they are outstanding."""
+        """Lease up to `wanted` prompts within the capacity; returns the number leased. They are now outstanding."""
         granted = min(max(0, wanted), self.capacity)
         self.leased += granted
         self.outstanding += granted
@@ -78,24 +80,27 @@ class Backpressure:
         self.accepted += 1
 
     def filter(self) -> None:
-        """An outstanding prompt was delivered and no example of it kept; it counts towards its window all the same."""
+        """An outstanding prompt was delivered without examples. It still counts toward its window."""
         self._end()
         self.filtered += 1
 
     def fail(self) -> None:
-        """An outstanding prompt could not be explored; its room is free again."""
+        """An outstanding prompt could not be explored; its capacity is free again."""
         self._end()
         self.failed += 1
 
     def expire(self) -> None:
-        """An outstanding prompt was not delivered in time; its room is free again."""
+        """An outstanding prompt was not delivered in time; its capacity is free again."""
         self._end()
         self.expired += 1
 
     def quarantine(self, prompts: int) -> None:
-        """Delivered prompts that no window has drawn are withdrawn, to be collected anew."""
+        """Withdraw delivered prompts that no window has drawn; others are collected in their place."""
         if not 0 <= prompts <= self.counted:
-            raise ValueError(f"cannot quarantine {prompts} prompts of {self.counted} that count")
+            raise ValueError(
+                f"cannot quarantine {prompts} prompts, expected 0 to {self.counted} (those that count); "
+                "pass the places that Replay.quarantine returned"
+            )
         self.quarantined += prompts
 
     def decide(self) -> None:
@@ -103,11 +108,14 @@ class Backpressure:
         self.windows_decided += 1
 
     def discard(self) -> None:
-        """One drawn window is thrown away without a verdict, because its version's parent was rejected."""
+        """One drawn window was dropped without a verdict, because its version's parent was rejected."""
         self.windows_decided += 1
         self.windows_discarded += 1
 
     def _end(self) -> None:
         if self.outstanding < 1:
-            raise ValueError("no prompt is outstanding: the lease has ended already; ask the replay first (duplicate)")
+            raise ValueError(
+                "no prompt is outstanding, expected at least 1: the lease has already ended; "
+                "let Replay.add find duplicates first"
+            )
         self.outstanding -= 1

@@ -1,4 +1,4 @@
-"""Which places of the prompt source are used, in the room that the gaps between them take."""
+"""A compact set of used places of the prompt source. Memory grows with the number of gaps, not of places."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class IntervalSet:
-    """A set of natural numbers kept as runs: nearly every place is used once the next one is leased."""
+    """A set of natural numbers, stored as runs. There are few runs, because places are used almost in order."""
 
     _starts: list[int] = field(default_factory=list[int])
     _ends: list[int] = field(default_factory=list[int])
-    """First and one after the last of each run; runs neither meet nor overlap."""
+    """Start (inclusive) and end (exclusive) of each run. Runs are sorted, and do not overlap or touch."""
 
     @classmethod
     def below(cls, end: int, but: Iterable[int] = ()) -> "IntervalSet":
-        """All from 0 to before `end`, `but` these."""
+        """All numbers from 0 to `end` - 1, without those in `but`."""
         places = cls([0], [end]) if end else cls()
         for place in but:
             places.discard(place)

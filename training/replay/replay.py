@@ -1,7 +1,7 @@
-"""What the trainer draws from: explored prompts as they are delivered, made into windows of new prompts and replay.
+"""The replay: holds delivered prompts and makes them into windows of new and replayed examples for the trainer.
 
-Pure bookkeeping, no torch and no ray. `add` takes deliveries in any order and any number of times; `draw` is the one
-place where staleness is checked; what a version made that was rejected can be withdrawn at any time.
+`add` accepts deliveries in any order and any number of times. Only `draw` checks staleness. The prompts of a rejected
+version can be withdrawn at any time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ Added = Literal["accepted", "duplicate", "filtered", "failed", "stale"]
 
 @dataclass(frozen=True)
 class Explored:
-    """One prompt that was delivered without failure; `version` is the oldest policy version that sampled for it."""
+    """A prompt that was delivered without failure. `version` is the oldest policy version that sampled for it."""
 
     place: int
     version: int
@@ -24,12 +24,12 @@ class Explored:
     examples: tuple[Example, ...]
     prompt_id: str = ""
     revision: int = 0
-    """Votes of people that it was settled with."""
+    """Number of people's votes with which the prompt was settled."""
 
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """What a quarantine took out of the waiting prompts. Pass len(places) to Backpressure.quarantine."""
+    """The waiting prompts that a quarantine removed. Pass len(places) to Backpressure.quarantine."""
 
     places: tuple[int, ...] = ()
     group_ids: tuple[str, ...] = ()
@@ -37,15 +37,15 @@ class Withdrawn:
 
 @dataclass(frozen=True)
 class ReplayCounts:
-    """A snapshot for status and metrics. All but the waiting ones only grow."""
+    """A snapshot for status and metrics. All counts except the waiting ones only grow."""
 
     prompts_waiting: int
-    """Delivered and not yet drawn."""
+    """Prompts delivered and not yet drawn."""
     examples_waiting: int
     windows_drawn: int
     duplicates: int
     stale_examples: int
-    """Dropped at the draw of the window they were new in, because their policy was too old."""
+    """Examples dropped when their window was drawn, because their policy version was too old."""
     quarantined_prompts: int
 
 
@@ -53,23 +53,23 @@ class ReplayCounts:
 class Replay:
     """Windows of `groups_per_window` new prompts each, in order of delivery, numbered 1, 2, 3 ...
 
-    Laws: a prompt (its place in the source) is new in at most one window; a window's new part holds exactly
-    groups_per_window prompts, with or without examples; nothing quarantined is ever drawn again.
+    Laws: a prompt (its place in the source) is new in at most one window. The new part of a window has exactly
+    groups_per_window prompts, with or without examples. Quarantined examples are never drawn again.
     """
 
     groups_per_window: int
     replay_windows: int
-    """A window's examples are those of this many of the newest windows, the new one included."""
+    """A window takes the examples of this many of the newest windows, including itself."""
     max_lag: int
-    """Published versions that an example may be behind the newest one when its window is drawn."""
+    """How many published versions an example may be behind the newest version when its window is drawn."""
     written_share: float = 1.0
-    """Part of a window's examples that people may have written, at most; the newest are kept."""
+    """Largest part of a window's examples that people may have written. The newest are kept."""
     _waiting: dict[int, Explored] = field(default_factory=dict[int, Explored])
     _examples_waiting: int = 0
     _drawn: dict[int, tuple[Explored, ...]] = field(default_factory=dict[int, tuple[Explored, ...]])
     _windows_drawn: int = 0
     _oldest: dict[int, int] = field(default_factory=dict[int, int])
-    """Window held -> the oldest version whose examples were fresh when it was drawn."""
+    """Held window -> the oldest version whose examples were fresh when the window was drawn."""
     _places: IntervalSet = field(default_factory=IntervalSet)
     _versions: set[int] = field(default_factory=set[int])
     _bad_versions: set[int] = field(default_factory=set[int])
@@ -80,15 +80,15 @@ class Replay:
     _quarantined: int = 0
 
     def add(self, outcome: Outcome) -> Added:
-        """Hold a delivered prompt, unless it is held already: by its place in the source or by a group's id.
+        """Add a delivered prompt. It is a duplicate if its place in the source or one of its group ids is known.
 
-        accepted, filtered: it counts towards the next window, with or without examples. failed: the place goes back.
-        duplicate: nothing changed. stale: a quarantined version made it, so its place goes back; tell the Backpressure
-        `accept` and `quarantine(1)`."""
+        Returns accepted or filtered: the prompt counts toward the next window, with or without examples. failed: the
+        place is free again. duplicate: nothing changed. stale: a quarantined version sampled it, so the place is free
+        again; call `accept` and `quarantine(1)` of the Backpressure."""
         return "failed" if outcome.failure is not None else self.take(_explored(outcome))
 
     def take(self, explored: Explored) -> Added:
-        """As `add`, what was delivered without failure."""
+        """As `add`, for a prompt that was delivered without failure."""
         if explored.place in self._places or not self._group_ids.isdisjoint(explored.group_ids):
             self._duplicates += 1
             return "duplicate"
@@ -101,11 +101,11 @@ class Replay:
         return "accepted" if explored.examples else "filtered"
 
     def publish(self, version: int) -> None:
-        """Staleness is counted in published versions that were not withdrawn; this is one more."""
+        """Register a published version. Lag is counted in published versions that were not rejected."""
         self._versions.add(version)
 
     def lag(self, version: int, newest: int) -> int:
-        """Published versions that `version` is behind `newest`; 0 for one that is as new or newer."""
+        """Number of published versions that `version` is behind `newest`; 0 if it is as new or newer."""
         return sum(version < v <= newest for v in (self._versions | {newest}) - self._bad_versions)
 
     def oldest_fresh(self, newest: int) -> int:
@@ -117,11 +117,11 @@ class Replay:
         return len(self._waiting) >= self.groups_per_window
 
     def draw(self, newest: int) -> Window | None:
-        """The next window, or None while its new part is not full. `newest`: the version in the explore slot.
+        """The next window, or None if too few new prompts wait. `newest`: the version in the explore slot.
 
-        An example of the new part whose policy is more than max_lag versions behind `newest` is dropped and counted;
-        its prompt counts all the same, so that a draw never waits for better ones. An example that stands twice in
-        the window, by its tokens, is kept once, the newest. Examples come newest window first."""
+        Examples of the new part that are more than max_lag versions behind `newest` are dropped and counted. Their
+        prompts still count, so a draw never waits for fresher ones. Of examples with equal tokens, the newest is kept.
+        Examples of the newest window come first."""
         if not self.ready():
             return None
         places = list(self._waiting)[: self.groups_per_window]
@@ -137,21 +137,21 @@ class Replay:
         return window
 
     def again(self, number: int) -> Window | None:
-        """A window drawn before, for a trainer that died over it; None when it was not drawn or is forgotten."""
+        """A window drawn before, for a trainer that died while training on it. None if not drawn or no longer held."""
         return self._window(number) if number in self._drawn else None
 
     def drawn_places(self, number: int) -> tuple[int, ...]:
-        """The places new in that window, to be stored with it: `restore` wants them. Raises: LookupError."""
+        """The places that are new in that window. Store them with it, for `restore`. Raises: LookupError."""
         if number not in self._drawn:
-            raise LookupError(f"window {number} is not held (held: {sorted(self._drawn)})")
+            raise LookupError(f"window {number} is not held; expected one of {sorted(self._drawn)}; draw it first")
         return tuple(explored.place for explored in self._drawn[number])
 
     def replace(self, outcome: Outcome) -> bool:
-        """A held prompt was settled again, with late votes: these are its examples now, for every window drawn from
-        here. What was too old when its window was drawn stays out.
+        """Replace the examples of a held prompt that was settled again with late votes. Windows drawn from now on use
+        the new examples. Examples that were too old when their window was drawn stay out.
 
-        False when its place is not held (withdrawn, or older than any replay), or settled with as many votes already:
-        nothing to do then."""
+        Returns False, and changes nothing, if the place is not held (withdrawn, or too old for replay) or was already
+        settled with as many votes."""
         for place, old in self._waiting.items():
             if place == outcome.place and old.revision < outcome.revision:
                 self._waiting[place] = new = self._resettled(old, outcome)
@@ -166,7 +166,7 @@ class Replay:
         return False
 
     def held(self) -> list[Explored]:
-        """Every prompt whose examples a window may still take: drawn ones, oldest first, then those waiting."""
+        """All prompts whose examples a window may still use: drawn ones, oldest first, then waiting ones."""
         return [*(e for number in sorted(self._drawn) for e in self._drawn[number]), *self._waiting.values()]
 
     def holds(self, place: int) -> bool:
@@ -177,18 +177,18 @@ class Replay:
         return self._windows_drawn
 
     def is_drawn(self, number: int) -> bool:
-        """Whether `again` has it."""
+        """Whether `again` can return this window."""
         return number in self._drawn
 
     def waiting_places(self) -> tuple[int, ...]:
-        """In order of delivery."""
+        """Places of the waiting prompts, in order of delivery."""
         return tuple(self._waiting)
 
     def quarantine(self, version: int) -> Withdrawn:
-        """That version was rejected: nothing that it sampled is drawn or replayed again. Returns what was waiting,
-        to be collected anew. Calling it again is harmless; version 0, the base, cannot be rejected."""
+        """A version was rejected: none of its samples is drawn or replayed again. Returns the removed waiting prompts,
+        which must be collected again. Idempotent. Raises: ValueError for version 0, the base model."""
         if version == 0:
-            raise ValueError("version 0 is the base model and cannot be quarantined")
+            raise ValueError("version 0 is the base model and cannot be quarantined; pass a version from 1 on")
         self._bad_versions.add(version)
         bad = [explored for explored in self._waiting.values() if explored.version == version]
         self._examples_waiting -= _examples_of(bad)
@@ -200,7 +200,7 @@ class Replay:
         return Withdrawn(tuple(e.place for e in bad), tuple(g for e in bad for g in e.group_ids))
 
     def quarantine_window(self, number: int) -> None:
-        """That window is replayed no more, and an older one takes its part."""
+        """Stop replaying a window. An older window is replayed in its place."""
         self._bad_windows.add(number)
 
     def counts(self) -> ReplayCounts:
@@ -224,21 +224,22 @@ class Replay:
         oldest_at_draw: Mapping[int, int] | None = None,
         used: IntervalSet | None = None,
     ) -> None:
-        """After a restart, on an empty replay: what the store kept. `outcomes` in order of delivery; those that no
-        draw can need again may be missing, and their places then stand in `used`. `drawn`: window number ->
-        `drawn_places`, the newest window among them. `versions`: published.
+        """Fill an empty replay from the store after a restart. `outcomes`: in order of delivery. Outcomes that no draw
+        needs again may be missing; `used` then has their places. `drawn`: window number -> `drawn_places`, at least of
+        the newest window. `versions`: the published versions.
 
-        Stale examples are dropped as they were: below `oldest_at_draw` (window number -> `oldest_fresh` at its draw),
-        or by `newest_at_draw` (window number -> the `newest` of its draw) where that is not known."""
+        The same stale examples are dropped as before the restart: those below `oldest_at_draw` (window number ->
+        `oldest_fresh` at its draw) or, for windows without it, `newest_at_draw` (window number -> `newest` at its
+        draw). Raises: ValueError if the replay is not empty."""
         if self._places or self._windows_drawn:
-            raise ValueError("restore needs an empty replay; make a new one")
+            raise ValueError(f"restore needs an empty replay, this one has {len(self._places)} places; make a new one")
         self._versions, self._bad_versions = set(versions), set(quarantined)
         self._bad_windows = set(quarantined_windows)
         self._places = IntervalSet() if used is None else used
         held: dict[int, Explored] = {}
         for explored in (_explored(outcome) for outcome in outcomes if outcome.failure is None):
             if explored.place in held and held[explored.place].version in self._bad_versions:
-                del held[explored.place]  # withdrawn, and collected anew: it stands where the second one does
+                del held[explored.place]  # withdrawn and collected again: keep the position of the second delivery
             held[explored.place] = explored
         oldest = {number: self.oldest_fresh(newest) for number, newest in (newest_at_draw or {}).items()}
         oldest |= oldest_at_draw or {}
@@ -256,7 +257,7 @@ class Replay:
         self._forget()
 
     def recount(self, stale_examples: int, quarantined_prompts: int) -> None:
-        """After `restore`: counts that only grow go on from here."""
+        """Set the counts that only grow. Call it after `restore`."""
         self._stale, self._quarantined = stale_examples, quarantined_prompts
 
     def _hold(self, explored: Explored) -> None:
@@ -307,7 +308,7 @@ class Replay:
         return kept
 
     def _forget(self) -> None:
-        """Windows that no draw can need again, even when all those still unweighed are quarantined."""
+        """Drop windows that no draw can need again, even if all windows without a verdict are quarantined."""
         keep = {*self._replayed(self._windows_drawn, self.replay_windows + self.max_lag + 1), self._windows_drawn}
         for number in self._drawn.keys() - keep:
             for explored in self._drawn.pop(number):
@@ -320,7 +321,7 @@ def _examples_of(explored: Iterable[Explored]) -> int:
 
 
 def _explored(outcome: Outcome) -> Explored:
-    """An example that stands twice in the delivery, by its id, is kept once."""
+    """Of examples with the same id in one delivery, one is kept."""
     return Explored(
         place=outcome.place,
         version=outcome.version,
@@ -332,7 +333,7 @@ def _explored(outcome: Outcome) -> Explored:
 
 
 def _tokens_of(example: Example) -> object:
-    """Equal for two examples that would teach the same. Reinforce is never merged: equal samples each had a reward."""
+    """A key that is equal for examples with equal tokens. Reinforce is never merged: each has its own reward."""
     match example:
         case Imitate():
             return (example.adapter, example.context_ids, example.completion_ids)

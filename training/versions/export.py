@@ -1,5 +1,5 @@
 # pyright: basic
-"""A version as a folder that others load: a PEFT adapter, or a whole model."""
+"""Exports a version as a folder that PEFT or transformers can load: an adapter or a whole model."""
 
 import json
 import shutil
@@ -15,9 +15,9 @@ from training.versions.publish import version_dir
 
 
 def export(run_dir: Path, ref: PolicyRef, model: ModelConfig, to: Path, merged: bool) -> Path:
-    """Write the version to `to`; with `merged` an adapter becomes a whole model that plain transformers loads.
+    """Write the version to `to`. With `merged`, an adapter becomes a whole model that transformers loads without PEFT.
 
-    Raises: ArtifactError when the version is not on disk, damaged, or `to` exists."""
+    Raises: ArtifactError if the version is not on disk or is damaged, or if `to` exists."""
     if to.exists():
         raise ArtifactError(f"{to} exists; choose another folder with --to")
     if ref == BASE:

@@ -1,6 +1,8 @@
 # pyright: basic
-"""Versions on disk, whole: `<run_dir>/versions/v0012/` with safetensors that peft, transformers and vLLM load as they
-are, and a manifest with the digest of every tensor, the lineage, and the proof that lets an engine show its arrival."""
+"""Writes complete versions to disk, one folder each: `<run_dir>/versions/v0012/`.
+
+A folder has safetensors files that PEFT, transformers and vLLM load unchanged, and a manifest. The manifest has the
+digest of every tensor, the lineage, and the proof: the log-probabilities that show that an engine has this version."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ from core.codec import pack_floats, pack_ids
 from core.errors import ArtifactError
 from core.messages import BASE, PolicyRef, Published
 from training.learner.learner import Learner
+from training.learner.model import LearnerModel
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -27,20 +30,20 @@ def version_dir(run_dir: Path, ref: PolicyRef) -> Path:
 
 
 def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[int]]) -> Published:
-    """Version 0: a manifest without weights, that names the base and fixes the proof's sequences for the run.
+    """Publish version 0: a manifest without weights. It names the base model and fixes the proof's sequences.
 
-    On a run directory that has one, it is checked and kept (with its own sequences).
-    Raises: ArtifactError when that run was made with another base model, or with no sequence of two tokens."""
+    If the run directory has a version 0, this function checks it and keeps it with its sequences.
+    Raises: ArtifactError if the run was made with another base model, or if no sequence has two tokens."""
     path = version_dir(run_dir, BASE)
-    digest, there = learner.parallel.by_first(lambda: _known_base(learner, path))
+    digest, there = learner.parallel.by_first(lambda: _known_base(learner.trained_model, path))
     if there is not None:
         return there
     if not any(len(sequence) > 1 for sequence in sequences):
-        raise ArtifactError("the proof needs at least one sequence of two tokens; give some prompts with answers")
-    learner.load_base()
+        raise ArtifactError("the proof needs at least one sequence of two tokens, got none; give prompts with answers")
+    learner.trained_model.load_base()
     scores = tuple(pack_floats(score) for score in learner.score(sequences))
     proof = Proof(sequences=tuple(pack_ids(s) for s in sequences), base=scores, parent=scores, version=scores)
-    manifest = _manifest(learner, BASE, BASE, 0, {}, {}, proof)
+    manifest = _manifest(learner.trained_model, BASE, BASE, 0, {}, {}, proof)
     manifest |= {"fingerprint": digest, "base_digest": digest}
 
     def write() -> Published:
@@ -51,17 +54,17 @@ def publish_base(learner: Learner, run_dir: Path, sequences: Sequence[Sequence[i
     return learner.parallel.by_first(write)
 
 
-def _known_base(learner: Learner, path: Path) -> tuple[str, Published | None]:
-    """Digest of the base model, and version 0 where the run has one already, which then is of that model."""
+def _known_base(model: LearnerModel, path: Path) -> tuple[str, Published | None]:
+    """Digest of the base model, and version 0 if the run has one. Raises: ArtifactError if its base model differs."""
     sweep(path.parent)
-    digest = base_digest(learner)
+    digest = base_digest(model)
     if not path.exists():
         return digest, None
     manifest = read_manifest(path)
     if manifest.get("base_digest") != digest:
         raise ArtifactError(
             f"{path.parents[1]} was made with the base model {manifest.get('base_path')!r} (digest "
-            f"{str(manifest.get('base_digest'))[:12]}), model.path={learner.model_config.path!r} has digest "
+            f"{str(manifest.get('base_digest'))[:12]}), but model.path={model.config.path!r} has digest "
             f"{digest[:12]}; use that model, or another run directory"
         )
     return digest, _published(manifest, path)
@@ -70,9 +73,9 @@ def _known_base(learner: Learner, path: Path) -> tuple[str, Published | None]:
 def publish(
     learner: Learner, ref: PolicyRef, parent: PolicyRef, window: int, run_dir: Path, stats: Mapping[str, float]
 ) -> Published:
-    """The learner's weights as version `ref`. Needs version 0 and the parent on disk, for the proof.
+    """Publish the learner's weights as version `ref`. The proof needs version 0 and the parent on disk.
 
-    Raises: ArtifactError when `ref` exists already, or the parent does not; StorageFull, and then nothing is left."""
+    Raises: ArtifactError if `ref` exists already or the parent does not; StorageFull, and then no file is left."""
     base = Proof.read(read_manifest(version_dir(run_dir, BASE)))
     proof = Proof(
         sequences=base.sequences,
@@ -81,12 +84,13 @@ def publish(
         version=tuple(pack_floats(score) for score in learner.score(base.token_ids)),
     )
     path = version_dir(run_dir, ref)
-    manifest = _manifest(learner, ref, parent, window, stats, {}, proof)
-    weights = learner.state() if learner.lora is None else learner.weights()
+    model = learner.trained_model
+    manifest = _manifest(model, ref, parent, window, stats, {}, proof)
+    weights = model.state() if model.lora is None else model.weights()
 
     def write() -> Published:
         with appearing(path, manifest) as aside:
-            _save(learner, weights, aside)
+            _save(model, weights, aside)
             manifest["tensors"] = tensors_of(aside)
             manifest["fingerprint"] = fingerprint({name: t["digest"] for name, t in manifest["tensors"].items()})
         return _published(manifest, path)
@@ -95,7 +99,7 @@ def publish(
 
 
 def tensors_of(path: Path) -> dict[str, dict[str, Any]]:
-    """Name -> dtype, shape and digest of every tensor in the folder's safetensors files."""
+    """Tensor name -> dtype, shape and digest, for every tensor in the folder's safetensors files."""
     return {name: describe(tensor) for name, tensor in read_tensors(path).items()}
 
 
@@ -113,32 +117,32 @@ def describe(tensor: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def base_digest(learner: Learner) -> str:
-    """Digest of the base model's safetensors files, wherever they lie."""
-    path = learner.base_path()
+def base_digest(model: LearnerModel) -> str:
+    """Digest of the base model's safetensors files, in its folder or in the Hugging Face cache."""
+    path = model.base_path()
     folder = path if isinstance(path, Path) else Path(snapshot_download(path, local_files_only=True))
     files = {file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))}
     if not files:
-        raise ArtifactError(f"{folder} holds no safetensors; convert the base model with save_pretrained")
+        raise ArtifactError(f"{folder} holds no safetensors files; convert the base model with save_pretrained")
     return fingerprint(files)
 
 
-def _save(learner: Learner, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    if learner.lora is None:
-        learner.model.save_pretrained(folder, state_dict=weights)
-        AutoTokenizer.from_pretrained(learner.model_config.path).save_pretrained(folder)
+def _save(model: LearnerModel, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    if model.lora is None:
+        model.model.save_pretrained(folder, state_dict=weights)
+        AutoTokenizer.from_pretrained(model.config.path).save_pretrained(folder)
         return
     there = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     save_file(there, folder / ADAPTER, metadata={"format": "pt"})
-    learner.model.peft_config["default"].save_pretrained(str(folder))
+    model.model.peft_config["default"].save_pretrained(str(folder))
     file = folder / "adapter_config.json"
     settings = json.loads(file.read_text())
-    settings |= {"base_model_name_or_path": str(learner.base_path()), "inference_mode": True}
+    settings |= {"base_model_name_or_path": str(model.base_path()), "inference_mode": True}
     file.write_text(json.dumps(settings, indent=1))
 
 
 def _manifest(
-    learner: Learner,
+    model: LearnerModel,
     ref: PolicyRef,
     parent: PolicyRef,
     window: int,
@@ -147,11 +151,11 @@ def _manifest(
     proof: Proof,
 ) -> dict[str, Any]:
     return {
-        "kind": "full" if learner.lora is None else "lora",
+        "kind": "full" if model.lora is None else "lora",
         "ref": str(ref),
         "parent": str(parent),
         "window": window,
-        "base_path": str(learner.base_path()),
+        "base_path": str(model.base_path()),
         "fingerprint": "",
         "stats": dict(stats),
         "tensors": tensors,
@@ -160,7 +164,7 @@ def _manifest(
 
 
 def read_published(path: Path) -> Published:
-    """The record of a version from its folder. Raises: ArtifactError."""
+    """Read the record of a version from its folder. Raises: ArtifactError."""
     return _published(read_manifest(path), path)
 
 
@@ -175,4 +179,4 @@ def _published(manifest: Mapping[str, Any], path: Path) -> Published:
             stats=manifest["stats"],
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"the manifest in {path} describes no version ({error}); restore it") from None
+        raise ArtifactError(f"the manifest in {path} is not that of a version ({error}); restore the folder") from None

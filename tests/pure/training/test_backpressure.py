@@ -21,7 +21,7 @@ def test_failed_and_expired_prompts_give_their_room_back_and_delivered_ones_do_n
     assert (throttle.capacity, throttle.counted, throttle.outstanding) == (2, 2, 0)
 
 
-def test_a_settled_window_makes_room_for_another_whatever_the_verdict():
+def test_a_decided_window_makes_room_for_another_whatever_the_verdict():
     throttle = Backpressure(groups_per_window=2, max_lag=0)
     for _ in range(2):
         throttle.lease(1)
@@ -73,7 +73,7 @@ MOVES = ("lease", "accept", "filter", "fail", "expire", "draw", "promote", "reje
 
 
 class Run:
-    """A producer and a consumer at any pace; what one of them cannot do now, it skips."""
+    """A producer and a consumer in any order. A move that is not possible now is skipped."""
 
     def __init__(self, groups: int, lag: int, wanted: int | None) -> None:
         self.throttle = Backpressure(groups, lag, wanted)
@@ -120,9 +120,9 @@ def test_the_law_holds_and_no_history_stalls_the_run_or_lets_it_run_away(groups,
         run.move(name, amount)
         throttle = run.throttle
         assert throttle.lawful
-        unsettled = throttle.counted + throttle.outstanding - throttle.windows_decided * groups
-        assert unsettled == run.drawn * groups + run.waiting + throttle.outstanding
-        assert unsettled <= (lag + 1) * groups
+        undecided = throttle.counted + throttle.outstanding - throttle.windows_decided * groups
+        assert undecided == run.drawn * groups + run.waiting + throttle.outstanding
+        assert undecided <= (lag + 1) * groups
     target = wanted if wanted is not None else run.decided + 11
     for _ in range(target * groups * 3 + 50):
         if run.decided >= target:

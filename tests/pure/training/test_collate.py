@@ -72,9 +72,9 @@ def method(makes, name: str = "sft") -> Method:
 def test_a_method_whose_examples_its_objective_cannot_eat_is_refused_with_the_remedy():
     assert check(method(Imitate)).function is sft
     assert check(method(Reinforce, "grpo")).name == "grpo"
-    with pytest.raises(ObjectiveError, match=r"makes Imitate and its objective 'grpo' .*use objective sft"):
+    with pytest.raises(ObjectiveError, match=r"makes Imitate and its objective 'grpo' takes .*use objective sft"):
         check(method(Imitate, "grpo"))
-    with pytest.raises(ObjectiveError, match=r"'lmsi' makes Prefer and its objective 'sft' eats Imitate; .*select"):
+    with pytest.raises(ObjectiveError, match=r"'lmsi' makes Prefer and its objective 'sft' takes Imitate; .*select"):
         check(method(Prefer))
-    with pytest.raises(ObjectiveError, match="there are grpo, sft"):
+    with pytest.raises(ObjectiveError, match="use one of grpo, sft"):
         objective("dpo")

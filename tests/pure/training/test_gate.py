@@ -76,7 +76,7 @@ def test_a_crossing_is_found_at_its_first_probe():
 
 def test_a_much_better_candidate_is_promoted_and_becomes_the_champion():
     gate = Gate(GateConfig())
-    assert gate.decide(evidence([1] * 30, certified=True)) is None, "no guard could speak yet"
+    assert gate.decide(evidence([1] * 30, certified=True)) is None, "promoted before guards.min_probes probes"
     decision = gate.decide(evidence([1] * 64, certified=True))
     assert decision is not None
     assert (decision.verdict, decision.new_champion, decision.certified) == ("promote", True, True)
@@ -209,7 +209,7 @@ def test_wealth_against_a_floor_is_the_mean_of_the_products_and_fair_at_the_floo
     for wealth in (log_wealth_above, log_wealth_below):
         assert 0.8 * math.exp(wealth([1], 0.8)[0]) + 0.2 * math.exp(wealth([0], 0.8)[0]) == pytest.approx(1.0)
     worse = [math.exp(log_wealth_worse([x], 0.2)[0]) for x in (1, -1)]
-    assert 0.4 * worse[0] + 0.6 * worse[1] == pytest.approx(1.0), "E[D] = -delta"
+    assert 0.4 * worse[0] + 0.6 * worse[1] == pytest.approx(1.0), "the wealth is not fair at E[D] = -delta"
 
 
 def test_anchors_saturate_by_what_the_champion_answered_and_keys_never():
@@ -265,7 +265,7 @@ def test_a_promoted_version_that_falls_off_is_regretted_on_fresh_probes_only():
     gate = Gate(GateConfig())
     promoted = [1] * 100
     assert gate.regret(evidence(promoted), 100, saturated=False) is None
-    assert gate.regret(evidence([-1] * 100), 100, saturated=False) is None, "what came before was weighed already"
+    assert gate.regret(evidence([-1] * 100), 100, saturated=False) is None, "probes from before the promotion were used"
     found = gate.regret(evidence([*promoted, *[-1] * 30]), 100, saturated=False)
     assert found is not None and "more than 0.03 worse than the champion on" in found
     assert gate.regret(evidence([*promoted, *[0] * 400]), 100, saturated=False) is None

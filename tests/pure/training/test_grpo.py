@@ -47,7 +47,7 @@ def reinforce(name: str, ids: list[int], advantage: float, logprobs=None, versio
 
 
 def sampled(tiny: Learner, *advantages: float, version: int = 0, shift: float = 0.0) -> Window:
-    """The fixed sequences as if the learner's own weights had sampled them, off by `shift` nats a token."""
+    """The fixed sequences, with log-probabilities of the learner's own weights plus `shift` nats a token."""
     drawn = [reinforce(str(i), s, a) for i, (s, a) in enumerate(zip(SEQUENCES, advantages, strict=True))]
     own = tiny.completion_logprobs(drawn)
     again = [
@@ -61,7 +61,7 @@ def sampled(tiny: Learner, *advantages: float, version: int = 0, shift: float = 
 
 
 def test_the_loss_of_two_tokens_by_hand():
-    """Token 1: ratio .6/.5 cut to 1.1, corrected by .5/.25 cut to 1.5. Token 2: ratio .25/.5, held at .8 for A < 0."""
+    """Token 1: ratio .6/.5 clipped to 1.1, correction .5/.25 cut to 1.5. Token 2: A < 0, ratio .25/.5 clipped to .8."""
     logits = torch.log(torch.tensor([[0.4, 0.6], [0.25, 0.75]], dtype=torch.float64))
     half = torch.full((2,), math.log(0.5), dtype=torch.float64)
     loss = grpo(
@@ -98,7 +98,7 @@ def test_without_clip_a_ratio_grows_without_bound():
 
 
 def test_the_gradient_at_the_old_policy_is_the_policy_gradient():
-    """d loss / d logits = - w A (onehot - p), where current and proximal are the same."""
+    """d loss / d logits = - w A (onehot - p) if current equals proximal."""
     logits = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     targets, weight = torch.tensor([0, 4, 2, 2]), torch.tensor([1.0, 2.0, 0.5, 0.0], dtype=torch.float64)
     advantage = torch.tensor([1.0, -0.5, 2.0, 3.0], dtype=torch.float64)
@@ -127,7 +127,7 @@ def test_the_gradient_agrees_with_finite_differences(settings):
 
 
 def gradient(tiny: Learner) -> torch.Tensor:
-    return torch.cat([p.grad.flatten() for p in tiny._trainable().values() if p.grad is not None])
+    return torch.cat([p.grad.flatten() for p in tiny.trained_model.trainable().values() if p.grad is not None])
 
 
 def test_the_first_step_follows_the_advantages_through_padding_and_batching(model_path):
@@ -196,7 +196,7 @@ def test_divergence_from_the_base_pulls_back_to_it(model_path):
 
 
 def test_the_mean_over_sequences_weighs_each_completion_the_same(model_path):
-    """Advantage 1 on 5 tokens, -1 on 2: at the old policy the mean over tokens is -3/7, over sequences 0."""
+    """Advantage 1 on 5 tokens, -1 on 2. At the old policy the mean over tokens is -3/7, over sequences 0."""
     for mean, expected in (("token", -3 / 7), ("sequence", 0.0)):
         tiny = learner(model_path, KINDS[1], PLAIN.model_copy(update={"mean": mean}), batch_tokens=14)
         window = sampled(tiny, 1.0, -1.0, 0.0)
@@ -235,7 +235,7 @@ def test_only_what_the_settings_need_is_computed():
 
 
 def test_the_mismatch_of_a_constant_shift_by_hand(model_path):
-    """Log-probabilities that the engine gave .1 too low: exp(.1) - 1 - .1 nats a token."""
+    """The engine's log-probabilities are .1 too low: the mismatch is exp(.1) - 1 - .1 nats a token."""
     tiny = learner(model_path, KINDS[0])
     assert tiny.mismatch_kl(sampled(tiny, 1, -1, 1).reinforce) == pytest.approx(0, abs=1e-9)
     shifted = sampled(tiny, 1, -1, 1, shift=-0.1).reinforce
@@ -277,7 +277,7 @@ def test_learning_refuses_an_engine_that_is_another_model(model_path, tmp_path):
     session = opened(model_path, tmp_path, KINDS[0])
     tiny = session._learner
     before = {name: tensor.clone() for name, tensor in tiny.weights().items()}
-    wrong = sampled(tiny, 1.0, -1.0, 1.0, shift=-0.08)  # 0.003 nats: by so little samples of the version before differ
+    wrong = sampled(tiny, 1.0, -1.0, 1.0, shift=-0.08)  # 0.003 nats, as small as between neighboring versions
     with pytest.raises(MismatchError, match=r"nats a sampled token on window 1, .*max_mismatch_kl allows 0.002"):
         session.make(wrong, PolicyRef(version=1), load_version(tiny, tmp_path, BASE), lambda: None)
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.weights().items())

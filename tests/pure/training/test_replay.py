@@ -109,7 +109,7 @@ def test_a_late_vote_replaces_a_prompts_examples_for_the_windows_to_come():
     replay.add(full(1))
     again = outcome(0, example("late0", group="g-e0v0")).model_copy(update={"revision": 1})
     assert replay.replace(again)
-    assert not replay.replace(again), "settled with no more votes than before"
+    assert not replay.replace(again), "replaced without new votes"
     assert replay.replace(outcome(1).model_copy(update={"revision": 2}))
     assert ids(replay.draw(0)) == ["late0"]
     assert not replay.replace(outcome(9).model_copy(update={"revision": 1}))

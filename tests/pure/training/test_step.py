@@ -207,9 +207,9 @@ def test_a_damaged_version_is_refused_by_name(model_path, tmp_path):
 def test_weights_of_another_rank_are_refused(model_path):
     tiny = learner(model_path, KINDS[0])
     with pytest.raises(ArtifactError, match="has shape"):
-        tiny.load_weights(learner(model_path, Lora(rank=2, alpha=4)).weights())
+        tiny.trained_model.load_weights(learner(model_path, Lora(rank=2, alpha=4)).weights())
     with pytest.raises(ArtifactError, match="lack"):
-        tiny.load_weights({})
+        tiny.trained_model.load_weights({})
 
 
 def test_a_run_directory_of_another_base_model_is_refused(model_path, tmp_path):
@@ -242,7 +242,7 @@ def test_arrival_tells_right_wrong_half_and_missing_adapters_apart_in_bfloat16(m
     proof = Proof.read(read_manifest(version_dir(tmp_path, PolicyRef(version=2))))
 
     def arrived(weights):
-        engine.load_weights(weights)
+        engine.trained_model.load_weights(weights)
         scores = np.concatenate(engine.score(sequences))
         return arrival(scores, base, vector(proof.version), vector(proof.parent), vector(proof.base))
 

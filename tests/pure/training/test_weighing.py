@@ -14,7 +14,7 @@ from training.gate.weighing import BASE_PROBES, Weighing, greedy_hits
 
 
 class FakePolicy:
-    """Answers right as often as the version's rate says, always the same to the same question."""
+    """Answers right at the version's rate, and always gives the same answer to the same question."""
 
     def __init__(self, rates: dict[int, float], finish: str = "stop") -> None:
         self.rates = rates
@@ -103,7 +103,7 @@ def test_a_better_candidate_is_promoted_in_one_batch_and_the_champion_is_asked_o
     assert len(evidence.candidate_hits) == 64 == decision.probes
     decision, _ = run_weigh(policy, gate, 500, 2, cache, champion=PolicyRef(version=1))
     assert decision.verdict == "reject"
-    assert len(policy.asked) == len(set(policy.asked)), "nobody is asked the same question twice"
+    assert len(policy.asked) == len(set(policy.asked)), "no version is asked the same question twice"
 
 
 def test_when_the_probes_are_used_up_the_candidate_is_held():
@@ -126,7 +126,7 @@ def test_the_paired_bound_counts_only_questions_that_differ():
     assert mean == pytest.approx(0.2)
     assert low == pytest.approx(0.2 - 1.644854 * (0.16 * 100 / 99 / 100) ** 0.5, abs=1e-6)
     assert paired_difference(a, a) == (0.0, 0.0)
-    with pytest.raises(ValueError, match="no pairs"):
+    with pytest.raises(ValueError, match="not pairs"):
         paired_difference([True], [])
 
 
@@ -171,7 +171,7 @@ def test_after_a_promotion_the_same_order_is_asked_on_and_a_fall_is_seen():
             break
     assert seen is not None and seen.result == "rollback" and "0.03 worse than the champion" in seen.reason
     assert decision.probes < seen.probes <= decision.probes + 256
-    assert len(policy.asked) == len(set(policy.asked)), "fresh probes"
+    assert len(policy.asked) == len(set(policy.asked)), "a probe was asked twice"
 
 
 def test_a_watch_ends_after_its_probes_when_nothing_is_found():

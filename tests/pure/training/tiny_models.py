@@ -1,4 +1,4 @@
-"""A model of a few thousand weights, short sequences for it, and a learner over it."""
+"""A model with a few thousand weights, short sequences for it, and a learner that trains it."""
 
 from pathlib import Path
 

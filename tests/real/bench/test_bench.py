@@ -1,4 +1,4 @@
-"""Every benchmark runs, small, and its last line is one JSON object with the keys that docs/results.md is made of."""
+"""Every benchmark runs with --quick. Its last line is one JSON object with the keys that docs/results.md uses."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def test_the_gate_keeps_its_chance_of_error_in_simulation() -> None:
 def test_the_system_adds_little_to_what_the_engine_costs() -> None:
     found = bench("generation")
     assert all(turn["tokens"] > 1000 for name in ("system", "bare", "bare_queued") for turn in found[name])
-    assert found["ratio"] > 0.5  # the floor is .9, on a calm machine and of a longer measurement than this one
+    assert found["ratio"] > 0.5  # the limit is .9 on an idle machine with a longer measurement
 
 
 def test_a_trainer_alone_eats_windows_and_publishes() -> None:
@@ -58,14 +58,14 @@ def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: 
     assert set(found) == {"1", "16", "64"}
     for each in found.values():
         assert min(side["answers"] for turns in each["rounds"] for side in turns.values()) > 0
-        assert each["throughput_ratio"] > 0.4  # the floor is .9, on a calm machine and of longer turns than these
+        assert each["throughput_ratio"] > 0.4  # the limit is .9 on an idle machine with longer turns
         assert min(each["ttft_p50_ratio"], each["total_p99_ratio"], each["server_cpu_s_ratio"]) > 0
 
 
 @long
 def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) -> None:
     found = bench("priority", "--out", str(tmp_path))
-    assert found["collector_tokens_per_s"] > 0  # it did learn
+    assert found["collector_tokens_per_s"] > 0  # learning was active
     assert found["ttft_idle_ms_p50"] > 0 and found["ttft_loaded_ms_p50"] <= found["ttft_loaded_ms_p99"]
     assert found["decode_step_ms"] > 0
 
@@ -88,7 +88,7 @@ def test_everything_at_once_makes_no_errors(tmp_path: object) -> None:
 def test_a_recipe_that_ruins_the_model_is_set_against_the_gate(tmp_path: object) -> None:
     found = bench("collapse", "--out", str(tmp_path))
     assert set(found["recipes"]["ttrl"]) == {"off", "anchors"}
-    assert found["worst_drop_gated"]["ttrl"] <= 0.1  # of 240 questions; the full drill asks 600 and five seeds
+    assert found["worst_drop_gated"]["ttrl"] <= 0.1  # 240 questions; the full drill has 600 questions and five seeds
 
 
 @long

@@ -1,4 +1,4 @@
-"""The service as people use it, with keys: one run for all of these tests, which kill nothing of it."""
+"""The service as people use it, with API keys. All tests here share one run and kill none of its processes."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ SETTINGS = (
     "report.per_version=60",
     f"serve.access.max_queue={QUEUE}",
     "serve.engine.tool_parser=hermes",
-    # only what keeps log-probabilities can compare engine and trainer
+    # only a recipe that keeps log-probabilities can compare engine and trainer
     "method.recipe=ttrl",
     "method.sampler.temperature=1",
 )

@@ -1,4 +1,4 @@
-"""By the official client, by plain HTTP, and from the vote to the version."""
+"""The HTTP API with the official client and with plain HTTP, and a vote's path to a version."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def http(run: Run) -> Iterator[Callable[..., httpx.Response]]:
 
 def test_the_threads_of_a_replica_share_what_memory_is_free(run: Run) -> None:
     begun_with = [replica.environ() for replica in run.those("ray::ServeReplica")]
-    assert [environment.get("MALLOC_ARENA_MAX") for environment in begun_with] == ["2"], "malloc reads it at the start"
+    assert [environment.get("MALLOC_ARENA_MAX") for environment in begun_with] == ["2"], "malloc reads it at start only"
 
 
 def client(run: Run, key: str = SHOP) -> openai.OpenAI:
@@ -97,11 +97,11 @@ def test_a_tool_is_called_where_the_request_says_so(run: Run) -> None:
     with client(run) as shop:
         named = {"type": "function", "function": {"name": "tell"}}
         message = shop.chat.completions.create(**about, tool_choice=named).choices[0].message  # type: ignore[call-overload]
-        # the embedded model never saw JSON: it may fill what it is free to with blanks until its tokens are used up
+        # the embedded model never saw JSON: it may fill free text with blanks until max_tokens
         begun = (message.content or "").startswith('<tool_call>\n{"name": "tell", "arguments": {')
         assert message.tool_calls or begun, message
         free = shop.chat.completions.create(**about, tool_choice="auto").choices[0].message  # type: ignore[call-overload]
-        assert free.content and not free.tool_calls, "it never saw a tool"
+        assert free.content and not free.tool_calls, "the embedded model never saw a tool and should answer in text"
 
 
 def test_a_mode_answers_with_its_share_and_counts_what_it_hides(run: Run) -> None:
@@ -166,7 +166,7 @@ def test_one_key_never_finds_what_another_left_in_the_prefix_cache(http: Callabl
     story = [{"role": "user", "content": f"{uuid.uuid4().hex} " + QUESTION * 8}]
 
     def cached(key: str) -> int:
-        """Tokens of the prompt that were not computed again; of one version, which nobody trains meanwhile."""
+        """Cached tokens of the prompt. The request names version 0, whose weights never change."""
         body = {"model": "policy@v0", "messages": story, "max_tokens": 4}
         reply = http("POST", "/v1/chat/completions", key=key, json=body)
         assert reply.status_code == 200, reply.text

@@ -1,4 +1,4 @@
-"""The status page in a browser: what a person sees, asks and votes."""
+"""The status page in a browser: display, questions and votes."""
 
 import re
 import time
@@ -40,7 +40,7 @@ def server() -> Iterator[PageServer]:
 
 @pytest.fixture
 def page(browser: "api.Browser") -> Iterator["api.Page"]:
-    """A page on which any error in a script fails the test."""
+    """A page that fails the test on any script error."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(WAIT_MS)
     api.expect.set_options(timeout=WAIT_MS)
@@ -220,4 +220,4 @@ def test_on_a_real_run_the_version_that_answers_is_named_and_the_vote_is_counted
         while not (explored := [o for o in reader.outcomes() if o.prompt_id == answered.prompt.id]):
             assert time.monotonic() < deadline, "a voted prompt was never explored"
             time.sleep(1)
-    assert explored[0].revision == 1, "the ballot has the vote"
+    assert explored[0].revision == 1, "the ballot does not have the vote"

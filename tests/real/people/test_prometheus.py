@@ -1,4 +1,4 @@
-"""Debian's Prometheus scrapes a running system by the shipped files: whatever a panel or an alert asks for is there."""
+"""Debian's Prometheus scrapes a run with the shipped files: every metric of every panel and alert has data."""
 
 import shutil
 import socket
@@ -27,7 +27,7 @@ ONLY_WHILE_FIRING = "ALERTS"
 
 
 def used(run: Run) -> None:
-    """Questions, streamed and whole, with feedback on the answers; then wait for the first verdict."""
+    """Send questions, streamed and not, and feedback on the answers; then wait for the first verdict."""
     with openai.OpenAI(base_url=f"{run.url}/v1", api_key=ROOT, max_retries=0) as client:
         for streamed in (True, False, True):
             asked: Any = {"model": "policy", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60}
@@ -49,7 +49,7 @@ def told(url: str, body: Any = None) -> Any:
 
 @contextmanager
 def prometheus(run: Run, folder: Path) -> Iterator[str]:
-    """By the shipped configuration but for target, key and pace; gives its URL."""
+    """Starts Prometheus with the shipped configuration, except target, key and interval; yields its URL."""
     shipped = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     (job,) = shipped["scrape_configs"]
     job["static_configs"][0]["targets"] = [run.url.removeprefix("http://")]
@@ -71,7 +71,7 @@ def prometheus(run: Run, folder: Path) -> Iterator[str]:
 
 
 def asked() -> dict[str, str]:
-    """Query -> who asks: each metric of each panel and alert, and each panel as a whole."""
+    """Query -> the panel or alert it is for: each metric of each panel and alert, and each whole panel query."""
     queries: dict[str, str] = {}
     for where, expression in everything():
         whole = [] if where in alerts() else [expression]
@@ -90,7 +90,7 @@ def test_every_metric_of_every_panel_and_alert_returns_data(run: Run, tmp_path: 
         while missing:
             assert time.monotonic() < deadline, (missing, (tmp_path / "log").read_text()[-3000:])
             time.sleep(2)
-            with suppress(httpx.HTTPError):  # it may not be up yet
+            with suppress(httpx.HTTPError):  # the server may not be up yet
                 missing = {q: where for q, where in missing.items() if not said("/query", query=q)["result"]}
         rules = [rule for group in said("/rules")["groups"] for rule in group["rules"]]
         states = {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in rules}

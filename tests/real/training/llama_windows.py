@@ -1,4 +1,4 @@
-"""Windows for the shipped Llama as a run makes them: its own samples of pool questions, settled by majority."""
+"""Windows for the shipped Llama, as a run makes them: its own samples of pool questions, scored by majority vote."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ RATES = {"lora": 3e-3, "full": 3e-4}
 BATCH_TOKENS = {"sft": 350, "grpo": 700}
 MICRO_BATCH_TOKENS = {"sft": 100, "grpo": None}
 STEPS, QUESTIONS = 20, 64
-"""A window of so many questions is at least so many steps."""
+"""A window of QUESTIONS questions has at least STEPS steps."""
 WEIGHTS = {"lora": Lora(), "full": Full()}
 
 
@@ -42,7 +42,7 @@ def llama_session(
 
 @cache
 def llama_windows(*questions: int) -> dict[str, list[Window]]:
-    """By objective, a window for every number of questions. The same ones whenever it is asked."""
+    """Objective -> one window for each number of questions. Deterministic."""
     tokenizer = AutoTokenizer.from_pretrained(ModelConfig().path, padding_side="left")
     rendered = render_id(tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template or PLAIN_TEMPLATE)
     engine = Learner(ModelConfig(weights=Full()), LearningConfig(device="cpu", batch_tokens=20_000))
@@ -61,7 +61,7 @@ def llama_windows(*questions: int) -> dict[str, list[Window]]:
 
 
 def _settled(engine: Learner, tokenizer, asked: list[Prompt], number: int, rendered: str) -> Iterator[Reinforce]:
-    """Samples of every question; those that agree with most of its samples gain."""
+    """Samples of every question. Samples that agree with the majority get a positive advantage."""
     chats = [[message.model_dump() for message in prompt.messages] for prompt in asked]
     padded = tokenizer.apply_chat_template(
         chats, add_generation_prompt=True, tokenize=True, padding=True, return_dict=True, return_tensors="pt"
@@ -96,7 +96,7 @@ def _settled(engine: Learner, tokenizer, asked: list[Prompt], number: int, rende
 
 
 def _ended(ids: list[int], tokenizer) -> list[int]:
-    """Up to the stop token, and with it."""
+    """The tokens up to and including the stop token."""
     return ids[: ids.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in ids else ids
 
 

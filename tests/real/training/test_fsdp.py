@@ -1,4 +1,4 @@
-"""Two processes over gloo learn what one does, on the shipped Llama."""
+"""Two processes over gloo learn the same as one process, on the shipped Llama."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ ONE, TWO = PolicyRef(version=1), PolicyRef(version=2)
 
 
 def lived(session: TrainingSession, windows: list[Window]) -> list[list[float]]:
-    """Two versions, and back to the first: the losses of every step of both windows."""
+    """Make two versions and return to the first. Returns the losses of every step of both windows."""
     base, losses = session.open(), []
     first = session.make(windows[0], ONE, base, lambda: None)
     losses.append(list(session._learner.losses))
@@ -36,7 +36,7 @@ def lived(session: TrainingSession, windows: list[Window]) -> list[list[float]]:
 
 
 def rescored(session: TrainingSession, ref: PolicyRef) -> float:
-    """How far what the learner holds is from that version's proof (nats)."""
+    """Largest difference between the learner's scores and that version's proof (nats)."""
     proof = Proof.read(read_manifest(version_dir(session.run_dir, ref)))
     own = np.concatenate(session._learner.score(proof.token_ids))
     return float(np.abs(own - vector(proof.version)).max())
@@ -59,7 +59,7 @@ def member(rank: int, folder: Path, windows: dict[str, list[bytes]]) -> None:
 
 
 def refusal(session: TrainingSession) -> str:
-    """What a member is told when the first one cannot write, because the version is there already."""
+    """The error that a member gets if the first member cannot write, because the version exists already."""
     base = read_published(version_dir(session.run_dir, BASE))
     try:
         session.make(Window(number=9, group_ids=()), TWO, base, lambda: None)
@@ -97,7 +97,7 @@ def test_the_loss_of_every_step_is_that_of_one_process(case):
     assert together == told(case, "1")["losses"]
     assert len(alone[0]) >= STEPS
     for one, two in zip(alone, together, strict=True):
-        # grpo's loss goes through 0
+        # grpo's loss crosses 0
         apart = [abs(a - b) / max(abs(a), 0.01) for a, b in zip(one, two, strict=True)]
         assert max(apart) < 1e-4
 

@@ -1,4 +1,4 @@
-"""Votes change training: what people write instead of an answer becomes likelier, and before them it does not."""
+"""Votes change training: a correction by people becomes more likely with votes, and not without votes."""
 
 import time
 from collections.abc import Callable
@@ -24,11 +24,11 @@ CORRECTIONS = [
 
 
 VERSIONS = 3
-"""Those under way when people vote were begun without them."""
+"""Windows in progress when people vote were started without these votes."""
 
 
 def test_a_correction_becomes_likelier_and_does_not_without_people(start_run: Callable[..., Run]) -> None:
-    """A few versions are learned without votes, which is the control, and as many after them."""
+    """Learns a few versions without votes (the control), then as many with votes."""
     run = start_run(*SETTINGS)
     with httpx.Client(base_url=run.url, timeout=60, trust_env=False) as http:
         answers = [ask(http, question) for question in QUESTIONS]
@@ -45,13 +45,13 @@ def test_a_correction_becomes_likelier_and_does_not_without_people(start_run: Ca
 
 
 def ask(http: httpx.Client, question: str) -> str:
-    """The id of the base's answer."""
+    """Ask the base; returns the id of its answer."""
     body = {"model": "policy@v0", "messages": chat(question), "max_tokens": 60}
     return http.post("/v1/chat/completions", json=body).raise_for_status().json()["id"]
 
 
 def learn(http: httpx.Client) -> None:
-    """Returns when users get a version that is some later, and all that people asked was explored."""
+    """Wait until users get a version that is VERSIONS later, and every voted prompt was explored."""
     last = newest(http)
     deadline = time.monotonic() + 300
     while newest(http) < last + VERSIONS or http.get("/status").json()["buffer"]["asked"]:
@@ -60,7 +60,7 @@ def learn(http: httpx.Client) -> None:
 
 
 def likelihood(http: httpx.Client, version: int | None = None) -> float:
-    """Mean log-probability of a correction (nats), by default to the version that users get. Learning rests
+    """Mean log-probability of a correction (nats), by default of the version that users get. Learning is paused
     meanwhile."""
     http.post("/admin/pause", json={}).raise_for_status()
     model = f"policy@v{newest(http) if version is None else version}"
@@ -71,7 +71,7 @@ def likelihood(http: httpx.Client, version: int | None = None) -> float:
 
 
 def newest(http: httpx.Client) -> int:
-    """The version that users get."""
+    """The version that serves users."""
     return int(http.get("/status").json()["versions"]["slots"]["serve"])
 
 
@@ -80,7 +80,7 @@ def chat(question: str) -> list[dict[str, str]]:
 
 
 def logprob(http: httpx.Client, model: str, question: str, text: str) -> float:
-    """Of a text as the answer to a question, nats."""
+    """Log-probability of a text as the answer to a question, nats."""
     context = http.post("/tokenize", json={"model": "policy", "messages": chat(question)}).json()["tokens"]
     spoken = {"model": "policy", "prompt": text, "add_special_tokens": False}
     tokens = http.post("/tokenize", json=spoken).json()["tokens"]

@@ -1,4 +1,4 @@
-"""Two workers of Ray Train publish what one process does, and one that is killed costs a window's time, no version."""
+"""Two Ray Train workers publish the same version as one process. A killed worker costs a window's time, no version."""
 
 import os
 import signal
@@ -34,14 +34,14 @@ def windows() -> dict[str, Window]:
 def cluster() -> Iterator[None]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
-    # a thread that still waits for its group when Ray goes takes this process along (SIGSEGV, now and then)
+    # ray.shutdown sometimes crashes this process (SIGSEGV) while a thread still waits for its train group
     for process in psutil.Process().children(recursive=True):
         if "TrainController" in " ".join(process.cmdline()):
             process.kill()
     for thread in threading.enumerate():
         if thread.name == "train-group":
             thread.join(60)
-            assert not thread.is_alive(), "its group is gone"
+            assert not thread.is_alive(), "the train-group thread did not end, though its group did"
     ray.shutdown()
 
 
@@ -53,7 +53,7 @@ def idle() -> None: ...
 
 
 def alike(one: Path, two: Path) -> None:
-    """The same version but for the order in which floats were added."""
+    """Asserts that the versions are equal except for the order in which floats were added."""
     alone, together = read_tensors(one), read_tensors(two)
     assert alone.keys() == together.keys()
     apart = sum(float((alone[name] - together[name]).norm() ** 2) for name in alone) ** 0.5
@@ -96,7 +96,7 @@ def test_a_group_publishes_what_one_process_does_and_its_refusals_reach_the_trai
 
 
 def killing(at: int) -> Callable[[], None]:
-    """Kills one worker when it is called for the `at`th time."""
+    """Kills one worker on the `at`th call."""
     calls = 0
 
     def rest() -> None:

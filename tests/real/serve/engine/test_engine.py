@@ -1,6 +1,6 @@
-"""The engine against the real vLLM on a CPU, and vLLM against transformers and peft. One engine runs at a time.
+"""The engine with the real vLLM on a CPU, compared with transformers and PEFT. One engine runs at a time.
 
-The shipped model has tied embeddings, which is where a hot reload goes wrong silently.
+The shipped model has tied embeddings, a case in which a hot reload can fail silently.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ def run() -> Iterator[Run[Any]]:
 
 
 class Live:
-    """The one engine that runs; asking for another kind ends it."""
+    """Holds the one running engine. A request for another kind stops it."""
 
     def __init__(self, run: Run[Any]) -> None:
         self._run = run
@@ -130,7 +130,7 @@ def base() -> Any:
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Any]]:
-    """Two adapters on disk, and the models that peft makes of them."""
+    """Two adapters on disk, each with its PEFT model."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -150,7 +150,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Any]]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Any]]:
-    """Two whole models on disk, beside the base, and what transformers makes of them."""
+    """Two whole models on disk, next to the base, each loaded with transformers."""
     from transformers import AutoModelForCausalLM
 
     made = []
@@ -196,7 +196,7 @@ def test_greedy_answers_are_those_of_transformers_and_end_with_the_stop_token(
         ].tolist()
         assert completion == expected and completion[-1] == 2
         assert candidate.finish == "stop" and candidate.start == candidate.end == BASE
-        assert lora.render(messages, candidate.text) == (context, completion), "text and ids say the same"
+        assert lora.render(messages, candidate.text) == (context, completion), "text and token ids differ"
 
 
 def test_every_sample_ends_with_the_stop_token_or_is_marked_as_cut(lora: Engine, run: Run[Any]) -> None:
@@ -215,7 +215,7 @@ def test_each_sample_that_ends_is_told_when_it_does(lora: Engine, run: Run[Any])
     candidates = run(lora.generate(QUESTIONS[0], sampling, BASE, ended=lambda: ends.append(time.monotonic())))
     assert len(ends) == len(candidates) == 16
     lengths = sorted(len(unpack_ids(c.completion_ids)) for c in candidates)
-    assert lengths[0] < lengths[-1] and ends[0] < ends[-1], "not only when all have ended"
+    assert lengths[0] < lengths[-1] and ends[0] < ends[-1], "the callback must run before all samples have ended"
     run(lora.generate(QUESTIONS[0], sampling, BASE))
     assert len(ends) == 16 and not lora._ends
 
@@ -226,7 +226,7 @@ def test_the_samples_of_a_prompt_share_its_whole_blocks(
     steps: list[Any] = []
     manager = lora._llm.logger_manager
     monkeypatch.setattr(manager, "record", lambda **told: steps.append(told["iteration_stats"]))
-    context = [5 + i % 200 for i in range(100)]  # three whole blocks of 32, and four tokens
+    context = [5 + i % 200 for i in range(100)]  # three whole blocks of 32 tokens, plus four tokens
     run(lora.generate(context, Sampling(n=8, max_tokens=4), BASE))
     prompts = [step.prompt_token_stats for step in steps if step is not None]
     assert sum(one.computed for one in prompts) == 100 + 7 * 4
@@ -307,13 +307,13 @@ def test_each_version_answers_with_its_own_weights_also_in_one_batch(
     assert lora.loaded() == [BASE, V1, V2]
     for row, model in zip(rows, [base, adapters[0][1], adapters[1][1]], strict=True):
         assert gap(row, model, ids) < 1e-3
-    assert gap(rows[0], adapters[0][1], ids) > 0.1, "the versions differ enough for this test to mean something"
+    assert gap(rows[0], adapters[0][1], ids) > 0.1, "the versions differ too little for this test"
 
 
 def test_tokens_of_the_base_and_of_every_adapter_in_one_batch_are_each_multiplied_by_their_own(
     lora: Engine, run: Run[Any], base: Any, adapters: list[tuple[Path, Any]]
 ) -> None:
-    """vLLM 0.31 on a CPU gives tokens of the base the adapter in the last slot, also after it was unloaded."""
+    """vLLM 0.31 on a CPU applies the adapter in the last slot to tokens of the base, even after it was unloaded."""
     models = {BASE: base, V1: adapters[0][1], V2: adapters[1][1]}
     sampling = Sampling(temperature=1, max_tokens=40, logprobs=True)
 
@@ -351,7 +351,7 @@ def test_a_request_in_flight_keeps_its_version_while_another_is_staged_and_used(
         before = asyncio.create_task(answers(V1))
         await asyncio.sleep(0.05)
         await lora.stage(published(V2, adapters[1][0]))
-        assert lora._llm.get_num_unfinished_requests() > 0, "staged too late to prove anything"
+        assert lora._llm.get_num_unfinished_requests() > 0, "no request was in flight when the version was staged"
         other = await answers(V2)
         assert await before == alone
         assert other != alone
@@ -407,7 +407,7 @@ def test_verify_weights_finds_a_swap_that_did_not_happen(
     run(lora.stage(published(V2, second)))
     assert run(lora.verify_weights(published(V1, first))) == []
     assert run(lora.verify_weights(published(V2, second))) == []
-    assert len(run(lora.verify_weights(published(V1, second)))) == 4 * 14, "A and B of every linear layer"
+    assert len(run(lora.verify_weights(published(V1, second)))) == 4 * 14, "expected A and B of every linear layer"
     one_less = shutil.copytree(first, tmp_path / "one_less")
     file = one_less / "adapter_model.safetensors"
     tensors = load_file(file)
@@ -537,7 +537,7 @@ def test_a_streamed_answer_is_the_whole_one_in_vllms_own_events(lora: Engine, ru
             assert lines[-2:] == ["data: [DONE]", ""]
             assert ["".join(lines).count(mark.decode()) for mark in (ROLE, USAGE, DONE)] == [1, 1, 1]
             events = [line.removeprefix("data: ") for line in lines[:-2]]
-            for event in events[:-1]:  # the last leaves out what is null
+            for event in events[:-1]:  # the last event omits null fields
                 read = ChatCompletionStreamResponse.model_validate_json(event)
                 assert read.model_dump_json(exclude_unset=True) == event
             first, *said, usage = map(json.loads, events)
@@ -565,7 +565,7 @@ def test_routes_that_are_not_on_the_list_answer_404_in_openais_shape(lora: Engin
                     assert answer.status_code == 404, path
                     assert answer.json()["error"]["type"] == "not_found_error"
 
-    assert {"/scale_elastic_ep", "/invocations", "/metrics"} <= set(lora.routes()), "mounted, and worth refusing"
+    assert {"/scale_elastic_ep", "/invocations", "/metrics"} <= set(lora.routes()), "vLLM no longer mounts these routes"
     run(scene())
 
 
@@ -575,7 +575,7 @@ def test_vllms_app_tells_no_page_that_it_may_read_its_answers(lora: Engine, run:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
             answer = await client.get("/v1/models", headers={"origin": "https://elsewhere.example"})
             assert answer.status_code == 200
-            assert not [name for name in answer.headers if name.startswith("access-control")], "by itself it says `*`"
+            assert not [name for name in answer.headers if name.startswith("access-control")], "vLLM's default is `*`"
 
     run(scene())
 
@@ -624,7 +624,7 @@ def test_a_whole_model_is_swapped_under_its_users_and_answers_as_transformers_sa
             assert gap(row, base, ids) > 0.05
             answers = [c for group in await asyncio.gather(*users) for c in group]
             assert {c.start for c in answers} == {before}
-            assert ref in {c.end for c in answers}, "those in flight say that two versions made them"
+            assert ref in {c.end for c in answers}, "no request in flight names both versions"
             assert await full._llm.get_weight_version() == str(ref)
 
     run(scene())

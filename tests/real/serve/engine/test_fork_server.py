@@ -1,4 +1,4 @@
-"""Engines forked from one server: of one machine, gone with their replicas, and without it each on its own."""
+"""Engines are forked from one server per machine and end with their replicas. Without it, each replica has its own."""
 
 import os
 import subprocess
@@ -68,15 +68,15 @@ def test_an_engine_of_the_shared_server_or_without_one_ends_with_its_replica(tmp
         family = psutil.Process(process.pid).children(recursive=True)
         (engine,) = named(family, "VLLM::EngineCore")
         (replica,) = [each for each in family if each.cmdline()[-1:] == ["replica"]]
-        servers = ("import serve_forks", "forkserver import main")  # the machine's, and a replica's own
-        forked = [each for name in servers for each in named(family, name)]  # their children look like them
+        servers = ("import serve_forks", "forkserver import main")  # the machine's server, and a replica's own
+        forked = [each for name in servers for each in named(family, name)]  # also children: same command line
         shared = [each for each in forked if each.ppid() != engine.pid]
-        (server,) = shared  # the machine's, or that of the replica whose machine's is dead
+        (server,) = shared  # the machine's server, or the replica's if the machine's is dead
         assert ("serve_forks" in " ".join(server.cmdline())) is not gone
         assert engine.ppid() == server.pid
-        nice = os.nice(0) + 7  # a test may be run nicer than others
+        nice = os.nice(0) + 7  # the test itself may run with a niceness
         assert (replica.nice(), engine.nice()) == (nice, nice + NICER)
-        engine.suspend()  # one that hangs is ended all the same
+        engine.suspend()  # an engine that hangs must end too
         replica.kill()
         engine.wait(10)
     finally:

@@ -1,4 +1,4 @@
-"""The config for a real model, run dry: a small Qwen3 made on the spot, JSONL prompts, one bad line, no answer keys."""
+"""Dry run of the config for a real model: a small random Qwen3, JSONL prompts with one bad line, no answer keys."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def small_qwen3(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=32,  # the smallest that vLLM's CPU attention has
+        head_dim=32,  # the smallest head that vLLM's CPU attention supports
         max_position_embeddings=512,
         bos_token_id=1,
         eos_token_id=2,
@@ -71,4 +71,4 @@ def test_the_gpu_config_runs_dry_on_a_small_random_qwen3(start_run: Callable[...
     assert len(report["versions"]) == 2, text
     assert report["accuracy_start"] is None and report["accuracy_end"] is None
     assert report["versions"][1]["verdict"] in ("promote", "reject", "hold")
-    assert "prompts.jsonl:2" in text, "the skipped line is named with file and line"
+    assert "prompts.jsonl:2" in text, "the log does not name the file and line of the skipped prompt"

@@ -1,6 +1,6 @@
-"""The patches of vLLM: what each changes is where it was, and vLLM still needs it.
+"""The patches of vLLM: the patched code is still in its place, and vLLM still needs each patch.
 
-A test that fails here means: read the patch's file, and take it out where vLLM has mended what it is about.
+If a test fails here, read the file of the patch. Remove the patch if vLLM has fixed the problem.
 """
 
 import inspect
@@ -27,7 +27,7 @@ MODEL = ROOT / "models/word-problems/model"
 
 
 def printed(code: str, *arguments: str, **environment: str) -> str:
-    """By a process of its own."""
+    """The output of `code`, run in a process of its own."""
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -81,10 +81,10 @@ def test_the_parts_of_vllm_that_are_read_are_where_they_were() -> None:
 def test_cpu_lora_vllm_still_gives_tokens_of_the_base_the_adapter_in_the_last_slot() -> None:
     from vllm.lora.ops.torch_ops import bgmv_expand
 
-    weights = torch.stack([torch.ones(3, 2), 2 * torch.ones(3, 2)])  # two slots, of rank 2
+    weights = torch.stack([torch.ones(3, 2), 2 * torch.ones(3, 2)])  # two slots with rank 2
     output = torch.zeros(2, 3)
     bgmv_expand(torch.ones(2, 2), weights, output, torch.tensor([0, -1]))
-    assert output.tolist() == [[2, 2, 2], [4, 4, 4]], "the second row is the base model's: it should be 0"
+    assert output.tolist() == [[2, 2, 2], [4, 4, 4]], "the second row, of the base, would be 0 without the bug"
 
 
 def test_fork_server_vllm_still_cannot_fork_an_engine_from_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_plain_app_vllms_bootstrap_still_builds_the_middleware_at_once() -> None
     app.add_middleware(CORSMiddleware)
     app = launcher.sagemaker_standards_bootstrap(app)
     assert app.user_middleware and app.middleware_stack is not None
-    assert "init_entrypoints_middleware(args" in inspect.getsource(launcher.build_app), "CORS, whatever the arguments"
+    assert "init_entrypoints_middleware(args" in inspect.getsource(launcher.build_app), "CORS with any arguments"
 
 
 def test_stat_logger_vllm_still_tells_of_every_step_and_steps_can_be_added() -> None:

@@ -1,4 +1,4 @@
-"""The events of a streamed chat are vLLM's, letter by letter."""
+"""The events of a streamed chat equal vLLM's, byte for byte."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 def maybe(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Some of them, each perhaps None."""
+    """A dictionary with some of the fields; a value may be None."""
     return st.fixed_dictionaries({}, optional={name: st.none() | value for name, value in fields.items()})
 
 

@@ -1,4 +1,4 @@
-"""Whatever is sent to the routes, none breaks: fuzzed from vLLM's own schema, over real HTTP, on a real engine."""
+"""No request breaks a route. Requests are fuzzed from vLLM's own schema and sent over HTTP to a real engine."""
 
 import asyncio
 import socket
@@ -34,15 +34,15 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
 class Control:
-    """The console that a replica would ask: away for half of the commands."""
+    """A fake control for the ingress. It is unavailable for pause and resume."""
 
     async def status(self) -> dict[str, Any]:
         return {"versions": {}}
 
     async def command(self, name: str, argument: Any) -> dict[str, Any]:
         if name in ("pause", "resume"):
-            raise Unavailable("the console is not up yet; try again in a moment")
-        raise VersionError(f"{argument!r} names no version")
+            raise Unavailable("the admin actor is not up yet; try again in a moment")
+        raise VersionError(f"{argument!r} is not a version")
 
     async def overview(self) -> dict[str, Any]:
         return {"at": 1.0}
@@ -61,7 +61,7 @@ class Control:
 
 
 class Server:
-    """An ingress before an engine in a thread of its own, served by uvicorn."""
+    """An ingress with a real engine, served by uvicorn in its own thread."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -111,7 +111,7 @@ def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
         yield client
         question = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": 4}
-        assert client.post("/v1/completions", json=question).status_code == 200, "the engine did not live through this"
+        assert client.post("/v1/completions", json=question).status_code == 200, "the engine died"
 
 
 relaxed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -126,7 +126,7 @@ def operations(server: Server) -> Iterator[Any]:
 
 
 def answered(cases: Any, url: str) -> set[int]:
-    """What status codes these requests are answered with. Raises: AssertionError with the first that breaks a route."""
+    """The status codes of the replies. Raises: AssertionError with the first request that breaks a route."""
     seen: set[int] = set()
 
     @relaxed
@@ -171,7 +171,7 @@ def test_our_own_routes_answer_anything_with_their_own_error(client: httpx.Clien
         sent = {"content": body} if isinstance(body, bytes) else {"json": body}
         try:
             reply = client.request(method, path, **sent)
-        except ValueError:  # a float that is no JSON
+        except ValueError:  # a float that JSON cannot represent
             return
         assert reply.status_code < 500 or (path == "/admin/pause" and reply.status_code == 503), reply.text
         if reply.status_code >= 400 and method != "HEAD":

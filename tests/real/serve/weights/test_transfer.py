@@ -1,7 +1,8 @@
-"""Versions move between the nodes of one cluster, of which only the head sees the run directory.
+"""Versions move between the nodes of one cluster. Only the head sees the run directory.
 
-Plain actors stand where replicas and trainer would; store, versions and transfer are the real ones. The nodes
-share one kernel, so that a mount can hide the run directory, and one network address."""
+Simple actors replace the replicas and the trainer; store, versions and transfer are real. The nodes share one kernel,
+so a mount can hide the run directory, and one network address.
+"""
 
 import asyncio
 import sys
@@ -30,7 +31,7 @@ from serve.replica.actor_call import ActorCall
 from serve.weights.transfer import CHUNK_BYTES, FilesPort, VersionFiles, WeightsTransfer
 
 pytestmark = pytest.mark.real
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which no node can import
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no node can import this module
 NAMESPACE = "ratchet-transfer"
 LARGE = 6 * CHUNK_BYTES + 1
 PATIENCE_S = 240
@@ -74,7 +75,7 @@ def on(node: str, kind: type, *arguments: Any, **options: Any) -> Any:
 
 
 class Files(VersionFiles):
-    """The actor that has the files."""
+    """The actor that has the files. It counts the chunks and the bytes put into the object store."""
 
     def __init__(self) -> None:
         self._asked = self._put_bytes = 0
@@ -95,7 +96,7 @@ class Files(VersionFiles):
 
 
 class Replica:
-    """What a replica does with a version until it has it. `source`: the actor that has the files."""
+    """The part of a replica that fetches a version. `source`: the actor that has the files."""
 
     def __init__(self, source: str) -> None:
         self._transfer = WeightsTransfer(proxy(FilesPort, ActorCall(NAMESPACE, source, "files")), NAMESPACE)
@@ -120,14 +121,14 @@ class Replica:
 
 
 class Writer:
-    """A trainer's node: what it writes, the head does not see."""
+    """Writes a version on a trainer's node. The head does not see these files."""
 
     def write(self, folder: str, version: int, size: int) -> Published:
         return written(Path(folder), version, b"w" * size)
 
 
 class Learner:
-    """The trainer's end: a room that writes where it is told to, and `RemoteNode` beside it."""
+    """The trainer on a remote node: writes versions to its run directory and uses a real `RemoteNode`."""
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir = Path(run_dir)
@@ -183,13 +184,13 @@ def test_a_version_is_put_once_for_all_replicas_of_all_nodes(nodes: Nodes) -> No
     assert get([each.sees.remote(version.path) for each in (at_home, *away)]) == [True] + [False] * 5
 
     assert get(at_home.hold.remote(version)) == version.path
-    assert get(files.counts.remote())["asked"] == 0, "where the path is, nobody is asked"
+    assert get(files.counts.remote())["asked"] == 0, "a node that has the path must not ask for chunks"
 
     paths = get([each.hold.remote(version) for each in away])
     assert paths[0].startswith(str(nodes.cache("b"))) and paths[3].startswith(str(nodes.cache("c")))
     assert len(set(paths[:3])) == len(set(paths[3:])) == 1
     on_disk = sum(file.stat().st_size for file in Path(version.path).iterdir())
-    assert get(files.counts.remote())["put_bytes"] == on_disk, "once, not once a replica"
+    assert get(files.counts.remote())["put_bytes"] == on_disk, "the files must be put once, not once per replica"
     within(30, lambda: get(files.counts.remote())["held"] == 0, "the object store was not freed")
 
 
@@ -214,11 +215,11 @@ def test_an_actor_that_dies_in_the_middle_and_is_started_again_gives_the_rest(no
     within(PATIENCE_S, lambda: begun(nodes, "v0013"), "the first chunk did not arrive")
     ray.kill(files, no_restart=False)
     path = get(coming)
-    assert get(away.failed.remote()) >= 1, "it was not killed in the middle"
+    assert get(away.failed.remote()) >= 1, "the actor was not killed during the transfer"
     assert digest_file(Path(path) / "adapter_model.safetensors") == digest_file(
         Path(version.path) / "adapter_model.safetensors"
     )
-    assert not any(nodes.cache("b").glob("**/.v0013*")), "what had arrived until then is not used"
+    assert not any(nodes.cache("b").glob("**/.v0013*")), "partial files were not removed"
 
 
 def test_a_node_that_dies_in_the_middle_is_waited_for_until_another_has_the_files(nodes: Nodes) -> None:
