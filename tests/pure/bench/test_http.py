@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from bench import http, priority
-from bench._ask import Answered, ask, asking
+from bench._ask import Answered, ask, open_session
 from bench._plain import flags
 from core.errors import Unavailable
 
@@ -29,7 +29,7 @@ async def told(body: str, status: int = 200) -> AsyncIterator[aiohttp.ClientSess
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", reply)
-    async with TestServer(app) as server, asking(str(server.make_url("/"))) as client:
+    async with TestServer(app) as server, open_session(str(server.make_url("/"))) as client:
         yield client
 
 
