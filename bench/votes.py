@@ -52,7 +52,7 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
         async with httpx.AsyncClient(base_url=live.url() or "", timeout=120, trust_env=False, limits=limits) as client:
             answers = await asyncio.gather(*(ask(client, number) for number in range(ANSWERS)))
             # nothing is leased or sampled while a slow verdict is pending
-            await live.reach(client, "prompts under way", lambda status: status["buffer"].get("outstanding", 0) > 0)
+            await live.reach(client, "prompts in flight", lambda status: status["buffer"].get("outstanding", 0) > 0)
             before = await tokens(client)
             arrays, array_s = await by_arrays(client, answers, options.votes)
             busy = await one_by_one(live, answers, options.clients, options.seconds, 10**9)

@@ -73,7 +73,7 @@ def notes(keys: Keys, access: AccessConfig) -> list[str]:
     """Warnings: settings that are allowed but seldom intended."""
     warnings: list[str] = []
     if keys.held and not any(key.role == "admin" for key in keys.held):
-        warnings.append("no key has role admin: nobody can pause, promote or roll back over HTTP")
+        warnings.append("no key has role admin: no request can pause, promote or roll back")
     if access.keys is not None and Path(access.keys).stat().st_mode & 0o044:
         warnings.append(f"{access.keys} can be read by others; it holds hashes only, but chmod 600 costs nothing")
     return warnings

@@ -54,27 +54,27 @@ export async function* eventsOf(reply, heard = () => {}) {
 }
 
 /**
- * Follow a stream of events forever. The server ends it regularly and the page reconnects. `lost` is called when that
+ * Follow a stream of events forever. The server ends it regularly and the page reconnects. `onLost` is called when that
  * fails, or when the stream is silent for too long. Throws KeyWanted when the server wants a key.
  */
-export async function follow(path, { told, lost }) {
+export async function follow(path, { onEvent, onLost }) {
   let retryMs = FIRST_RETRY_MS;
   for (;;) {
     try {
       await once(path, (event) => {
         retryMs = FIRST_RETRY_MS;
-        told(event);
+        onEvent(event);
       });
     } catch (error) {
       if (error instanceof KeyWanted) throw error;
-      lost();
+      onLost();
       await new Promise((resolve) => setTimeout(resolve, retryMs));
       retryMs = Math.min(2 * retryMs, LONGEST_RETRY_MS);
     }
   }
 }
 
-async function once(path, told) {
+async function once(path, onEvent) {
   const silent = new AbortController();
   let timer;
   const heard = () => {
@@ -87,7 +87,7 @@ async function once(path, told) {
     const reply = await request(path, { signal: silent.signal, cache: "no-store" });
     for await (const event of eventsOf(reply, heard)) {
       events += 1;
-      told(event);
+      onEvent(event);
     }
   } finally {
     clearTimeout(timer);

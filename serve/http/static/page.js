@@ -52,14 +52,14 @@ new ResizeObserver(() => state.versions && drawVersions(state)).observe($("curve
 
 async function listen() {
   try {
-    await follow("/events", { told, lost });
+    await follow("/events", { onEvent, onLost });
   } catch (error) {
     if (!(error instanceof KeyWanted)) throw error;
     wantKey();
   }
 }
 
-function told({ event, data }) {
+function onEvent({ event, data }) {
   const body = JSON.parse(data);
   connected(true);
   $("key").hidden = true;
@@ -71,7 +71,7 @@ function told({ event, data }) {
   }
 }
 
-function lost() {
+function onLost() {
   connected(false);
   totals = [];
 }
@@ -136,7 +136,7 @@ function drawBanners({ held, waiting, paused, disk_full: full, away, slots }) {
     const next = waiting === null ? "" : ` v${waiting} takes effect at the release.`;
     banners.push(banner(`Serving is held at v${slots?.serve?.version}`, `by ${held.by}, since ${clock(held.at)}: ${held.why}.${next}`, "ratchet hold --off"));
   }
-  if (paused) banners.push(banner("Learning is paused:", `${paused}. Serving goes on.`, "ratchet resume"));
+  if (paused) banners.push(banner("Learning is paused:", `${paused}. Serving continues.`, "ratchet resume"));
   if (full) banners.push(banner("The disk is full:", `${full.why}; ${full.remedy}.`));
   for (const [part, why] of Object.entries(away ?? {})) banners.push(banner(`No status from ${part}:`, why));
   if (unreachable) banners.push(banner("No overview of the run:", unreachable));

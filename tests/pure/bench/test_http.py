@@ -38,7 +38,7 @@ async def test_an_answer_is_timed_event_by_event_and_counts_only_when_it_is_whol
         answer = await ask(client, "policy", "1+1?", 2)
         assert (answer.tokens, answer.version, len(answer.gaps_s)) == (2, "0", 1)
         assert 0 < answer.first_s <= answer.total_s
-        with pytest.raises(Unavailable, match="of 2 tokens, expected 3"):
+        with pytest.raises(Unavailable, match="has 2 tokens, expected 3"):
             await ask(client, "policy", "1+1?", 3)
     async with told("no such model", 404) as client:
         with pytest.raises(Unavailable, match="404: no such model"):

@@ -188,7 +188,7 @@ def test_a_file_that_others_may_write_is_refused_and_one_they_may_read_is_noted(
 
 def test_keys_without_an_admin_are_noted() -> None:
     assert keys_file.notes(Keys((KEYS.held[0],)), AccessConfig()) == [
-        "no key has role admin: nobody can pause, promote or roll back over HTTP"
+        "no key has role admin: no request can pause, promote or roll back"
     ]
     assert keys_file.notes(KEYS, AccessConfig()) == keys_file.notes(Keys(), AccessConfig()) == []
 
