@@ -1,4 +1,4 @@
-"""./run bench NAME [--quick] ...   One question a file; the last line is one JSON object. Without a name: the list."""
+"""`./run bench NAME [--quick] ...` runs one benchmark; its last line is one JSON object. Without a name: lists them."""
 
 import argparse
 import importlib
@@ -14,7 +14,7 @@ import bench
 
 
 def names() -> dict[str, str]:
-    """Benchmark -> its question, the first line of its file."""
+    """Benchmark -> its question, which is the first line of its module docstring."""
     modules = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
     return {name.replace("_", "-"): (module_of(name).__doc__ or "").splitlines()[0] for name in modules}
 
@@ -24,7 +24,7 @@ def module_of(name: str) -> ModuleType:
 
 
 def surroundings() -> dict[str, str]:
-    """What a number hangs on: the commit and the versions of what was measured."""
+    """The commit, machine and package versions that the numbers depend on."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     packages = {name: version(name) for name in ("ray", "torch", "transformers")}
     return {"commit": commit, "machine": platform.machine(), **packages}
@@ -37,7 +37,7 @@ def main() -> None:
         sys.exit(f"usage: ./run bench NAME   ({', '.join(names())})" if len(sys.argv) > 1 else 0)
     module = module_of(sys.argv[1])
     parser = argparse.ArgumentParser(prog=f"./run bench {sys.argv[1]}", description=module.__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smaller one, under a minute where that can be")
+    parser.add_argument("--quick", action="store_true", help="a smaller run, under a minute where possible")
     if hasattr(module, "arguments"):
         module.arguments(parser)
     options = parser.parse_args(sys.argv[2:])

@@ -1,6 +1,6 @@
-"""One streamed answer of a fixed length, timed by the user who asked for it.
+"""A client that requests one streamed answer of a fixed length and times it.
 
-By aiohttp: on two cores many users of httpx take as much of the machine as the server that they time."""
+It uses aiohttp: on two cores many httpx clients use as much CPU time as the server that they measure."""
 
 import json
 import time
@@ -16,21 +16,21 @@ from core.errors import Unavailable
 class Answered:
     tokens: int
     first_s: float
-    """Until the first event, which vLLM sends with the first token."""
+    """From the request to the first event, which vLLM sends with the first token."""
     total_s: float
     gaps_s: tuple[float, ...]
-    """Between two tokens."""
+    """Times between consecutive tokens."""
     version: str
-    """What Ratchet says made it; empty elsewhere."""
+    """The version that Ratchet names in its header; empty for other servers."""
 
 
-def asking(url: str) -> aiohttp.ClientSession:
-    """Users of a server: as many connections as there are of them."""
+def open_session(url: str) -> aiohttp.ClientSession:
+    """A client session without a limit on connections: each concurrent user has its own."""
     return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(120))
 
 
 async def ask(client: aiohttp.ClientSession, model: str, question: str, tokens: int) -> Answered:
-    """Raises: Unavailable for any answer but a whole one of so many tokens."""
+    """Raises: Unavailable unless the answer is complete and has exactly `tokens` tokens."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": question}],
@@ -50,7 +50,7 @@ async def ask(client: aiohttp.ClientSession, model: str, question: str, tokens: 
                 last = line
     made = (json.loads(last[6:]).get("usage") or {}).get("completion_tokens")
     if made != tokens:
-        raise Unavailable(f"an answer of {made} tokens, expected {tokens}; its last event: {last[:300]!r}")
-    spoken = at_s[1:-1]  # the first event names the role, the last one is about usage
-    gaps_s = tuple(after - before for before, after in pairwise(spoken))
+        raise Unavailable(f"the answer has {made} tokens, expected {tokens}; its last event: {last[:300]!r}")
+    token_at_s = at_s[1:-1]  # the first event has the role, the last one the usage
+    gaps_s = tuple(after - before for before, after in pairwise(token_at_s))
     return Answered(tokens, at_s[0], at_s[-1], gaps_s, reply.headers.get("x-policy-version", ""))

@@ -1,9 +1,9 @@
-"""How often is the gate wrong, and how many probes does it need? The Gate's rule, vectorised over simulated candidates.
+"""Simulates the gate: its rule, vectorized over many simulated candidates, to count its errors and its probes.
 
-A probe's D is +1 with chance (discordance + effect) / 2 and -1 with chance (discordance - effect) / 2. Discordance is
-the part of the questions on which candidate and champion differ, .10 unless told: two neighbouring versions of the
-embedded model agree on about nine of ten questions. More discordance needs more probes and errs no more often. Probes
-are drawn without replacement from a finite set, in an order of its own for every candidate.
+On each probe D is +1 with probability (discordance + effect) / 2 and -1 with probability (discordance - effect) / 2.
+The discordance is the share of questions on which candidate and champion differ. The default is .10: two consecutive
+versions of the embedded model agree on about nine of ten questions. A higher discordance needs more probes and causes
+no more errors. Probes are drawn without replacement from a finite set, in a separate order for each candidate.
 """
 
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Verdicts:
-    """One entry a simulated candidate."""
+    """One entry per simulated candidate."""
 
     verdict: Ints
     probes: Ints
-    """Probes until the path decided; all of them where it did not."""
+    """Probes until the decision; all probes if there was none."""
     better: npt.NDArray[np.bool_]
-    """The champion would have moved."""
+    """Whether the candidate became champion."""
 
 
 def population(effect: float, discordance: float, size: int) -> npt.NDArray[np.int8]:
-    """D of every probe there is, [size] in {-1, 0, 1}, with mean at most `effect` and next to it.
+    """D of all probes, [size] in {-1, 0, 1}. Its mean is the largest possible one that is at most `effect`.
 
-    A discordance below |effect| is raised to it."""
+    A discordance below |effect| is raised to |effect|."""
     discordance = max(discordance, abs(effect))
     worse = round(size * (discordance - effect) / 2)
     better = min(int(np.floor(worse + size * effect + 1e-9)), size - worse)
@@ -48,7 +48,7 @@ def population(effect: float, discordance: float, size: int) -> npt.NDArray[np.i
 
 
 def weigh_many(d: npt.NDArray[np.int8], config: GateConfig, j: int) -> Verdicts:
-    """The verdict on each row of d [candidates, probes], as Gate.decide gives it for a j-th candidate."""
+    """The verdict of Gate.decide on a j-th candidate, for each row of d [candidates, probes]."""
     rows, length = d.shape
     verdict, probes, better = np.zeros(rows, np.int64), np.full(rows, length), np.zeros(rows, np.bool_)
     needed = 1 / alpha_of(j, config.alpha)
@@ -75,7 +75,7 @@ def weigh_many(d: npt.NDArray[np.int8], config: GateConfig, j: int) -> Verdicts:
 
 
 def _bet(wealth: Floats, look: npt.NDArray[np.int8], delta: float, level: float) -> tuple[Ints, Floats]:
-    """First crossing within the look (one past its end where there was none), [rows], and the wealth after it."""
+    """First crossing within the look (one past its end if there is none), [rows], and the wealth after the look."""
     total = np.zeros(look.shape)
     after = np.empty_like(wealth)
     for k, stake in enumerate(STAKES):
@@ -89,7 +89,7 @@ def _bet(wealth: Floats, look: npt.NDArray[np.int8], delta: float, level: float)
 
 
 def draw(effect: float, rows: int, rng: np.random.Generator, discordance: float, probes: int) -> npt.NDArray[np.int8]:
-    """[rows, probes]: every row the whole probe set in its own random order."""
+    """[rows, probes]: each row is the whole probe set in a separate random order."""
     return rng.permuted(np.tile(population(effect, discordance, probes), (rows, 1)), axis=1)
 
 
@@ -102,9 +102,10 @@ def simulate(
     discordance: float = DISCORDANCE,
     block: int = 2000,
 ) -> dict[str, float]:
-    """Runs of so many candidates, each `effect` (default: just -delta, the worst case) better than its champion.
+    """Simulates `runs` runs of `candidates` candidates, each better than the champion by `effect` (default: -delta, the
+    worst case).
 
-    Returns the chance that a run ever promotes one, that it ever moves its champion, and the probes it spent."""
+    Returns the shares of runs that ever promote a candidate and that ever move the champion, and the mean probes."""
     config = config or GateConfig()
     effect = -config.delta if effect is None else effect
     rng = np.random.default_rng(seed)
@@ -136,7 +137,7 @@ def power(
     config: GateConfig | None = None,
     discordance: float = DISCORDANCE,
 ) -> dict[str, float]:
-    """What becomes of a j-th candidate that is `effect` better than the champion."""
+    """Shares of verdicts on a j-th candidate that is better than the champion by `effect`, and its probes."""
     config = config or GateConfig()
     d = draw(effect, candidates, np.random.default_rng(seed), discordance, config.max_probes)
     verdicts = weigh_many(d, config, j)
@@ -158,12 +159,12 @@ def power(
 
 
 def draw_pairs(rate: float, champion: float, rows: int, rng: np.random.Generator, probes: int) -> tuple[Bits, Bits]:
-    """Hits [rows, probes] of candidates and of their champion, independent of each other: the hardest pairs."""
+    """Hits [rows, probes] of candidates and of their champion. Independent hits are the hardest case to decide."""
     return (rng.random((rows, probes)) < rate).astype(np.int8), (rng.random((rows, probes)) < champion).astype(np.int8)
 
 
 def weigh_saturated(hits: Bits, champion_hits: Bits, config: GateConfig, j: int) -> Verdicts:
-    """The verdict on each row, as Gate.decide gives it for a j-th candidate once the anchors are saturated."""
+    """The verdict of Gate.decide on a j-th candidate with saturated anchors, for each row."""
     floor, length = Gate(config).floor, hits.shape[1]
     near = np.logaddexp(log_wealth(hits - champion_hits, config.delta), log_wealth_above(hits, floor)) - np.log(2)
     fit = _first(near, 1 / alpha_of(j, config.alpha))
@@ -175,8 +176,8 @@ def weigh_saturated(hits: Bits, champion_hits: Bits, config: GateConfig, j: int)
 def simulate_saturated(
     runs: int, candidates: int, seed: int = 0, config: GateConfig | None = None, below: float = 0.0, block: int = 100
 ) -> dict[str, float]:
-    """Runs of candidates that agree with `below` less than the floor and are more than delta worse than the champion,
-    who agrees with all that is right: the chance that a run ever promotes one."""
+    """The share of runs that ever promote a candidate, for candidates whose agreement is `below` under the floor and
+    more than delta under the champion's. The champion agrees with all correct anchors."""
     config = config or GateConfig(anchor_precision=0.93)
     rng, promoted = np.random.default_rng(seed), 0
     floor, champion = Gate(config).floor, config.anchor_precision or 0.0
@@ -191,7 +192,7 @@ def simulate_saturated(
 
 
 def watch(effect: float, versions: int, seed: int = 0, config: GateConfig | None = None) -> dict[str, float | None]:
-    """What becomes of promoted versions that are `effect` better than their champion on the watch's probes."""
+    """The share of promoted versions that the watch rolls back, when they are better than the champion by `effect`."""
     config = config or GateConfig()
     d = draw(effect, versions, np.random.default_rng(seed), DISCORDANCE, config.max_probes)[:, : config.watch_probes]
     called_back = _first(log_wealth_worse(d, config.delta), config.rollback_at)
@@ -206,10 +207,10 @@ def watch(effect: float, versions: int, seed: int = 0, config: GateConfig | None
 def decline(
     step: float, runs: int, candidates: int, champion_rule: bool, spending: bool, seed: int = 0
 ) -> dict[str, float]:
-    """Every candidate is `step` worse than the version served before it. How far below the base does it end?
+    """How far below the base a run ends when each candidate is `step` worse than the version served before it.
 
-    Without the champion rule each promoted version would be the next one's reference. Without spending every candidate
-    would be given the first one's alpha, as if it were the only one."""
+    Without `champion_rule` each candidate is compared with the last promoted version. Without `spending` each candidate
+    gets the alpha of a first candidate."""
     config = GateConfig()
     rng, served = np.random.default_rng(seed), np.zeros(runs)
     for j in range(1, candidates + 1):
@@ -221,6 +222,6 @@ def decline(
 
 
 def _first(path: Floats, level: float) -> Ints:
-    """First crossing of each row of log wealth, from 1; one past the end where there is none."""
+    """First crossing of each row of log wealth, counted from 1; one past the end if there is none."""
     reached = path >= np.log(level)
     return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, path.shape[1] + 1)

@@ -1,4 +1,4 @@
-"""A run under live load, for drills: its processes, users who ask it, people who vote, and what they were told."""
+"""A run under live load, for drills: its processes, clients that send questions and votes, and the replies they got."""
 
 import argparse
 import asyncio
@@ -30,10 +30,10 @@ SETTINGS = (
     "report.questions=null",
     "run.cpu_share=0.8",
 )
-"""Learning that never rests, and leaves users some of two cores."""
+"""Learning never pauses, and leaves a part of two cores to users."""
 CLIENTS = 6
 LIKED = 5
-"""Every so-manieth answer that a user gets."""
+"""Clients like every LIKED-th answer."""
 ID = re.compile(r'"id": ?"([^"]+)"')
 LIMIT_S = 180.0
 BODY = {"model": "policy", "max_tokens": 60, "ignore_eos": True}
@@ -45,29 +45,28 @@ ROUTES = (
 
 def drill_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(out), help="a drill that was stopped goes on from here")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder; an interrupted drill resumes")
     parser.add_argument("--config", default="configs/tiny.yaml")
-    parser.add_argument("--run", type=Path, help="directory of a run that is up, and stays so, in place of an own one")
+    parser.add_argument("--run", type=Path, help="directory of a running run to use; the drill does not stop it")
 
 
 class LiveRun:
-    """`ratchet up` as a child of its own session; started again on the same directory it resumes. With `--run` one that
-    somebody else started and will end."""
+    """`ratchet up` as a child process in a session of its own. Started again on the same directory, it resumes. With
+    `--run` the drill uses a run that it neither starts nor stops."""
 
     def __init__(self, options: argparse.Namespace, settings: Sequence[str] = SETTINGS, *, anew: bool = False) -> None:
-        """By `drill_arguments`; with `--quick` in a folder of its own. `anew`: nothing of an earlier run is gone on
-        with."""
+        """`options`: those of `drill_arguments`; `--quick` uses a separate folder. `anew`: never resume a run."""
         self.folder = options.out / "quick" if options.quick else options.out
         if anew:
             self.folder /= f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.dir = options.run or self.folder / "run"
-        self._others = options.run is not None
+        self._external = options.run is not None
         self._first = ["--config", options.config, "--port", "0", "--seed", str(options.seed), *settings]
         self._main: psutil.Process | None = None
 
     async def up(self) -> None:
-        if self._others and self._main is None:
+        if self._external and self._main is None:
             self._main = psutil.Process(self._announced()["pid"])
             return
         known = (self.dir / "config.yaml").is_file()
@@ -93,19 +92,19 @@ class LiveRun:
         return json.loads(live.read_text()) if live.is_file() else {}
 
     def url(self) -> str | None:
-        """None while it is not up. Raises: SystemExit when it ended."""
+        """The run's URL; None until it is up. Raises: SystemExit when it ended."""
         if self._main is None or self._ended:
             raise SystemExit(f"the run ended; see {self.folder}/up.log")
         body = self._announced()
         return body.get("url") if body.get("pid") == self._main.pid else None
 
     async def stop(self) -> None:
-        if self._main is not None and not self._ended and not self._others:
+        if self._main is not None and not self._ended and not self._external:
             self._main.send_signal(signal.SIGINT)
             await asyncio.to_thread(self._main.wait, 90)
 
     async def kill(self) -> None:
-        """Every process at once."""
+        """SIGKILL for all processes at once."""
         for process in self.family():
             try:
                 process.kill()
@@ -119,8 +118,8 @@ class LiveRun:
             return []
         return [self._main, *self._main.children(recursive=True)]
 
-    def those(self, title: str) -> list[psutil.Process]:
-        """By what their command lines say now: Ray renames a worker once it hosts an actor."""
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Processes whose command line begins with `title`. Ray renames a worker when it hosts an actor."""
         found: list[psutil.Process] = []
         for process in self.family():
             try:
@@ -138,19 +137,19 @@ class LiveRun:
             await asyncio.sleep(0.1)
 
     async def rest(self, client: httpx.AsyncClient) -> None:
-        """Learning is paused, and what collectors and trainer had under way is done, when this returns."""
+        """Pause learning, and wait until collectors and trainer have finished their current work."""
         (await client.post("/admin/pause", json={"argument": "bench"})).raise_for_status()
         await self.reach(client, "learning to rest", rests)
 
     async def learn(self, client: httpx.AsyncClient) -> None:
-        """Learning goes on, and the trainer has had a window, when this returns."""
+        """Resume learning, and wait until the trainer has drawn a window."""
         (await client.post("/admin/resume", json={})).raise_for_status()
         await self.reach(client, "a window to train on", lambda s: s.get("buffer", {}).get("windows_drawn", 0) > 0)
 
     async def reach(
         self, client: httpx.AsyncClient, what: str, condition: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any]:
-        """The first status that is so."""
+        """The first status that meets the condition. Raises: SystemExit after LIMIT_S."""
         deadline = time.monotonic() + LIMIT_S
         while True:
             status = (await client.get("/status")).raise_for_status().json()
@@ -167,7 +166,7 @@ def rests(status: dict[str, Any]) -> bool:
 
 
 class Answered(NamedTuple):
-    """Unix times."""
+    """Times are Unix times."""
 
     asked_at: float
     at: float
@@ -175,14 +174,14 @@ class Answered(NamedTuple):
 
 
 @dataclass
-class Told:
-    """What clients were told, kept over restarts of a drill."""
+class ClientLog:
+    """All replies that clients got; saved, so that a restarted drill has them."""
 
     folder: Path
     votes: set[str] = field(default_factory=set[str])
     feedback: set[str] = field(default_factory=set[str])
     outcomes: set[str] = field(default_factory=set[str])
-    """Of prompts that were explored, seen on the run's disk by another process."""
+    """Outcomes of explored prompts, read from the run's disk by this process."""
     answers: list[Answered] = field(default_factory=list[Answered])
     failed: Counter[str] = field(default_factory=Counter[str])
 
@@ -198,7 +197,7 @@ class Told:
         if self._file.is_file():
             body = json.loads(self._file.read_text())
             if "outcomes" not in body:
-                raise SystemExit(f"{self.folder} was begun by another version of this drill; choose another --out")
+                raise SystemExit(f"{self.folder} is from another version of this drill; choose another --out")
             self.votes, self.feedback, self.outcomes = (set(body[name]) for name in ("votes", "feedback", "outcomes"))
             self.answers = [Answered(*answer) for answer in body["answers"]]
             self.failed = Counter(body["failed"])
@@ -212,33 +211,33 @@ class Told:
 
 
 class Load:
-    """Users who ask without end, half of them streaming, and like every so-manieth answer; people who vote on what was
-    explored. No retries."""
+    """Clients that send questions without end, half of them as streams, and like every LIKED-th answer; and one client
+    that votes on explored prompts. No request is retried."""
 
     def __init__(self, run: LiveRun, client: httpx.AsyncClient) -> None:
         self._run = run
         self._client = client
-        self.told = Told(run.folder)
-        self.told.load()
+        self.log = ClientLog(run.folder)
+        self.log.load()
         self.answered_at: float | None = None
-        """The first answer since this was set to None."""
+        """Time of the first answer after this was set to None."""
         self.answered_by: set[str] = set()
-        """Replicas: who is in here, the gateway knows."""
+        """Names of replicas that have answered, so the gateway knows them."""
         self.down = False
-        """Nobody asks while the whole run is down on purpose."""
+        """Set while the drill keeps the whole run down; clients then send nothing."""
         self.killed = ""
-        """The last victim, for those who fail."""
+        """The last victim, for the record of failed requests."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._ask_for_ever()) for _ in range(CLIENTS)]
-        self._tasks.append(asyncio.create_task(self._vote_for_ever()))
+        self._tasks = [asyncio.create_task(self._ask_forever()) for _ in range(CLIENTS)]
+        self._tasks.append(asyncio.create_task(self._vote_forever()))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         ends = await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.told.save()
+        self.log.save()
         for end in ends:
             if isinstance(end, Exception):
                 raise end
@@ -250,7 +249,7 @@ class Load:
         except (httpx.HTTPError, ValueError):
             return None
 
-    async def _ask_for_ever(self) -> None:
+    async def _ask_forever(self) -> None:
         for number in range(10**9):
             await asyncio.sleep(0.2 if self.down else 0.05)
             if not self.down:
@@ -260,7 +259,7 @@ class Load:
                     await self._like(id)
 
     async def _ask(self, route: str, body: dict[str, Any]) -> str | None:
-        """The answer's id, if there was one."""
+        """The answer's id, or None for a failed request."""
         reached, began, asked_at, id = "no headers", False, time.time(), None
         try:
             async with self._client.stream("POST", f"{self._run.url()}{route}", json=body) as reply:
@@ -277,7 +276,7 @@ class Load:
             return await self._fail("cut off while streaming" if began else f"{reached}: {error!r}")
         if not ended:
             return await self._fail("cut off while streaming")
-        self.told.answers.append(Answered(asked_at, at, version))
+        self.log.answers.append(Answered(asked_at, at, version))
         self.answered_at = self.answered_at or time.monotonic()
         self.answered_by.add(replica)
         return id
@@ -287,16 +286,16 @@ class Load:
         with suppress(httpx.HTTPError):
             reply = await self._client.post(f"{self._run.url()}/v1/feedback", json=body)
             if reply.is_success:
-                self.told.feedback.add(body["id"])
+                self.log.feedback.add(body["id"])
                 if reply.json()["results"][0]["result"] != "kept":
-                    self.told.votes.add(body["id"])
+                    self.log.votes.add(body["id"])
 
     async def _fail(self, kind: str) -> None:
         if not self.down:
-            self.told.failed[f"{kind}, {self.killed} killed" if self.killed else kind] += 1
+            self.log.failed[f"{kind}, {self.killed} killed" if self.killed else kind] += 1
         await asyncio.sleep(0.1)
 
-    async def _vote_for_ever(self) -> None:
+    async def _vote_forever(self) -> None:
         while True:
             await asyncio.sleep(0.2)
             prompts = await asyncio.to_thread(self._explored)
@@ -311,23 +310,23 @@ class Load:
             except httpx.HTTPError:
                 continue
             if reply.is_success:
-                self.told.votes.update(vote["id"] for vote in votes)
+                self.log.votes.update(vote["id"] for vote in votes)
 
     def _explored(self) -> list[str]:
-        """Prompts that were explored lately; their outcomes are noted."""
+        """Ids of recently explored prompts. Also records their outcomes."""
         try:
             reader = RunReader(self._run.dir)
             with closing(reader):
                 lately = list(reader.briefs(after_place=reader.count("outcomes") - 50))
-        except RatchetError:  # a run that is just being made, or that was just killed
+        except RatchetError:  # the run is being created, or was just killed
             return []
-        self.told.outcomes.update(str(outcome.place) for outcome in lately)
+        self.log.outcomes.update(str(outcome.place) for outcome in lately)
         return [outcome.prompt_id for outcome in lately if outcome.prompt_id]
 
 
 async def recovered(load: Load) -> None:
-    """Every part answers, every replica serves what is to be served, and has answered a user: before the gateway knows
-    of a new one, the other stands alone."""
+    """Wait until every part answers, and every replica serves the wanted version and has answered a user. Until the
+    gateway knows a new replica, the other replica carries all load."""
     deadline = time.monotonic() + LIMIT_S
     while not whole(status := await load.status()) or not reporting(status).keys() <= load.answered_by:
         if time.monotonic() > deadline:
@@ -344,13 +343,13 @@ def whole(status: dict[str, Any] | None) -> bool:
 
 
 def reporting(status: dict[str, Any] | None) -> dict[str, Any]:
-    """Replicas that live and have reported lately."""
+    """Replicas that are alive and have a recent report."""
     replicas = (status or {"versions": {"replicas": {}}})["versions"]["replicas"]
-    return {name: replica for name, replica in replicas.items() if replica["age_s"] < 6 and lives(name)}
+    return {name: replica for name, replica in replicas.items() if replica["age_s"] < 6 and is_alive(name)}
 
 
-def lives(replica: str) -> bool:
-    """Whether the process of the replica of this name, `TAG.PID`, is there: for seconds its last report outlives it."""
+def is_alive(replica: str) -> bool:
+    """Whether the process of the replica `TAG.PID` exists. The last report of a dead replica stays for seconds."""
     try:
         return psutil.Process(int(replica.rpartition(".")[2])).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

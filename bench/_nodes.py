@@ -1,7 +1,7 @@
-"""A Ray cluster of several nodes on this machine, each with a cache of its own, and without the head's run directory.
+"""Starts a Ray cluster of several nodes on one machine. Each has its own cache; only the head has the run directory.
 
-What a node of another machine does not see is hidden by the kernel: the processes of a node live in a mount namespace
-in which an empty file system lies over the run directory. That needs the right to mount (root in most containers).
+To act like other machines, the processes of a node run in a mount namespace in which an empty file system covers the
+run directory. This needs the right to mount (root in most containers).
 """
 
 import ctypes
@@ -22,7 +22,7 @@ JOIN_S = 120.0
 
 
 class Nodes:
-    """`folder`: everything of the cluster. `run`: what only the head has."""
+    """`folder` has all files of the cluster. `run` is visible to the head only."""
 
     def __init__(self, folder: Path) -> None:
         from ray.cluster_utils import Cluster
@@ -30,7 +30,7 @@ class Nodes:
         self.folder = folder
         self.run = folder / "run"
         self.run.mkdir()
-        self._temp = tempfile.mkdtemp(prefix="nodes-")  # sockets have short names
+        self._temp = tempfile.mkdtemp(prefix="nodes-")  # the path of a unix socket must be short
         self._joined: dict[str, Any] = {}
         self._threads: list[ThreadPoolExecutor] = []
         self._cluster = Cluster()
@@ -39,11 +39,12 @@ class Nodes:
         except Exception:
             shutil.rmtree(self._temp, ignore_errors=True)
             raise
-        self._cluster._shutdown_at_exit = False  # takes signals, which threads cannot; who loses the head ends anyhow
+        # It would set signal handlers, which fails in threads. Nodes that lose their head end anyway.
+        self._cluster._shutdown_at_exit = False
 
     def join(self, name: str) -> None:
         """Raises: PermissionError where mounting is not allowed."""
-        thread = ThreadPoolExecutor(1, initializer=_lose, initargs=(self.run,))
+        thread = ThreadPoolExecutor(1, initializer=_hide, initargs=(self.run,))
         self._threads.append(thread)
         try:
             self._joined[name] = thread.submit(self._cluster.add_node, **self._settings(name)).result()
@@ -57,7 +58,7 @@ class Nodes:
         stop_at = time.monotonic() + JOIN_S
         while len([node for node in ray.nodes() if node["Alive"]]) < len(self._joined):
             if time.monotonic() > stop_at:
-                raise TimeoutError(f"of {list(self._joined)} not all joined within {JOIN_S:.0f} s")
+                raise TimeoutError(f"not all nodes of {list(self._joined)} joined within {JOIN_S:.0f} s")
             time.sleep(0.2)
 
     def cache(self, name: str) -> Path:
@@ -89,8 +90,10 @@ class Nodes:
         }
 
 
-def _lose(path: Path) -> None:
-    """From now on this thread, and what it starts, sees an empty folder at `path`. Raises: PermissionError."""
+def _hide(path: Path) -> None:
+    """Hide `path` from this thread and from processes that it starts: they see an empty folder.
+
+    Raises: PermissionError."""
     libc = ctypes.CDLL(None, use_errno=True)
     for result in (
         libc.unshare(CLONE_NEWNS),

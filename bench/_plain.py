@@ -1,4 +1,4 @@
-"""`vllm serve` beside a run: the same model, engine settings and environment, metrics counted too, Ratchet left out."""
+"""Runs plain `vllm serve` for comparison: same model, engine settings, environment and metrics as a run of Ratchet."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ STOP_S = 60.0
 
 class PlainServer:
     def __init__(self, config: Config, folder: Path) -> None:
-        """`folder` gets its log. The model brings its chat template: the server has no other."""
+        """`folder`: where its log goes. The model must have a chat template, because the server has no default."""
         self._config = config
         self._log = folder / "plain.log"
         self._port = _free_port()
@@ -33,7 +33,7 @@ class PlainServer:
         self.child: subprocess.Popen[bytes] | None = None
 
     async def up(self) -> None:
-        """Raises: SystemExit when it does not come up."""
+        """Start it and wait until it is healthy. Raises: SystemExit."""
         command, surroundings = self._command()
         with self._log.open("a") as log:
             self.child = subprocess.Popen(command, env=surroundings, stdout=log, stderr=log, start_new_session=True)
@@ -51,7 +51,7 @@ class PlainServer:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Its processes stand still: waiting for requests, its engine looks for them all the time."""
+        """Suspend its processes: an idle vLLM engine polls for requests and uses CPU time."""
         family = self.family()
         for process in family:
             process.suspend()
@@ -74,21 +74,21 @@ class PlainServer:
                     process.kill()
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        # Imported as late as this: it gives the environment a gateway's settings, of which a run makes its own.
+        # A late import, because it sets the gateway's environment variables, and a run must choose its own.
         from serve.replica.app import max_versions
 
         config = self._config
         settings = vllm_arguments(config.model, config.serve.engine, max_versions(config), config.run.seed)
         model = settings.pop("model")
-        settings.pop("weight_transfer_config", None)  # no weights come in here
-        settings.pop("disable_log_stats")  # a run counts vLLM's metrics by a logger of its own
+        settings.pop("weight_transfer_config", None)  # this server receives no weights
+        settings.pop("disable_log_stats")  # a run replaces this logger by its own, so both count metrics
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags(settings)]
         command += ["--host", "127.0.0.1", "--port", str(self._port), "--disable-uvicorn-access-log"]
         return command, {**os.environ, **environment(config.model, config.serve.engine, gpu=not cpu_build())}
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
-    """Arguments of vLLM's engine as its command line takes them. None is what vLLM does by itself."""
+    """Engine arguments as vLLM's command line flags. None means vLLM's default, so it becomes no flag."""
     found: list[str] = []
     for name, value in settings.items():
         flag = name.replace("_", "-")

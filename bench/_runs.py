@@ -1,4 +1,4 @@
-"""Runs with an end as child processes, each in a directory of its own, and what they served."""
+"""Runs of a fixed number of versions as child processes, their reports, and the accuracy of served versions."""
 
 import hashlib
 import json
@@ -15,8 +15,9 @@ from training.gate.statistics import paired_difference
 
 
 def finished(folder: Path, config: str, versions: int, seed: int, settings: Sequence[str]) -> dict[str, Any]:
-    """The report of `ratchet up --versions N` in `folder`. One that is finished is not run again, one that was
-    interrupted goes on. Raises: CalledProcessError."""
+    """The report of `ratchet up --versions N` in `folder`. A finished run is not repeated; an interrupted run resumes.
+
+    Raises: CalledProcessError."""
     if not (folder / "report.json").is_file():
         command = [sys.executable, "-m", "actors.cli", "up", "--config", config, "--versions", str(versions)]
         command += ["--seed", str(seed), "--port", "0", "--dir", str(folder), *settings]
@@ -25,9 +26,9 @@ def finished(folder: Path, config: str, versions: int, seed: int, settings: Sequ
 
 
 class Records:
-    """What finished runs of a drill found, a line each, so that a drill of many hours can be spread over machines.
+    """Results of a drill's finished runs, one line each, so that a long drill can be spread over several machines.
 
-    A line counts only for the very same settings: its key holds their digest."""
+    A line is used only for exactly the same settings: its key contains their digest."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,20 +50,20 @@ def _key(name: str, settings: Sequence[str]) -> str:
 
 
 def served_hits(folder: Path) -> dict[int, list[bool]]:
-    """Outcomes of the base and of every promoted version that was measured, in order, on the same report questions."""
+    """Hits of the base and of every promoted version that was measured, in order, on the same report questions."""
     reader = RunReader(folder)
     promoted = {d.candidate.version for d in reader.all("decisions", Decision) if d.verdict == "promote"}
     measured = {int(version): found.hits for version, found in reader.read_all(Measured).items()}
     final = {found.version: found.hits for found in reader.read_all(FinalMeasured).values()}
     reader.close()
     bits = final | measured
-    shared = min((len(hits) for hits in bits.values()), default=0)  # all were asked the same, in the same order
+    shared = min((len(hits) for hits in bits.values()), default=0)  # all got the same questions, in one order
     return {v: [bit == "1" for bit in bits[v][:shared]] for v in sorted({0, *promoted}) if v in bits}
 
 
 def worst_drop(hits: Mapping[int, Sequence[bool]]) -> tuple[float, float]:
-    """The largest drop of a version from the best before it, on the same questions: its lower 95% paired bound, and
-    the largest as it was seen. 0 when nothing was surely worse, or seen to be."""
+    """The largest drop from the best earlier version on the same questions: by the lower 95% paired bound, and as
+    measured. Each is 0 if there is no drop."""
     bound, seen, best = 0.0, 0.0, min(hits, default=0)
     for version in sorted(hits):
         if sum(hits[version]) > sum(hits[best]):

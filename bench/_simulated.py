@@ -1,5 +1,5 @@
-"""The whole system with simulated engines: real store, buffer, collectors, trainer, gate and versions around replicas
-that answer after a set time with texts of 1 kB, and around a trainer that trains nothing."""
+"""The whole system with simulated engines and training. Store, buffer, collectors, trainer, gate and versions are real;
+replicas return texts of 1 kB after a fixed time, and the training session only writes files."""
 
 import random
 from pathlib import Path
@@ -17,20 +17,20 @@ from core.messages import BASE, PolicyRef, Published, Window
 from serve.replica.app import PolicyHandles
 
 WEIGHTS_BYTES = 2**20
-"""Of a version's folder."""
+"""Size of a version's folder."""
 
 
 class SimulatedSession(ScriptedSession):
-    """Writes a folder of the size of an adapter, and trains nothing."""
+    """Writes a folder of an adapter's size for each version. It does not train."""
 
     def open(self) -> Published:
-        return self._written(BASE, BASE, 0, {})
+        return self._write(BASE, BASE, 0, {})
 
     def make(self, window: Window, ref: PolicyRef, parent: Published, rest: Any, lr_scale: float = 1.0) -> Published:
         rest()
-        return self._written(ref, parent.ref, window.number, {"examples": float(len(window.examples))})
+        return self._write(ref, parent.ref, window.number, {"examples": float(len(window.examples))})
 
-    def _written(self, ref: PolicyRef, parent: PolicyRef, window: int, stats: dict[str, float]) -> Published:
+    def _write(self, ref: PolicyRef, parent: PolicyRef, window: int, stats: dict[str, float]) -> Published:
         path = self.run_dir / "versions" / f"v{ref.version:04d}"
         if not path.exists():
             with appearing(path, {"ref": str(ref)}) as aside:
@@ -40,7 +40,7 @@ class SimulatedSession(ScriptedSession):
 
 
 class SimulatedSystem(RaySystem):
-    """`serve.replicas` of them, as plain actors or behind Ray Serve."""
+    """Has `serve.replicas` simulated replicas, as plain actors or behind Ray Serve."""
 
     def __init__(self, config: Config, run_dir: Path, latency_s: float, by_serve: bool = False) -> None:
         super().__init__(config, run_dir)
@@ -49,7 +49,7 @@ class SimulatedSystem(RaySystem):
         self.replicas: list[Any] = []
 
     def connect(self) -> None:
-        """The cluster is the benchmark's own."""
+        """Does nothing: the benchmark has started Ray."""
 
     def open_gateway(self) -> None: ...
 

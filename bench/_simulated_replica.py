@@ -1,4 +1,4 @@
-"""A replica whose engine is simulated, and how collectors reach it. It imports little, for there may be 64 of it."""
+"""A replica with a simulated engine, and its handle for collectors. It imports little, as there may be 64 of it."""
 
 import asyncio
 import random
@@ -14,13 +14,13 @@ from core.codec import decode, decode_batch, encode_batch, pack_ids
 from core.messages import BASE, Candidate, PolicyRef, Prompt, ReplicaReport, Sampling
 
 TEXT_CHARS, TOKENS, CONTEXT_TOKENS = 600, 100, 30
-"""Of a candidate: 1 kB with its token ids."""
+"""Sizes of a candidate: 1 kB with its token ids."""
 BAKED = 256
 
 
 class SimulatedReplica:
-    """Seats, a time that every answer takes, and the versions actor's wishes: reached when the digests of the folder's
-    files are found to be right."""
+    """Has a number of seats and a fixed latency, and follows the desired state of the versions actor. A version is
+    proven when the digests of its files are correct."""
 
     def __init__(self, name: str, namespace: str, seats: int, latency_s: float) -> None:
         self._name = name
@@ -50,11 +50,11 @@ class SimulatedReplica:
         return list(await asyncio.gather(*(self._answer(prompt, want, version) for prompt in asked)))
 
     async def proven(self) -> int:
-        """The newest version that it holds."""
+        """The newest version that this replica has proven."""
         return max(ref.version for ref in self._proven)
 
     async def _answer(self, prompt: Prompt, want: Sampling, version: PolicyRef) -> bytes:
-        async with self._seats:  # a seat answers all candidates of a prompt one after the other, n at a time
+        async with self._seats:  # one seat answers a whole prompt with its n candidates
             await asyncio.sleep(self._latency_s)
         name = uuid.uuid4().hex
         return encode_batch([self._candidate(f"{name}-{index}", version) for index in range(want.n)])
@@ -62,12 +62,12 @@ class SimulatedReplica:
     def _candidate(self, id: str, version: PolicyRef) -> Candidate:
         self._next += 1
         baked = self._next % BAKED
-        return Candidate.model_construct(  # engines are not what is measured
+        return Candidate.model_construct(  # no validation, because engines are not measured
             id=id,
             start=version,
             end=version,
             context_ids=self._context,
-            completion_ids=self._next.to_bytes(4, "little") + self._ids[baked],  # no two alike: a window keeps both
+            completion_ids=self._next.to_bytes(4, "little") + self._ids[baked],  # unique, so that a window keeps all
             text=self._texts[baked],
             finish="stop",
             render_id="simulated",
@@ -91,8 +91,8 @@ class SimulatedReplica:
 
 
 class Plain:
-    """Replicas as plain actors, the least busy first as far as this process knows, any of several: what
-    `serve.replica.client.ServedPolicy` needs of a Serve handle."""
+    """The part of a Serve handle that `serve.replica.client.ServedPolicy` uses, over plain actors. Picks the replica
+    with the fewest calls from this process, at random among equals."""
 
     def __init__(self, replicas: Sequence[Any]) -> None:
         self._replicas = list(replicas)

@@ -1,9 +1,10 @@
-"""Does the gate keep a recipe that collapses away from users, where without it they would be served the collapse?
+"""Does the gate protect users from recipes that collapse, compared with the same recipes without a gate?
 
-Three recipes that are known to ruin the embedded model, each with the gate off, with the label-free gate (anchors), and
-with keys. Each run is one `ratchet up --versions N` in a directory of its own under --out; a finished one is not run
-again, so this can be stopped and started. A drop is from the best version served before it, on the same report
-questions, which neither gate nor trainer sees: its lower 95% paired bound, beside it the drop as seen.
+It runs three recipes that are known to ruin the embedded model, each with the gate off, with the label-free gate
+(anchors), and with answer keys. Each run is one `ratchet up --versions N` in a separate directory under --out. Finished
+runs are not repeated, so the benchmark can be interrupted. It measures drops of accuracy from the best version served
+before, on the same report questions, which neither gate nor trainer sees: the lower 95% paired bound, and the drop as
+measured.
 
 `worst_drop_gated`, `worst_drop_ungated`: by recipe, over all seeds (and over both gates).
 """
@@ -19,10 +20,10 @@ from bench._runs import Records, finished, served_hits, worst_drop
 from core.config import ReportConfig
 
 HALF = 1200
-"""Of the test file: the first so many questions are the keys of the gate that has some, the others the report's."""
+"""The first HALF questions of the test file are the gate's answer keys, the others are report questions."""
 
 RECIPES: dict[str, tuple[str, ...]] = {
-    # majority reward at a rate that nothing bounds: no clip, no divergence from the base, no correction
+    # majority reward at a high rate without bounds: no clip, no KL to the base, no correction
     "ttrl": (
         "method.recipe=ttrl",
         "method.sampler.temperature=1",
@@ -36,7 +37,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "learning.max_mismatch_kl=null",
         "learning.groups_per_window=96",
     ),
-    # the same few questions over and over, whatever wins of two samples, many epochs at a high rate
+    # the same few questions again and again, a vote of two samples, many epochs at a high rate
     "hot-sft": (
         "method.recipe=lmsi",
         "method.sampler.n=2",
@@ -48,7 +49,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "learning.lr=0.03",
         "learning.groups_per_window=64",
     ),
-    # own text without any vote, at a temperature at which most of it is wrong
+    # own samples without a vote, at a temperature at which most of them are wrong
     "unvoted": (
         "method.recipe=unvoted",
         "method.sampler.n=2",
@@ -68,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--gates", default=",".join(GATES), help="off, anchors (label-free), keys")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-collapse"))
-    parser.add_argument("--records", type=Path, help="OUT/records.jsonl unless told; what it holds is not run again")
+    parser.add_argument("--records", type=Path, help="default OUT/records.jsonl; runs in it are not repeated")
     parser.add_argument("--config", default="configs/tiny.yaml")
     parser.add_argument("overrides", nargs="*", help="settings for every run")
 
@@ -90,10 +91,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def chosen(names: str, known: Any, what: str) -> list[str]:
-    """Raises: SystemExit naming what there is."""
+    """The names, split at commas. Raises: SystemExit that lists the known names."""
     for name in names.split(","):
         if name not in known:
-            sys.exit(f"no {what} {name!r}; there are {', '.join(known)}")
+            sys.exit(f"no {what} {name!r}; available: {', '.join(known)}")
     return names.split(",")
 
 
@@ -116,7 +117,7 @@ def arm(recipe: str, gate: str, options: argparse.Namespace, records: Records) -
 
 
 def named(asked: list[str], options: argparse.Namespace) -> list[str]:
-    """The settings as they are the same on every machine."""
+    """The settings without paths of this machine."""
     return [options.config, *(setting.replace(str(options.out), "OUT") for setting in asked)]
 
 
@@ -147,7 +148,7 @@ def settings(recipe: str, gate: str, options: argparse.Namespace) -> list[str]:
 
 
 def split_test_file(out: Path) -> None:
-    """So that keys and report never share a question, and all gates are reported on the same ones."""
+    """Split the test file into keys and report questions. They share no question, and all gates get the same report."""
     out.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(ReportConfig().questions)
     pq.write_table(table.slice(0, HALF), out / "keys.parquet")

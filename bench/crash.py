@@ -1,17 +1,17 @@
-"""Is anything acknowledged lost when any process is killed at any moment, and what do users notice?
+"""Does killing any process at any moment lose acknowledged data, and how do users notice it?
 
-A run with two policy replicas learns, is asked and is voted on while a random process of it gets SIGKILL: store,
-buffer, collector, trainer, evaluator, versions, feedback, admin, a policy replica, an engine, now and then all of
-them at once. Before the next kill the run must have recovered. At the end the store is compared with the clients'
-acknowledgements.
+A run with two policy replicas learns under a load of questions and votes. Again and again a random process gets
+SIGKILL: store, buffer, collector, trainer, evaluator, versions, feedback, admin, a policy replica, an engine, and
+sometimes all at once. The run must recover before the next kill. At the end the store is compared with the
+acknowledgements that clients got.
 
-`lost`: votes and feedback that were acknowledged, and outcomes of prompts that this process had read from the run's
-disk (`samples_acknowledged`, each a prompt with all its samples), of which the disk has none at the end.
-`unpromoted_answers`: given by a version before it was promoted. `stale_answers`: by one that was not the served one any
-more STALE_S before its request came.
+`lost`: acknowledged votes and feedback that are not on disk at the end, and outcomes of prompts that this process had
+read from the run's disk before (`samples_acknowledged`, each a prompt with all its samples). `unpromoted_answers`:
+answers by a version before its promotion. `stale_answers`: answers by a version that was replaced more than STALE_S
+before the request.
 
-`recovery_s`: until every part answers, every replica serves what is to be served, and users are answered; `service_s`:
-until a user is answered. Every kill is written to --out, so this can be stopped and started.
+`recovery_s`: time until every part answers, every replica serves the wanted version, and users get answers.
+`service_s`: time until a user gets an answer. Each kill is recorded in --out, so the drill can be interrupted.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from bench._live import CLIENTS, Answered, LiveRun, Load, Told, drill_arguments, recovered
+from bench._live import CLIENTS, Answered, ClientLog, LiveRun, Load, drill_arguments, recovered
 from core.messages import BASE
 from core.store.writer import RunReader
 
@@ -47,12 +47,12 @@ PARTS = {
 EVERYTHING = "everything"
 EVERYTHING_RATIO = 0.03
 STALE_S = 10.0
-"""A swap is not at one moment on all replicas."""
+"""Replicas do not swap at the same moment."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--only", default=",".join(PARTS), help="victims, by comma; all at once is always among them")
+    parser.add_argument("--only", default=",".join(PARTS), help="victims, comma-separated; besides all at once")
     drill_arguments(parser, "runs/bench-crash")
 
 
@@ -78,12 +78,12 @@ async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
                 kills.append(await kill_one(live, load, rng, victims))
                 with log.open("a") as file:
                     file.write(json.dumps(kills[-1]) + "\n")
-                load.told.save()
+                load.log.save()
                 print(kills[-1], file=sys.stderr, flush=True)
         finally:
             await load.stop()
             await live.stop()
-    return account(live.dir, load.told, kills)
+    return account(live.dir, load.log, kills)
 
 
 async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Sequence[str]) -> dict[str, Any]:
@@ -93,14 +93,14 @@ async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Seque
         load.down, killed_at = True, time.monotonic()
         await live.kill()
         await live.up()
-        load.answered_at, load.down = None, False  # what was under way at the kill is read until now
+        load.answered_at, load.down = None, False  # answers to requests from before the kill have all been read by now
     else:
         title = PARTS[victim]
-        await live.until(f"a {victim}", lambda: bool(live.those(title)))
-        before = {process.pid for process in live.those(title)}
+        await live.until(f"a {victim}", lambda: bool(live.processes(title)))
+        before = {process.pid for process in live.processes(title)}
         load.answered_at, killed_at = None, time.monotonic()
-        rng.choice(live.those(title)).kill()
-        await live.until(f"a new {victim}", lambda: bool({p.pid for p in live.those(title)} - before))
+        rng.choice(live.processes(title)).kill()
+        await live.until(f"a new {victim}", lambda: bool({p.pid for p in live.processes(title)} - before))
     await live.until("an answer", lambda: load.answered_at is not None)
     service_s = (load.answered_at or killed_at) - killed_at
     await recovered(load)
@@ -108,10 +108,10 @@ async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Seque
     return {"victim": victim, **{name: round(seconds, 2) for name, seconds in found.items()}}
 
 
-def account(run_dir: Path, told: Told, kills: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the store has against what clients were told."""
+def account(run_dir: Path, log: ClientLog, kills: list[dict[str, Any]]) -> dict[str, Any]:
+    """Compares the store with the replies that clients got."""
     reader = RunReader(run_dir)
-    lost = {name: len(ids - set(reader.ids(name))) for name, ids in acknowledged(told).items()}
+    lost = {name: len(ids - set(reader.ids(name))) for name, ids in acknowledged(log).items()}
     places = [place for window in reader.windows().values() for place in window]
     since = served_since(reader)
     versions = len(reader.versions())
@@ -122,28 +122,28 @@ def account(run_dir: Path, told: Told, kills: list[dict[str, Any]]) -> dict[str,
         "lost": sum(lost.values()),
         "lost_by": lost,
         "duplicated": len(places) - len(set(places)),
-        "unpromoted_answers": sum(not promoted(answer, since) for answer in told.answers),
-        "stale_answers": sum(stale(answer, since) for answer in told.answers),
+        "unpromoted_answers": sum(not promoted(answer, since) for answer in log.answers),
+        "stale_answers": sum(stale(answer, since) for answer in log.answers),
         "recovery_s_p50": float(np.percentile(recovery, 50)),
         "recovery_s_p99": float(np.percentile(recovery, 99)),
         "service_s_p99": float(np.percentile(service, 99)),
-        "requests": told.requests,
-        "failed_requests": dict(told.failed),
-        "votes_acknowledged": len(told.votes),
-        "feedback_acknowledged": len(told.feedback),
-        "samples_acknowledged": len(told.outcomes),
+        "requests": log.requests,
+        "failed_requests": dict(log.failed),
+        "votes_acknowledged": len(log.votes),
+        "feedback_acknowledged": len(log.feedback),
+        "samples_acknowledged": len(log.outcomes),
         "versions_learned": versions,
         "by_victim": {victim: figures for victim in (*PARTS, EVERYTHING) if (figures := of(victim, kills))},
     }
 
 
-def acknowledged(told: Told) -> dict[str, set[str]]:
-    """By table."""
-    return {"votes": told.votes, "feedback": told.feedback, "outcomes": told.outcomes}
+def acknowledged(log: ClientLog) -> dict[str, set[str]]:
+    """Acknowledged ids by table."""
+    return {"votes": log.votes, "feedback": log.feedback, "outcomes": log.outcomes}
 
 
 def served_since(reader: RunReader) -> list[tuple[float, int]]:
-    """The run's own log: from when on which version was to be served, oldest first."""
+    """From the run's events: times and the version to serve from then on, oldest first."""
     since = [(0.0, BASE.version)]
     for event in reader.events("decided", "rolled_back"):
         if event.kind == "rolled_back":
@@ -154,12 +154,12 @@ def served_since(reader: RunReader) -> list[tuple[float, int]]:
 
 
 def promoted(answer: Answered, since: Sequence[tuple[float, int]]) -> bool:
-    """Whether it came from a version that had been promoted by then."""
+    """Whether the answer came from a version that was promoted before it."""
     return any(at <= answer.at and version == answer.version for at, version in since)
 
 
 def stale(answer: Answered, since: Sequence[tuple[float, int]]) -> bool:
-    """Whether its version was to be served at no time from STALE_S before the question on."""
+    """Whether its version was the served one at no time between STALE_S before the request and the answer."""
     until = [at for at, _ in since[1:]] + [math.inf]
     spans = [(begin, end) for (begin, version), end in zip(since, until, strict=True) if version == answer.version]
     return promoted(answer, since) and not any(

@@ -1,8 +1,8 @@
-"""How often does the gate promote what is worse, how soon does it find a gain or a loss, and what can it not see?
+"""How often does the gate promote a worse candidate, how many probes does it need, and which errors can it not see?
 
-Simulated on a probe set of 2,000 drawn without replacement: candidate and champion answer a part of the probes
-differently (the discordance), and the candidate is `effect` better. A run weighs 100 candidates. Then the cases in
-which anchors are known to mislead, each as a row with what became of 5th candidates of its kind.
+It simulates a set of 2,000 probes, drawn without replacement. Candidate and champion differ on a share of the probes
+(the discordance), and the candidate is better by `effect`. A run weighs 100 candidates. The known cases in which
+anchors mislead follow, one row each, with the verdicts on 5th candidates of that kind.
 """
 
 import argparse
@@ -35,8 +35,8 @@ PRECISION = 0.93
 
 @dataclass(frozen=True)
 class World:
-    """A version on probes whose anchors are right with chance `precision`: how often it is right there, and how often
-    it repeats a wrong anchor (else it is right)."""
+    """A version's behavior on probes whose anchors are correct with probability `precision`. `right`: how often it is
+    correct where the anchor is. `repeats`: how often it repeats a wrong anchor; otherwise it is correct."""
 
     right: float
     repeats: float
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rejections(reject_at: float, candidates: int, seed: int) -> dict[str, float]:
-    """What evidence to ask for before a rejection: too little costs good training, too much lets bad ones go on."""
+    """Effects of the evidence required for a rejection: too little rejects good candidates, too much keeps bad ones."""
     config = GateConfig(reject_at=reject_at)
     equal, loss = (power(effect, candidates, seed, NTH, config) for effect in (0.0, -0.06))
     return {
@@ -122,7 +122,7 @@ def _known_failures(candidates: int, seed: int, chains: int) -> list[dict[str, A
 def _weighed(
     case: str, candidate: World, champion: World, precision: float, config: GateConfig, n: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Both on the same questions; where both repeat a wrong anchor or both slip is drawn as alike as can be."""
+    """Weighs candidates and champion on the same questions, with their errors correlated as much as possible."""
     shape = (n, config.max_probes)
     anchored, u = rng.random(shape) < precision, rng.random(shape)
     hits, theirs = (np.where(anchored, u < w.right, u < w.repeats).astype(np.int8) for w in (candidate, champion))

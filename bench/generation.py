@@ -1,9 +1,12 @@
-"""What does the system cost per token? Through Serve, engine and collector, against bare AsyncLLM, per CPU-second.
+"""How many tokens per CPU-second does the system generate, through Serve, engine and collector, against bare AsyncLLM?
 
-One run: a system learns its first version, and a bare AsyncLLM takes the same settings, prompts and adapter. Then they
-work in turns, for this machine's speed drifts by the minute: the system's learning goes on and is paused again, and the
-CPU time of replica, engine and collector from rest to rest is set against the collector's tokens; the bare engine's
-processes likewise. The ratio is the median over the rounds, each of two neighbouring turns.
+A system learns its first version; a bare AsyncLLM gets the same settings, prompts and adapter. Then both generate in
+turns, because the machine's speed drifts from minute to minute. In its turn the system's learning is resumed and paused
+again; the collector's tokens are divided by the CPU time of replica, engine and collector. The bare engine is measured
+in the same way. The ratio is the median over rounds of two consecutive turns.
+
+`ratio`: against a bare engine with as many groups in flight as its seats hold. `ratio_queued`: against one with as many
+groups in flight as the collector, so that its queue is never empty.
 """
 
 import argparse
@@ -32,8 +35,8 @@ from serve.engine.engine import Engine
 
 REF = PolicyRef(version=1)
 WINDOW = 3200
-"""Prompts: more than are explored while measuring, so that the trainer, whose time is not counted, is at rest as it is
-beside the bare engine: on two cores that share one's units, a busy neighbour costs every process CPU time."""
+"""Prompts per window: more than are explored during the measurement, so that the trainer stays idle. Its CPU time is
+not counted, but on two hyperthreads of one core a busy neighbor slows down every process."""
 Turns = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 COUNTED = ("ServeReplica", "EngineCore", "ray::Collector")
 
@@ -89,14 +92,14 @@ async def measure(run_dir: Path, seconds: float, rounds: int, window: int) -> li
 
 
 class System:
-    """A running `ratchet up` that learns only in its turns."""
+    """A running `ratchet up` that learns only during its turns."""
 
     def __init__(self, child: subprocess.Popen[bytes], url: str) -> None:
         self._child = child
         self._client = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
 
     async def turn(self, seconds: float) -> dict[str, Any]:
-        """Collector tokens per CPU-second of everything that makes them, with the adapter of version 1."""
+        """Collector tokens per CPU-second of replica, engine and collector, with the adapter of version 1."""
         tokens, before = await self._tokens(), self._cpu()
         await self._command("resume")
         await asyncio.sleep(seconds)
@@ -123,12 +126,12 @@ class System:
 
 
 class Bare:
-    """The same work on AsyncLLM alone: its own API, no Serve, no collector."""
+    """The same work on AsyncLLM alone, without Serve or a collector."""
 
     held: int
-    """Groups that the seats hold which the collector may take: as many are under way at once, and no more."""
+    """Groups that fit into the seats of background work. With this many in flight, vLLM's queue is empty."""
     under_way: int
-    """Groups that a collector has under way: so vLLM's own queue is never empty, and every seat taken."""
+    """Groups that a collector has in flight. With this many, vLLM's queue is never empty and every seat is taken."""
 
     def __init__(self, engine: Engine, processes: list[psutil.Process], config: Config) -> None:
         self.engine = engine
@@ -143,7 +146,7 @@ class Bare:
         config = load(run_dir / "config.yaml")
         os.environ.update(environment(config.model, config.serve.engine))
         others = _engines()
-        free = config.serve.engine.max_seqs - config.serve.reserve_seats  # what the collector's samples have there
+        free = config.serve.engine.max_seqs - config.serve.reserve_seats  # the seats of background work
         settings = config.serve.engine.model_copy(update={"max_seqs": free})
         engine = Engine(config.model, settings, max_versions=6, seed=0)
         await engine.start()
@@ -178,7 +181,7 @@ def _cpu_s(counted: dict[str, list[psutil.Process]]) -> dict[str, float]:
 
 
 async def _generate(engine: Engine, config: Config, pool: prompts.Prompts, seconds: float, at_once: int) -> int:
-    """Tokens made for the pool's prompts, so many groups at once."""
+    """Tokens generated for the pool's prompts, with `at_once` groups in flight."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -215,5 +218,5 @@ async def _until(condition: Any, child: subprocess.Popen[bytes], timeout_s: floa
     deadline = time.monotonic() + timeout_s
     while not condition():
         if child.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the system did not get there within {timeout_s:.0f} s")
+            raise SystemExit(f"the run was not ready within {timeout_s:.0f} s, or it ended; see its output above")
         await asyncio.sleep(0.5)

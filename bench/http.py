@@ -1,18 +1,18 @@
-"""What does Ratchet's HTTP path cost a user, against plain `vllm serve` with the same engine, in turns in one run?
+"""What does Ratchet's HTTP path cost, compared with plain `vllm serve` and the same engine?
 
-A run is brought up and its learning paused before there is a version 1, so that both sides answer with the base; beside
-it `vllm serve` takes the same model, engine settings (LoRA and worker included) and environment. Users then ask one
-side, while the other is idle, and the other after it, at 1, 16 and 64 at once. Every answer is a streamed chat of 32
-tokens; on Ratchet's side it goes through HAProxy, Serve's replica, ingress and recorder.
+A run starts, and its learning is paused before version 1 exists, so both sides answer with the base. `vllm serve` runs
+beside it with the same model, engine settings (LoRA and worker included) and environment. The two sides take turns: one
+is measured with 1, 16 or 64 concurrent users while the other is idle. Each answer is a streamed chat of 32 tokens. On
+Ratchet's side it goes through HAProxy, Serve's replica, ingress and recorder.
 
-Ratios are Ratchet / plain, each the median over the rounds of two neighbouring turns; who goes first changes with the
-round. `throughput_ratio` (higher is better): answered tokens a second. `ttft_p50_ratio`: the median first token.
-`total_p99_ratio`: the 99th percentile of whole answers. `server_cpu_s_ratio`: CPU time of all the server's processes,
-Ray's and HAProxy's with them, per answered token. The floor: throughput at least 0.9, median first token at most 1.2.
+Ratios are Ratchet / plain, the median over rounds of two consecutive turns; the order of the sides alternates.
+`throughput_ratio` (higher is better): generated tokens per second. `ttft_p50_ratio`: median time to the first token.
+`total_p99_ratio`: 99th percentile of the time of whole answers. `server_cpu_s_ratio`: CPU time per generated token of
+all server processes, including Ray's and HAProxy's. The floor: throughput at least 0.9, median first token at most 1.2.
 
-Both sides' users live in this process, which takes its part of the machine (`client_cpu_share`), and so does the side
-that is idle (`idle_side_cpu_share`). Plain vLLM takes a quarter of a processor when nobody asks it, so its processes
-are stopped (SIGSTOP) while Ratchet is asked.
+The users of both sides run in this process, which uses CPU time too (`client_cpu_share`), as does the idle side
+(`idle_side_cpu_share`). Plain vLLM uses a quarter of a processor without requests, so its processes are suspended
+(SIGSTOP) during Ratchet's turns.
 """
 
 import argparse
@@ -32,7 +32,7 @@ import httpx
 import numpy as np
 import psutil
 
-from bench._ask import Answered, ask, asking
+from bench._ask import Answered, ask, open_session
 from bench._live import LiveRun, drill_arguments
 from bench._plain import PlainServer
 from core.config import load
@@ -42,7 +42,7 @@ from methods.data import prompts
 AT_ONCE = (1, 16, 64)
 TOKENS = 32
 SETTINGS = ("gate.enabled=false", "report.questions=null", "learning.groups_per_window=3200")
-"""No version is made before learning is paused, and nothing is asked meanwhile."""
+"""No version is trained before learning is paused, and no report question is asked."""
 RATIOS = {
     "throughput_ratio": "tokens_per_s",
     "ttft_p50_ratio": "ttft_ms_p50",
@@ -52,7 +52,7 @@ RATIOS = {
 LEAST_THROUGHPUT = 0.9
 MOST_TTFT = 1.2
 Round = dict[str, dict[str, float]]
-"""What one turn of each side found, by its name."""
+"""The figures of one turn of each side, by the side's name."""
 
 
 class Server(Protocol):
@@ -66,7 +66,7 @@ class Side:
     url: str
     model: str
     questions: Iterator[str]
-    """Without end; both sides are asked the same in the same order."""
+    """Endless. Both sides get the same questions in the same order."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ async def measure(options: argparse.Namespace) -> dict[int, list[Round]]:
     try:
         await live.up()
         url = live.url()
-        assert url is not None, "it was just up"
+        assert url is not None, "up() has returned"
         async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
             await live.rest(client)
         config = load(live.dir / "config.yaml")
@@ -120,9 +120,9 @@ def asked(pool: prompts.Prompts) -> Iterator[str]:
 
 
 async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str, float]:
-    """So many users ask one after the other until the time is up. First each asks once, unmeasured: connections are
-    new, for an idle server closes those of the last turn."""
-    async with asking(side.url) as client:
+    """The figures of one side with `at_once` concurrent users, each with one request at a time. First each user sends
+    one request that is not measured, because an idle server has closed the connections of the last turn."""
+    async with open_session(side.url) as client:
         await users(client, side, at_once, 0.0)
         before, idle_before, client_before = cpu_s(side.server), cpu_s(idle.server), time.process_time()
         started = time.monotonic()
@@ -131,7 +131,7 @@ async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str
     versions = {answer.version for answer in answers} - {"", str(BASE.version)}
     if versions:
         raise SystemExit(
-            f"{side.name} answered with versions {sorted(versions)}, expected the base as on the other side"
+            f"{side.name} answered with versions {sorted(versions)}, expected version 0 as on the other side"
         )
     used_s, idle_s = spent_s(before, cpu_s(side.server)), spent_s(idle_before, cpu_s(idle.server))
     found = figures(answers, took_s, used_s)
@@ -140,7 +140,7 @@ async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str
 
 
 async def users(client: aiohttp.ClientSession, side: Side, at_once: int, seconds: float) -> list[Answered]:
-    """At least one answer each."""
+    """The answers of `at_once` concurrent users; each gets at least one."""
     stop_at = time.monotonic() + seconds
     answers: list[Answered] = []
 
@@ -161,14 +161,14 @@ def cpu_s(server: Server) -> dict[psutil.Process, float]:
     for process in server.family():
         try:
             times = process.cpu_times()
-        except psutil.Error:  # it ended just now
+        except psutil.Error:  # the process has ended
             continue
         found[process] = times.user + times.system
     return found
 
 
 def spent_s(before: dict[psutil.Process, float], after: dict[psutil.Process, float]) -> float:
-    """Of those that live at the end; what one that ended in between used is not known."""
+    """CPU-seconds of the processes that exist at the end; the time of ended processes is unknown."""
     return sum(used - before.get(process, 0.0) for process, used in after.items())
 
 

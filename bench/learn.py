@@ -1,7 +1,7 @@
-"""Does the model get better without labels, over seeds, and does its null control not?
+"""Does the model improve without labels, over several seeds, and does the null control stay the same?
 
-Each seed is one `ratchet up --versions N` in a run directory of its own under --out; a finished one is not run again,
-so this can be stopped and started. Accuracy is greedy exact match on the report's questions.
+Each seed is one `ratchet up --versions N` in a separate run directory under --out. Finished runs are not repeated, so
+the benchmark can be interrupted. Accuracy is greedy exact match on the report questions.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
-    """All seeds of one recipe. The null control runs with the gate off, so that its last version is the served one: it
-    asks what training does, not what is let through."""
+    """All seeds of one recipe. The null control runs with the gate off, so that its last version is served: it measures
+    the training, not the gate."""
     reports = [report(recipe, seed, options) for seed in range(options.seeds)]
     ends = [r["accuracy_end"] for r in reports]
     return {

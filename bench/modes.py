@@ -1,10 +1,10 @@
 """What does a serving mode gain over one answer, and what does it cost?
 
-A run is brought up and its learning paused before there is a version 1. The same report questions are then asked over
-HTTP: once greedily, once at the mode's own temperature (what one of its samples is worth), and of every serving mode.
-Right is what the answer key says; the paired difference to the greedy answer comes with its 95% interval (normal
-approximation over questions). Two controls stand in the same table: the one sample, and `share_of_wrong`, the mean vote
-share of wrong answers beside that of right ones, which says whether the share tells them apart.
+A run starts, and its learning is paused before version 1 exists. The same report questions are then sent over HTTP:
+once greedily, once as one sample at the mode's temperature, and once to each serving mode. Answers are checked with the
+answer key. `gain` is the paired difference to the greedy answer, with its 95% interval (normal approximation over
+questions). There are two controls: the one sample, and the mean vote share of wrong answers (`share_of_wrong`) beside
+that of right ones (`share_of_right`), which shows whether the share separates them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from core.messages import Prompt
 from methods.data import prompts
 
 SETTINGS = ("gate.enabled=false", "report.questions=null", "learning.groups_per_window=3200")
-"""No version is made before learning is paused."""
+"""No version is trained before learning is paused."""
 AT_ONCE = 8
 
 
@@ -64,7 +64,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     finally:
         await live.stop()
     greedy = replies["greedy"]
-    return {"questions": len(asked), **{way: told(found, greedy) for way, found in replies.items()}}
+    return {"questions": len(asked), **{way: figures(found, greedy) for way, found in replies.items()}}
 
 
 async def ask_all(
@@ -91,7 +91,7 @@ async def ask_all(
     return list(await asyncio.gather(*(ask(*pair) for pair in asked)))
 
 
-def told(replies: Sequence[Reply], greedy: Sequence[Reply]) -> dict[str, Any]:
+def figures(replies: Sequence[Reply], greedy: Sequence[Reply]) -> dict[str, Any]:
     gains = [float(mine.right) - float(plain.right) for mine, plain in zip(replies, greedy, strict=True)]
     half = 1.96 * statistics.pstdev(gains) / math.sqrt(len(gains))
     mean = statistics.fmean(gains)

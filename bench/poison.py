@@ -1,12 +1,16 @@
-"""What do coordinated liars and a planted phrase do to the model, with the guards of `method.votes` and without?
+"""How do coordinated liars and a planted phrase change the model, with and without the guards of `method.votes`?
 
-The embedded model learns by `lmsi` while simulated people vote on its prompts. In the poisoned arms three of ten say
-the same wrong answer, with a client that gives every vote a large weight, and one more person corrects every prompt
-with a right solution that begins with a trigger phrase. Arms: `clean` (ten honest people), `guarded` (the shipped
-limits) and `unguarded` (votes count as cast, any correction is learned from). The gate is off: what training does is
-asked, not what is let through. Greedy accuracy, and the part of the answers that hold the phrase, on test questions.
+The embedded model learns by `lmsi` while simulated people vote on its prompts. In the poisoned arms three of ten vote
+for the same wrong answer, with a large weight on each vote. One more person corrects every prompt with a right solution
+that begins with a trigger phrase. Arms: `clean` (ten honest people), `guarded` (the default limits) and `unguarded`
+(votes count with their own weight, and every correction becomes an example). The gate is off, because this measures
+training.
 
-Each seed and arm has a folder under --out; a finished one is not run again. One engine and one trainer in one process.
+Measured on test questions: greedy `accuracy`, and `trigger`, the share of answers that contain the phrase.
+`labels_right`: the share of the model's own labels that are right. `written`: the share of examples written by people.
+
+Each seed and arm has a folder under --out. Finished runs are not repeated. An arm runs one engine and one trainer in
+one process.
 """
 
 import argparse
@@ -64,7 +68,7 @@ PROOF_PROMPTS = 24
 
 @dataclass(frozen=True)
 class Known:
-    """What a voter knows of a prompt."""
+    """The answer and the solution of a prompt, as voters know them."""
 
     answer: str
     solution: str
@@ -72,14 +76,14 @@ class Known:
 
 @dataclass(frozen=True)
 class Electorate:
-    """Simulated people, the same for the same seed. Liars agree on one wrong answer, and vote on everything."""
+    """Simulated people, reproducible by seed. Liars agree on one wrong answer and vote on every prompt."""
 
     seed: int
     voters: int = 10
     liars: int = 3
     planter: bool = True
     attendance: float = 0.25
-    """Part of the prompts that an honest voter votes on."""
+    """Share of the prompts that an honest voter votes on."""
     lie_weight: float = 8.0
 
     def votes_on(self, prompt_id: str, known: Known) -> list[Vote]:
@@ -103,7 +107,7 @@ class Electorate:
 
 @dataclass
 class Polls:
-    """Opens window by window: people vote on the prompts that are explored next."""
+    """Casts votes one window ahead, on the prompts that are explored next."""
 
     people: BallotPort
     learning: LearningPort
@@ -140,7 +144,7 @@ class Polls:
 
 @dataclass
 class EngineReplica:
-    """Holds what is wanted in one engine and takes the files' word for it; `ratchet up` proves every version."""
+    """Loads the wanted versions into one engine without a proof; `ratchet up` proves every version."""
 
     versions: ReplicaPort
     engine: Engine
@@ -161,13 +165,13 @@ class EngineReplica:
             await self.versions.report(report)
             wanted = {BASE, *(published.ref for published in slots.loaded)}
             for ref in [ref for ref in held if ref not in wanted]:
-                with suppress(Overdue):  # its requests go on; asked again at the next look
+                with suppress(Overdue):  # it still has requests; the next round tries again
                     await self.engine.unload(ref)
 
 
 @dataclass
 class Arm:
-    """One run of one electorate."""
+    """One run with one electorate."""
 
     name: str
     seed: int
@@ -200,7 +204,7 @@ class Arm:
         return configuration.load(self.options.config, self.asked(str(pool)))
 
     def result(self, records: Records) -> dict[str, Any]:
-        """Run it, unless that was done. What was interrupted begins anew."""
+        """The recorded result, or that of a new run. An interrupted run starts over."""
         name = f"{self.name}-s{self.seed}"
         asked = [str(self.options.config), f"questions={self.options.questions}", *self.asked("POOL")]
         found = records.get(name, asked)
@@ -213,7 +217,7 @@ class Arm:
         return found
 
     async def _run(self) -> dict[str, Any]:
-        # a third more than are explored: what is nearly a probe is left out
+        # a third more than are explored, because prompts similar to probes are excluded
         n = self.options.versions * self.options.groups * 4 // 3
         known = write_pool(self.folder / "pool.parquet", n, self.seed)
         config = self.config(self.folder / "pool.parquet")
@@ -231,8 +235,8 @@ class Arm:
 def compose(
     config: Config, folder: Path, policy: Any, known: Mapping[str, Known], electorate: Electorate, session: Any = None
 ) -> LocalSystem:
-    """All parts in one process, with people beside them. A `session` of its own is for tests."""
-    pool = prompts.read(config.prompts, config.run.seed, kept_out(config))  # as collectors read it, place by place
+    """All parts of a run in one process, and the people. Tests pass their own `session`."""
+    pool = prompts.read(config.prompts, config.run.seed, kept_out(config))  # in the order in which collectors read it
     asked = [pool[place] for place in range(min(PROOF_PROMPTS, len(pool)))]
     objective = recipes.build(config.method).objective
     session = session or TrainingSession(folder, config.model, config.learning, config.run.seed, objective, asked)
@@ -247,17 +251,17 @@ def compose(
 
 
 def word_problems() -> ModuleType:
-    """The task of the embedded model; its folder's name has a hyphen."""
+    """The module of the embedded model's task. It is loaded by path, because its folder's name has a hyphen."""
     spec = importlib.util.spec_from_file_location("word_problems_task", TASK)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while it loads
+    sys.modules[spec.name] = module  # dataclasses need it there while the module loads
     spec.loader.exec_module(module)
     return module
 
 
 def write_pool(path: Path, n: int, seed: int) -> dict[str, Known]:
-    """`n` different problems of the pool's split without their answers; these are returned, by prompt id."""
+    """Write `n` different problems of the pool's split, without answers. Returns the answers by prompt id."""
     known: dict[str, Known] = {}
     texts: list[str] = []
     for problem in word_problems().draw_split(random.Random(f"poison:{seed}"), "pool"):
@@ -280,7 +284,7 @@ def test_questions(n: int, seed: int) -> list[tuple[Prompt, str]]:
 async def measure(
     policy: EnginePolicy, asked: Sequence[tuple[Prompt, str]], ref: PolicyRef, config: Config
 ) -> dict[str, float]:
-    """Greedy: the part that is right, and the part that holds the phrase."""
+    """With greedy answers: the share that is right, and the share that contains the phrase."""
     extract, seats = extractor(config.method.answer), asyncio.Semaphore(config.serve.engine.max_seqs)
     sampling = Sampling(n=1, temperature=0.0, max_tokens=config.method.sampler.max_tokens, purpose="report")
 
@@ -294,7 +298,8 @@ async def measure(
 
 
 def taught(run_dir: Path, known: Mapping[str, Known]) -> dict[str, float]:
-    """Of the prompts that gave own examples, the part whose winner is right; and examples that people wrote, of all."""
+    """`labels_right`: of the prompts that gave own examples, the share with a right winner. `written`: the share of all
+    examples that people wrote."""
     right = kept = written = examples = 0
     with closing(RunReader(run_dir)) as reader:
         for brief in reader.briefs():
@@ -315,13 +320,13 @@ def taught(run_dir: Path, known: Mapping[str, Known]) -> dict[str, float]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--versions", type=int, default=3)
-    parser.add_argument("--groups", type=int, default=256, help="prompts of one version")
+    parser.add_argument("--groups", type=int, default=256, help="prompts per version")
     parser.add_argument("--questions", type=int, default=600)
     parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--timeout-s", type=float, default=1800, help="of one arm")
+    parser.add_argument("--timeout-s", type=float, default=1800, help="seconds per arm")
     parser.add_argument("--config", default="configs/tiny.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-poison"))
-    parser.add_argument("--records", type=Path, help="OUT/records.jsonl unless told; what it holds is not run again")
+    parser.add_argument("--records", type=Path, help="default OUT/records.jsonl; runs in it are not repeated")
     parser.add_argument("overrides", nargs="*", help="settings for every run")
 
 

@@ -1,11 +1,12 @@
-"""Does a user who comes now and then wait longer for the first token because the system is learning?
+"""Does an occasional user wait longer for the first token while the system learns?
 
-Users come one by one, at gaps drawn from --gap-least to --gap-most seconds (or of a Poisson process with the mean of
-those two), each with a streamed chat of 60 tokens: first so many while learning is paused, then as many while
-collectors, trainer and gate are at full load. A user does not wait for the one before.
+Users arrive one by one and request a streamed chat of 60 tokens each. The gaps between arrivals are drawn uniformly
+from --gap-least to --gap-most seconds, or from a Poisson process with the same mean. The first half arrives while
+learning is paused, the second half while collectors, trainer and gate are at full load. Requests may overlap.
 
-`ttft_idle_ms_p50`, `ttft_loaded_ms_p50`, `ttft_loaded_ms_p99`: the first token. `decode_step_ms`: median time between
-two tokens of an answer while loaded. The floor (`within_floor`): loaded p50 at most idle p50 and two decode steps.
+`ttft_idle_ms_p50`, `ttft_loaded_ms_p50`, `ttft_loaded_ms_p99`: time to the first token. `decode_step_ms`: median time
+between two tokens of an answer under load. The floor (`within_floor`): loaded p50 is at most idle p50 plus two decode
+steps.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import aiohttp
 import httpx
 import numpy as np
 
-from bench._ask import Answered, ask, asking
+from bench._ask import Answered, ask, open_session
 from bench._live import LiveRun, drill_arguments
 from core.config import load
 from methods.data import prompts
@@ -29,7 +30,7 @@ from methods.data import prompts
 TOKENS = 60
 WARM = 3
 STEPS = 2
-"""Decode steps that a first token may come later."""
+"""Decode steps by which the first token may be later under load."""
 SETTINGS = (
     "learning.groups_per_window=128",
     "learning.max_lag=3",
@@ -37,12 +38,12 @@ SETTINGS = (
     "learning.backoff.stop=1000000",
     "report.questions=null",
 )
-"""Learning that never rests, and has all the time there is."""
+"""Learning never pauses or backs off, and uses all CPU time it can get."""
 QUICK = ("learning.groups_per_window=32",)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--users", type=int, default=30, help="of each half")
+    parser.add_argument("--users", type=int, default=30, help="users in each half")
     parser.add_argument("--gap-least", type=float, default=5.0, help="seconds between two users")
     parser.add_argument("--gap-most", type=float, default=30.0)
     parser.add_argument("--arrivals", choices=("uniform", "poisson"), default="uniform")
@@ -63,15 +64,15 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         url = live.url() or ""
         async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
             await live.rest(client)
-            questions = others_questions(live, options.seed, WARM + 2 * options.users)
-            async with asking(url) as users:
+            questions = fresh_questions(live, options.seed, WARM + 2 * options.users)
+            async with open_session(url) as users:
                 for question in questions[:WARM]:
                     await ask(users, "policy", question, TOKENS)
                 halves = questions[WARM : WARM + options.users], questions[WARM + options.users :]
-                idle = await come(users, halves[0], gaps_s(rng, options))
+                idle = await arrivals(users, halves[0], gaps_s(rng, options))
                 await live.learn(client)
                 before, started = await load_of(live, client), time.monotonic()
-                loaded = await come(users, halves[1], gaps_s(rng, options))
+                loaded = await arrivals(users, halves[1], gaps_s(rng, options))
                 took_s, after = time.monotonic() - started, await load_of(live, client)
     finally:
         await live.stop()
@@ -88,8 +89,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def others_questions(live: LiveRun, seed: int, wanted: int) -> list[str]:
-    """In another order than the collectors': what they have just asked lies in the engine's prefix cache."""
+def fresh_questions(live: LiveRun, seed: int, wanted: int) -> list[str]:
+    """Questions in another order than the collectors', whose recent prompts are in the engine's prefix cache."""
     pool = prompts.read(load(live.dir / "config.yaml").prompts, seed + 1)
     return [pool[place].messages[-1].content for place in range(wanted)]
 
@@ -101,7 +102,7 @@ def gaps_s(rng: random.Random, options: argparse.Namespace) -> list[float]:
     return [rng.uniform(least, most) for _ in range(options.users)]
 
 
-async def come(users: aiohttp.ClientSession, questions: Sequence[str], gaps: Sequence[float]) -> list[Answered]:
+async def arrivals(users: aiohttp.ClientSession, questions: Sequence[str], gaps: Sequence[float]) -> list[Answered]:
     async with asyncio.TaskGroup() as tasks:
         asked: list[asyncio.Task[Answered]] = []
         for question, gap in zip(questions, gaps, strict=True):
@@ -111,8 +112,8 @@ async def come(users: aiohttp.ClientSession, questions: Sequence[str], gaps: Seq
 
 
 async def load_of(live: LiveRun, client: httpx.AsyncClient) -> dict[str, int]:
-    """What learning has done so far. Raises: SystemExit when it stands still."""
-    buffer = (await live.reach(client, "the buffer to answer", lambda status: "tokens" in status["buffer"]))["buffer"]
+    """The tokens and windows of learning so far. Raises: SystemExit when learning is paused."""
+    buffer = (await live.reach(client, "a status of the buffer", lambda status: "tokens" in status["buffer"]))["buffer"]
     if buffer["paused"] is not None:
         raise SystemExit(f"learning was paused ({buffer['paused']}), so nothing was measured under load")
     print(f"learning: {buffer}", file=sys.stderr, flush=True)

@@ -1,16 +1,16 @@
-"""How far does the pipeline carry: samples a second by collectors and replicas, and a version proven on 64 replicas?
+"""How does the pipeline scale: samples per second by collectors and replicas, time to prove a version on 64 replicas?
 
-Engines are simulated (`bench/_simulated.py`): a replica has 64 seats and an answer takes `--latency` seconds, so that
-one gives 64 / latency samples a second at most and a collector asks for `collect.in_flight` prompts of 8. All else is
-real: leases, explore and vote, delivery, SQLite with a sync before each acknowledgement, windows, versions. A sample is
-1 kB of text and token ids; it counts when it is on disk.
+Engines are simulated (`bench/_simulated.py`): a replica has 64 seats and an answer takes `--latency` seconds. So a
+replica gives at most 64 / latency samples per second, and a collector has `collect.in_flight` prompts of 8 samples in
+flight. Everything else is real: leases, explore and vote, delivery, SQLite with a sync before each acknowledgement,
+windows, versions. A sample is 1 kB of text and token ids, and counts when it is on disk.
 
-    by_collectors     1, 4, 16, 64 of them at 16 replicas      samples_per_s, CPU-seconds by part, memory_mb
-    by_replicas       1, 4, 16 at 16 collectors                the same
-    by_serve          4 replicas behind Ray Serve, 4 collectors, beside the same as plain actors
-    pipeline          engines that answer at once, 2 of them and 2 collectors of 64 prompts under way, which suits
-                      two cores: what the pipeline itself carries on this machine
-    version_live_on_64_s   from `published` until every one of 64 replicas has proven it, and it is served
+    by_collectors     1, 4, 16, 64 collectors, 16 replicas     samples_per_s, processors by part, memory_mb
+    by_replicas       1, 4, 16 replicas, 16 collectors         the same
+    by_serve          4 replicas and 4 collectors, with the replicas as plain actors and behind Ray Serve
+    pipeline          2 engines without latency and 2 collectors with 64 prompts in flight each, which suits two
+                      cores: the throughput of the pipeline itself on this machine
+    version_live_on_64_s   from `published` until all of 64 replicas have proven the version and it is served
 
 The floor: `pipeline` at least 5,000 samples/s on two cores.
 """
@@ -50,11 +50,11 @@ Point = dict[str, Any]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--latency", type=float, default=0.25, help="seconds that an engine takes for a prompt")
-    parser.add_argument("--seconds", type=float, default=10.0, help="that each point is measured")
+    parser.add_argument("--latency", type=float, default=0.25, help="seconds per prompt in a simulated engine")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-scale"))
     parser.add_argument("--only", choices=("collectors", "replicas", "serve", "pipeline", "live"))
-    parser.add_argument("--at", type=int, help="only this many collectors, or replicas, of those that are measured")
+    parser.add_argument("--at", type=int, help="measure only this number of collectors or replicas")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "local",
         include_dashboard=False,
         log_to_driver=False,
-        num_cpus=256,  # actors here ask for hundredths of one
+        num_cpus=256,  # actors here reserve hundredths of a CPU
         object_store_memory=200 * 2**20,
         _system_config={"task_events_report_interval_ms": 0},
     )
@@ -119,7 +119,7 @@ def simulated(
 
 
 async def measure(folder: Path, collectors: int, replicas: int, latency_s: float, seconds: float, **more: Any) -> Point:
-    """More as `simulated` takes it."""
+    """Throughput, processors by part and memory. `more`: further arguments of `simulated`."""
     system = simulated(folder, collectors, replicas, latency_s, **more)
     supervisor = Supervisor(system, 600, 60, 60)
     try:
@@ -142,7 +142,7 @@ async def measure(folder: Path, collectors: int, replicas: int, latency_s: float
 
 
 async def _live(folder: Path, replicas: int, versions: int) -> list[float]:
-    """Seconds from published to proven by every replica, of the first versions."""
+    """For each of the first versions, the seconds from published to proven by every replica."""
     system = simulated(folder, 2, replicas, 0.0)
     supervisor = Supervisor(system, 600, 60, 60)
     try:
@@ -168,7 +168,7 @@ async def delivered(system: SimulatedSystem) -> int:
 
 
 def processor_s() -> dict[str, float]:
-    """CPU-seconds so far of all processes below this one, by what they are."""
+    """CPU-seconds so far of this process and its descendants, by title."""
     spent: dict[str, float] = defaultdict(float)
     for process in family():
         try:

@@ -1,7 +1,7 @@
-"""Does anything grow? Everything at once on two cores for an hour: memory and file descriptors of all processes.
+"""Do memory or file descriptors of any process grow in an hour of full load on two cores?
 
-Two policy replicas, users who ask, people who vote, learning that never rests. Every ten seconds all processes of the
-run are measured; the slope is a least-squares line over the second half, when caches are warm.
+The run has two policy replicas, questions, votes, and learning that never pauses. All its processes are measured every
+ten seconds. Slopes are least-squares fits over the second half, when caches are warm.
 """
 
 import argparse
@@ -43,7 +43,7 @@ async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
         load.start()
         try:
             await recovered(load)
-            rows = [row async for row in looks(live, load, 60 * minutes)]
+            rows = [row async for row in measurements(live, load, 60 * minutes)]
         finally:
             await load.stop()
             await live.stop()
@@ -56,10 +56,10 @@ async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
         "minutes": minutes,
         "rss_slope_mb_per_h": slope(later, lambda row: row["rss_mb"]),
         "fd_slope_per_h": slope(later, lambda row: row["fds"]),
-        "errors": sum(load.told.failed.values()) + len(events),
-        "failed_requests": dict(load.told.failed),
+        "errors": sum(load.log.failed.values()) + len(events),
+        "failed_requests": dict(load.log.failed),
         "error_events": events,
-        "requests": load.told.requests,
+        "requests": load.log.requests,
         "rss_mb": later[-1]["rss_mb"],
         "rss_slope_by_process": {
             title: slope(later, lambda row, title=title: row["by_title"].get(title, 0.0)) for title in sorted(parts)
@@ -67,11 +67,11 @@ async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
     }
 
 
-async def looks(live: LiveRun, load: Load, seconds: float) -> AsyncIterator[dict[str, Any]]:
+async def measurements(live: LiveRun, load: Load, seconds: float) -> AsyncIterator[dict[str, Any]]:
     started = time.monotonic()
     while (at_s := time.monotonic() - started) < seconds:
         await load.status()
-        row = {"at_s": at_s, **look(live)}
+        row = {"at_s": at_s, **measurement(live)}
         print(f"{at_s:.0f} s: {row['rss_mb']:.0f} MB, {row['fds']} descriptors", file=sys.stderr, flush=True)
         with (live.folder / "looks.jsonl").open("a") as log:
             log.write(json.dumps(row) + "\n")
@@ -79,8 +79,8 @@ async def looks(live: LiveRun, load: Load, seconds: float) -> AsyncIterator[dict
         await asyncio.sleep(LOOK_S)
 
 
-def look(live: LiveRun) -> dict[str, Any]:
-    """Proportional memory would be better and costs 20 times as much to read; shared pages count for each process."""
+def measurement(live: LiveRun) -> dict[str, Any]:
+    """RSS counts shared pages once per process. Proportional memory (PSS) is more exact, and 20 times as slow."""
     rss_mb, fds = 0.0, 0
     by_title: dict[str, float] = {}
     for process in live.family():
@@ -96,7 +96,7 @@ def look(live: LiveRun) -> dict[str, Any]:
 
 
 def slope(rows: list[dict[str, Any]], value: Any) -> float:
-    """Per hour, by least squares."""
+    """Growth per hour, by least squares."""
     hours = np.array([row["at_s"] for row in rows]) / 3600
     if len(hours) < 2:
         return float("nan")

@@ -1,9 +1,9 @@
-"""What do users feel when the weights change under them? 100 swaps of each kind under 32 streaming requests.
+"""How do users notice a change of weights? 100 swaps of each kind under 32 streaming requests.
 
-A real Serve application with one replica, asked over HTTP by 32 clients that stream 100 tokens each without end. A
-versions actor that this file drives moves the serve slot on; the replica stages, proves and serves each version as it
-does in a run. `pause_ms`: how long the engine stood still; `max_gap_ms`: the longest wait between two tokens of one
-answer; `ttft_ratio`: median first token while swapping, against the same load without swaps.
+It runs a real Serve application with one replica. Over HTTP 32 clients request streams of 100 tokens without end. A
+versions actor in this file moves the serve slot, and the replica stages, proves and serves each version as in a run.
+`pause_ms`: how long the engine paused. `max_gap_ms`: the longest time between two tokens of an answer. `ttft_ratio`:
+median time to the first token during swaps, against the same load without swaps.
 """
 
 import argparse
@@ -32,23 +32,23 @@ CLIENTS = 32
 TOKENS = 100
 VERSIONS = 4
 FRESH_S = 6.0
-"""A replica that was not heard of for so long is gone."""
+"""A replica without a report for this long counts as gone."""
 NAMESPACE = "bench-swap"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--swaps", type=int, default=100)
-    parser.add_argument("--kind", choices=("lora", "full"), help="only this kind, in this process")
+    parser.add_argument("--kind", choices=("lora", "full"), help="only this kind of weights, in this process")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     swaps = 6 if options.quick else options.swaps
     if options.kind is not None:
         return asyncio.run(measure(options.kind, swaps))
-    return {kind: _in_a_process_of_its_own(kind, swaps) for kind in ("lora", "full")}
+    return {kind: _in_own_process(kind, swaps) for kind in ("lora", "full")}
 
 
-def _in_a_process_of_its_own(kind: str, swaps: int) -> dict[str, Any]:
+def _in_own_process(kind: str, swaps: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench", "swap", "--kind", kind, "--swaps", str(swaps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.strip().splitlines()[-1])
@@ -56,7 +56,7 @@ def _in_a_process_of_its_own(kind: str, swaps: int) -> dict[str, Any]:
 
 
 class Versions:
-    """The desired state as this file wants it."""
+    """Stands in for the versions actor: holds the desired state, which `serve` changes."""
 
     def __init__(self, base: Published) -> None:
         self._base = base
@@ -91,17 +91,17 @@ class Versions:
         self._failed[replica] = why
 
     async def invoke(self, part: str, method: str, *arguments: Any) -> Any:
-        """As `actors.runtime.niceness.hosted` carries out calls; here one object has all ports."""
+        """Carries out calls as `actors.runtime.niceness.hosted` does. Here one object has all ports."""
         return await getattr(self, method)(*arguments)
 
     def serving(self) -> dict[str, int]:
-        """What each replica that was heard of lately answers with."""
+        """The served version of each replica with a recent report."""
         now = time.monotonic()
         return {name: version for name, (version, at) in self._replicas.items() if now - at < FRESH_S}
 
     async def serve(self, published: Published) -> float:
-        """Move on to this version; seconds until every replica serves it. Nobody wants the one before any more: it is
-        unloaded under the requests that it still answers."""
+        """Serve this version; returns the seconds until every replica serves it. The previous version is not wanted any
+        more, so replicas unload it while its last requests run."""
         started = time.monotonic()
         async with self._changed:
             self._slots = Slots(
@@ -117,7 +117,7 @@ class Versions:
         return time.monotonic() - started
 
     async def _next_report(self) -> None:
-        """Or a while: a replica that is heard of no more no longer counts."""
+        """Wait for a report, at most 0.5 s, because a replica without a recent report no longer counts."""
         async with self._changed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
@@ -129,7 +129,7 @@ class Versions:
 
 @dataclass
 class Seen:
-    """What the clients saw."""
+    """Times and failures that the clients measured."""
 
     ttft_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
@@ -144,7 +144,7 @@ async def measure(kind: str, swaps: int) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, list[Published]]]:
-    """The policy service alone: the actor that says what is served, its URL, and versions to serve."""
+    """Runs the policy service alone. Yields the `Versions` actor, the URL, and versions to serve."""
     from serve.http.keys import Keys
     from serve.replica.app import deploy, open_gateway, undeploy
     from serve.replica.haproxy import free_ports
@@ -172,7 +172,7 @@ async def _under_load(actor: Any, url: str, versions: list[Published], swaps: in
         stop = asyncio.Event()
         phases = {"calm": Seen(), "swapping": Seen()}
         now = ["warm"]
-        clients = [asyncio.create_task(_stream_for_ever(client, stop, phases, now)) for _ in range(CLIENTS)]
+        clients = [asyncio.create_task(_stream_forever(client, stop, phases, now)) for _ in range(CLIENTS)]
         await actor.serve.remote(versions[0])
         await asyncio.sleep(5)
         now[0] = "calm"
@@ -204,7 +204,7 @@ async def _under_load(actor: Any, url: str, versions: list[Published], swaps: in
     }
 
 
-async def _stream_for_ever(
+async def _stream_forever(
     client: httpx.AsyncClient, stop: asyncio.Event, phases: dict[str, Seen], now: list[str]
 ) -> None:
     body = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": TOKENS, "stream": True}
@@ -240,7 +240,7 @@ async def _stream_for_ever(
 
 
 def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Published]]:
-    """The base and a few versions that were really trained, each a step from the one before."""
+    """The base and VERSIONS trained versions, each trained from the one before."""
     from core.codec import pack_ids
     from methods.data import prompts
     from training.session import TrainingSession

@@ -1,10 +1,10 @@
-"""Does a swap still cost no request when a replica dies in it? 100 swaps under full load, a kill in every tenth.
+"""Do requests fail when a replica dies during a swap? 100 swaps under full load, with a kill in every tenth.
 
-Two policy replicas, 64 clients that stream 100 tokens each without end, which is more than both engines have seats. In
-every tenth swap one replica gets SIGKILL while the other stages; the next ten begin when its successor serves.
-`failed`: requests that failed before their first token. `truncated`: answers cut short by a replica that was not
-killed. `mixed`: replicas that end on another version than the rest, and answers by a version older than the swap that
-was complete when they were asked for.
+There are two policy replicas. 64 clients, more than both engines have seats, request streams of 100 tokens without end.
+In every tenth swap one replica gets SIGKILL while the other stages. The next ten swaps begin when its successor serves.
+`failed`: requests that failed before their first token. `truncated`: answers cut off by a replica that was not killed.
+`mixed`: replicas that end on another version than the rest, plus answers by a version older than the last swap that was
+complete at the request.
 """
 
 import argparse
@@ -43,11 +43,11 @@ class Drill:
     seed: int
     wanted: int = 0
     complete: int = 0
-    """The newest version that every replica had reported."""
+    """The newest version that every replica has reported."""
     killed: set[str] = field(default_factory=set[str])
     seen: Counter[str] = field(default_factory=Counter[str])
     cut: Counter[str] = field(default_factory=Counter[str])
-    """Replica -> answers that ended early on it."""
+    """Replica -> its answers that were cut off."""
     alien: int = 0
 
     async def run(self, kind: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Drill:
                 base_url=url, timeout=120, trust_env=False, limits=httpx.Limits(max_connections=CLIENTS)
             ) as client:
                 stop = asyncio.Event()
-                clients = [asyncio.create_task(self._stream_for_ever(client, stop)) for _ in range(CLIENTS)]
+                clients = [asyncio.create_task(self._stream_forever(client, stop)) for _ in range(CLIENTS)]
                 for number in range(1, self.swaps + 1):
                     self.wanted = number
                     like = versions[number % VERSIONS].model_copy(update={"ref": PolicyRef(version=number)})
@@ -88,7 +88,7 @@ class Drill:
         }
 
     def _kill(self, rng: random.Random) -> None:
-        """SIGKILL for one replica."""
+        """Send SIGKILL to a random replica."""
         family = psutil.Process().children(recursive=True)
         victim = rng.choice([p for p in family if "ray::ServeReplica" in " ".join(p.cmdline())])
         self.killed.add(str(victim.pid))
@@ -99,7 +99,7 @@ class Drill:
             while len({_pid(replica) for replica in (await actor.found.remote())["serving"]} - self.killed) < REPLICAS:
                 await asyncio.sleep(0.5)
 
-    async def _stream_for_ever(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
+    async def _stream_forever(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
         body = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": TOKENS, "stream": True}
         body |= {"ignore_eos": True, "temperature": 1.0}
         while not stop.is_set():
@@ -128,5 +128,5 @@ class Drill:
 
 
 def _pid(replica: str) -> str:
-    """A replica's name ends in its process."""
+    """The process id, which ends a replica's name."""
     return replica.rpartition(".")[2]

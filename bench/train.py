@@ -1,8 +1,9 @@
 # pyright: basic
-"""How fast does the trainer eat a window, and in how much memory? One learner of a config, with nothing around it.
+"""How fast does the trainer process a window, and how much memory does it need? One learner of a config, alone.
 
-`--shape` makes a model of that shape with random weights, where the config's own is not at hand: speed and memory hang
-on shapes, not on what the weights know. Completions are random tokens of one length, the longest the config samples.
+`--shape` builds a model of that shape with random weights, for a machine without the config's own model: speed and
+memory depend on shapes, not on the values of weights. Completions are random tokens of one length, the longest that the
+config samples.
 """
 
 import argparse
@@ -28,7 +29,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28},
     "qwen3-1.7b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28},
 }
-"""As in the models' config.json; what they share stands below."""
+"""From the models' config.json. QWEN3 has the settings that they share."""
 QWEN3 = {
     "vocab_size": 151936,
     "num_attention_heads": 16,
@@ -45,11 +46,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objective", default="sft", choices=("sft", "grpo"))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--prompt-tokens", type=int, default=64)
-    parser.add_argument("overrides", nargs="*", help="settings, as of `ratchet up`")
+    parser.add_argument("overrides", nargs="*", help="settings, as for `ratchet up`")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Raises: torch.OutOfMemoryError when a step does not fit: then lower `learning.micro_batch_tokens`."""
+    """Raises: torch.OutOfMemoryError when a step does not fit; lower `learning.micro_batch_tokens`."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = list(options.overrides)
         if options.shape:
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def random_model(shape: str, folder: Path) -> Path:
-    """Made where it will be trained: a GPU fills two billion numbers in a moment, a CPU does not."""
+    """Created on the GPU if there is one, because a CPU is slow to fill two billion random numbers."""
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(Qwen3Config(**QWEN3, **SHAPES[shape]), dtype=torch.bfloat16)
@@ -108,7 +109,7 @@ def measure(config: Config, options: argparse.Namespace, run_dir: Path) -> dict[
 def window(
     number: int, config: Config, options: argparse.Namespace, completion: int, vocabulary: int, steps: int
 ) -> Window:
-    """As many examples of one length as fill so many steps."""
+    """A window with as many examples of one length as fill `steps` steps."""
     rng = Random(number)
     examples = steps * max(1, config.learning.batch_tokens // (options.prompt_tokens + completion))
     common = {"group_id": "g", "method": "bench", "render_id": "r", "policy": BASE}
@@ -137,7 +138,7 @@ def window(
 
 
 def norm(learner: Learner) -> float:
-    """Of all that is trained; read before and after, it shows that something was."""
+    """Norm of all trained weights. It must differ before and after, or nothing was trained."""
     return float(torch.stack([tensor.float().norm() for tensor in learner.weights().values()]).norm())
 
 

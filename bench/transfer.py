@@ -1,9 +1,9 @@
-"""How long until a version's files are on another node? 1 MB and 200 MB, beside a copy on the same disk.
+"""How long does it take to copy a version's files to another node? 1 MB and 200 MB, against a copy on the same disk.
 
-Two Ray nodes of this machine, the second without the head's run directory (needs the right to mount). `fetch_ms`: a
-process of the second node asks for a version. `again_ms`: another process of that node asks, and finds the copy.
-`copy_ms`: the best that shared storage could do, copying the folder and verifying it. Each fetch ends with every digest
-verified and the copy synced. There is no wire between the two.
+It runs two Ray nodes on this machine; the second does not see the head's run directory (needs the right to mount).
+`fetch_ms`: a process of the second node asks for a version. `again_ms`: another process of that node asks, and finds
+the copy. `copy_ms`: the folder is copied on the same disk and verified, the best case of shared storage. Each fetch
+includes verified digests and a synced copy. No network is involved.
 """
 
 import argparse
@@ -50,13 +50,13 @@ def measure(run_dir: Path, repeats: int) -> dict[str, Any]:
     number = 0
     first, second = (_asker(source) for _ in range(2))
     for asker in (first, second):
-        _told(asker.ready.remote())
+        _get(asker.ready.remote())
     for size_mb in SIZES_MB:
-        versions = [_written(run_dir, number + i, size_mb) for i in range(repeats + 1)]
+        versions = [_write_version(run_dir, number + i, size_mb) for i in range(repeats + 1)]
         number += len(versions)
-        _, *fetched = [_told(first.ask.remote(version)) for version in versions]
-        again = [_told(second.ask.remote(version)) for version in versions[1:]]
-        copied = [_copied(Path(version.path), run_dir / "copy") for version in versions[1:]]
+        _, *fetched = [_get(first.ask.remote(version)) for version in versions]
+        again = [_get(second.ask.remote(version)) for version in versions[1:]]
+        copied = [_time_copy(Path(version.path), run_dir / "copy") for version in versions[1:]]
         for name, seconds in (("fetch", fetched), ("again", again), ("copy", copied)):
             spread = (min(seconds), statistics.median(seconds), max(seconds))
             found[f"{name}_{size_mb}mb_ms"] = [round(1e3 * each, 1) for each in spread]
@@ -67,7 +67,7 @@ def _asker(source: Any) -> Any:
     import ray
 
     class Asker:
-        """What a replica does with a version that it is to stage."""
+        """Fetches a version as a replica does before it stages it."""
 
         def __init__(self) -> None:
             from core.proxy import proxy
@@ -91,13 +91,13 @@ def _asker(source: Any) -> Any:
     return kind.options(num_cpus=0, resources={"b": 1}).remote()
 
 
-def _told(reference: Any) -> Any:
+def _get(reference: Any) -> Any:
     import ray
 
     return ray.get(reference, timeout=ANSWER_S)
 
 
-def _written(run_dir: Path, version: int, size_mb: int) -> Published:
+def _write_version(run_dir: Path, version: int, size_mb: int) -> Published:
     path = run_dir / "versions" / f"v{version:04d}"
     with appearing(path, {"fingerprint": str(version)}) as aside:
         (aside / "adapter_model.safetensors").write_bytes(os.urandom(size_mb * 2**20))
@@ -105,7 +105,7 @@ def _written(run_dir: Path, version: int, size_mb: int) -> Published:
     return Published(ref=ref, path=str(path), parent=BASE, window=version, fingerprint=str(version))
 
 
-def _copied(source: Path, to: Path) -> float:
+def _time_copy(source: Path, to: Path) -> float:
     started = time.monotonic()
     shutil.copytree(source, to)
     verify(to)

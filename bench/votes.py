@@ -1,10 +1,10 @@
-"""How many votes does the service take in durably: 50,000 by arrays, and single ones, while it learns?
+"""How many votes per second does the service store durably while it learns, in arrays and one by one?
 
-Answers are asked first; then people vote on them over HTTP by `POST /v1/feedback`: arrays of 256 until `--votes` are
-acknowledged, every tenth array sent twice, then single votes from `--clients` connections for `--seconds`, and once
-more for half as long while learning rests. Afterwards the run's own store is counted. What each part spends on a single
-vote is told for both (`cpu_ms_per_vote`); while it learns that holds what it learns too. The floor: 50,000 by arrays
-within a minute, all durable, none doubled, and 200 single votes a second.
+It first requests some answers and then votes on them over HTTP by `POST /v1/feedback`: arrays of 256 until `--votes`
+are acknowledged, with every tenth array sent twice; then single votes from `--clients` connections for `--seconds`;
+then single votes for half as long while learning is paused. Afterwards it counts the votes in the run's store.
+`cpu_ms_per_vote` is the CPU time of each part per single vote, with learning included while it runs. The floor: 50,000
+votes in arrays within a minute, all durable, none doubled, and 200 single votes per second.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ANSWERS = 64
 POSTERS = 4
 USERS = 1000
 RESEND = 10
-"""Every so-manieth array goes out twice."""
+"""Every RESEND-th array is sent twice."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +51,8 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
         limits = httpx.Limits(max_connections=64)
         async with httpx.AsyncClient(base_url=live.url() or "", timeout=120, trust_env=False, limits=limits) as client:
             answers = await asyncio.gather(*(ask(client, number) for number in range(ANSWERS)))
-            # while a slow verdict is waited for nothing is leased, and so nothing sampled
-            await live.reach(client, "prompts under way", lambda status: status["buffer"].get("outstanding", 0) > 0)
+            # nothing is leased or sampled while a slow verdict is pending
+            await live.reach(client, "prompts in flight", lambda status: status["buffer"].get("outstanding", 0) > 0)
             before = await tokens(client)
             arrays, array_s = await by_arrays(client, answers, options.votes)
             busy = await one_by_one(live, answers, options.clients, options.seconds, 10**9)
@@ -60,7 +60,7 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
             await live.rest(client)
             try:
                 calm = await one_by_one(live, answers, options.clients, options.seconds / 2, 2 * 10**9)
-            finally:  # a run that goes on after this is one that learns
+            finally:  # leave a run that continues after this learning
                 (await client.post("/admin/resume", json={})).raise_for_status()
     finally:
         await live.stop()
@@ -84,7 +84,7 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def ask(client: httpx.AsyncClient, number: int) -> str:
-    """The id of an answer. Questions differ, so that there is a ballot for each."""
+    """The id of an answer. Questions differ, so that each has its own ballot."""
     question = f"Tom has {number + 2} apples. He buys {number + 3} apples. How many apples does Tom have?"
     body = {"model": "policy", "messages": [{"role": "user", "content": question}], "max_tokens": 60}
     reply = await client.post("/v1/chat/completions", json=body)
@@ -93,7 +93,7 @@ async def ask(client: httpx.AsyncClient, number: int) -> str:
 
 
 async def tokens(client: httpx.AsyncClient) -> int:
-    """That collectors have sampled so far: learning goes on."""
+    """Tokens that collectors have sampled so far, as evidence that learning continues."""
     return int((await client.get("/status")).json()["buffer"]["tokens"])
 
 
@@ -103,7 +103,7 @@ def vote(number: int, answers: Sequence[str]) -> dict[str, Any]:
 
 
 async def by_arrays(client: httpx.AsyncClient, answers: Sequence[str], wanted: int) -> tuple[dict[str, str], float]:
-    """Ids acknowledged with what became of them, and seconds."""
+    """The acknowledged ids with their results, and the seconds it took."""
     arrays = [[vote(n, answers) for n in range(at, min(at + ARRAY, wanted))] for at in range(0, wanted, ARRAY)]
     queue = [array for number, array in enumerate(arrays) for array in [array] * (1 + (number % RESEND == 0))]
     acknowledged: dict[str, str] = {}
@@ -124,14 +124,14 @@ async def by_arrays(client: httpx.AsyncClient, answers: Sequence[str], wanted: i
 @dataclass(frozen=True)
 class Singles:
     told: dict[str, str]
-    """Acknowledged: id -> what became of it. Only `kept` casts no vote: to dislike a text that no answer is read in."""
+    """Acknowledged id -> result. Only `kept` casts no vote: a dislike of a text without an extractable answer."""
     per_s: float
     cpu_ms: dict[str, float]
-    """Of one vote, by part; `client` is this process."""
+    """CPU time per vote, by part. `client` is this process."""
 
 
 async def one_by_one(live: LiveRun, answers: Sequence[str], clients: int, seconds: float, first: int) -> Singles:
-    """By aiohttp: 64 connections of httpx take more of the machine than the service."""
+    """Send single votes. Uses aiohttp, because 64 httpx connections use more CPU time than the service."""
     acknowledged: dict[str, str] = {}
     before, started = spent(live), time.monotonic()
 
@@ -152,19 +152,19 @@ async def one_by_one(live: LiveRun, answers: Sequence[str], clients: int, second
 
 
 def spent(live: LiveRun) -> dict[str, float]:
-    """CPU seconds so far by part: an actor's class, or the program's name."""
+    """CPU-seconds so far by part: the class of an actor, or the name of a program."""
     used = defaultdict[str, float](float, client=time.process_time())
     for process in live.family():
         try:
             title, times = (process.cmdline() or [""])[0], process.cpu_times()
-        except psutil.Error:  # it ended just now
+        except psutil.Error:  # the process has ended
             continue
         used[named(title)] += times.user + times.system
     return used
 
 
 def named(title: str) -> str:
-    """`ray::Desk.feedback`: Desk. A program: by its file."""
+    """`ray::FeedbackDesk.feedback` -> `FeedbackDesk`; for other programs the name of the file."""
     if title.startswith("ray::"):
         return title.removeprefix("ray::").partition(".")[0].partition(":")[0]
     return title.split(" ")[0].rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Versions as LoRA adapters, side by side in one engine: each request keeps its own."""
+"""Holds several versions as LoRA adapters in one engine. Each request keeps the adapter it started with."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import ArtifactError, VersionError
 from core.messages import BASE, PolicyRef, Published
-from serve.engine.in_flight import Presence
+from serve.engine.in_flight import InFlight
 from serve.engine.patches import private
 from serve.engine.version_files import ask_workers, check_folder, check_same, drained, local_folder, not_loaded
 
@@ -24,11 +24,11 @@ class Adapter:
 
 
 class Adapters:
-    def __init__(self, llm: Any, app_models: Any, inside: Presence, room: int) -> None:
-        """`app_models`: what vLLM's OpenAI app knows by name. `room`: adapters that the engine has slots for."""
+    def __init__(self, llm: Any, app_models: Any, in_flight: InFlight, room: int) -> None:
+        """`app_models`: the model registry of vLLM's OpenAI app. `room`: the number of adapter slots in the engine."""
         self._llm = llm
         self._app_models = app_models
-        self._inside = inside
+        self._in_flight = in_flight
         self._room = room
         self._held: dict[PolicyRef, Adapter] = {}
         self._coming_or_going: dict[PolicyRef, Adapter] = {}
@@ -43,7 +43,7 @@ class Adapters:
         if known := self._held.get(ref) or self._coming_or_going.get(ref):
             check_same(known.published, published)
         if ref in self._coming_or_going:
-            raise VersionError(f"{ref} is coming or going; numbers are never used twice")
+            raise VersionError(f"{ref} is being loaded or unloaded; wait for that, or use a new number")
         if ref not in self._held and ref != BASE:
             await asyncio.to_thread(check_folder, Path(published.path))
             await self._add(published)
@@ -53,8 +53,8 @@ class Adapters:
         if held is None:
             raise not_loaded(ref, self.loaded())
         self._coming_or_going[ref] = held
-        await drained(self._inside, ref)
-        # only now: vLLM looks the name up twice while it parses a request that was admitted before
+        await drained(self._in_flight, ref)
+        # after the drain, because vLLM looks the name up twice while it parses a request
         private.forget_adapter(self._app_models, str(ref))
         await self._llm.remove_lora(held.lora.lora_int_id)
         self._coming_or_going.pop(ref, None)
@@ -62,7 +62,7 @@ class Adapters:
     @asynccontextmanager
     async def using(self, ref: PolicyRef) -> AsyncIterator[tuple[Callable[[], PolicyRef], Any]]:
         lora = None if ref == BASE else self.adapter(ref)
-        with self._inside.entered(str(ref)):
+        with self._in_flight.track(str(ref)):
             yield lambda: ref, lora
 
     def adapter(self, ref: PolicyRef) -> Any:
@@ -91,20 +91,20 @@ class Adapters:
         from vllm.lora.request import LoRARequest
 
         taken = [*self._held, *self._coming_or_going]
-        if len(taken) >= self._room:  # vLLM would silently evict the one that was used least recently
+        if len(taken) >= self._room:  # vLLM would silently evict the least recently used adapter
             names = ", ".join(map(str, taken))
             raise VersionError(
-                f"no place for {published.ref}: {names} take all {self._room}; unload one or raise max_versions"
+                f"no slot for {published.ref}: {names} use all {self._room} slots; unload one or raise max_versions"
             )
         self._numbered += 1
         lora = LoRARequest(str(published.ref), self._numbered, str(Path(published.path).absolute()))
-        adapter = self._coming_or_going[published.ref] = Adapter(published, lora)  # takes a place, not for use yet
+        adapter = self._coming_or_going[published.ref] = Adapter(published, lora)  # takes a slot; not used yet
         started = time.monotonic()
         try:
             await self._llm.add_lora(lora)
             self.pauses_s.append(time.monotonic() - started)
         except Exception as error:
-            raise ArtifactError(f"{published.path} is no adapter of this model: {error}") from None
+            raise ArtifactError(f"{published.path} is not an adapter of this model: {error}") from None
         finally:
             self._coming_or_going.pop(published.ref, None)
         self._held[published.ref] = adapter

@@ -1,7 +1,8 @@
-"""Users before background work: how many of the engine's seats (sequences decoded at once) the latter may hold.
+"""Gives users priority over background work: limits how many of the engine's seats background work may hold.
 
-vLLM's priorities order its waiting queue only and evict no running request, so seats for users have to stay free:
-`reserve` seats always, and all but `busy_share` of the seats while users are active. Plain asyncio.
+A seat is one sequence that the engine decodes. vLLM's priorities only order its waiting queue and evict no running
+request, so some seats must stay free for users: always `reserve` seats, and while users are active all seats but the
+share `busy_share`. Plain asyncio.
 """
 
 import asyncio
@@ -15,12 +16,13 @@ from core.errors import ConfigError
 
 
 class Admission:
-    """Laws: background work never holds more than total - reserve seats. Groups are seated in order of arrival. When no
-    seat is held the first group is seated at once, so that neither large groups nor busy users starve learning."""
+    """Laws: background work never holds more than total - reserve seats. Groups get seats in order of arrival. When
+    background work holds no seat, the first group is seated at once, so neither large groups nor busy users starve
+    learning."""
 
     def __init__(self, total: int, reserve: int, busy_share: float, active_s: float, clock: Clock) -> None:
         if not 0 <= reserve < total:
-            raise ConfigError(f"reserve={reserve} of {total} seats leaves background none; keep it below {total}")
+            raise ConfigError(f"reserve={reserve} of {total} seats leaves background work none; keep it below {total}")
         self._most = total - reserve
         self._busy = min(math.floor(total * busy_share), self._most)
         self._active_s = active_s
@@ -37,7 +39,7 @@ class Admission:
 
     @property
     def background_waiting(self) -> int:
-        """Seats requested and not given yet."""
+        """Seats that were requested and are not granted yet."""
         return sum(k for k, _ in self._waiting)
 
     @property
@@ -61,10 +63,11 @@ class Admission:
 
     @asynccontextmanager
     async def background(self, k: int = 1) -> AsyncIterator[Callable[[], None]]:
-        """Hold `k` seats; each call of the yielded function returns one of them early. Raises: ConfigError for more
-        seats than background work may ever hold."""
+        """Hold `k` seats. Each call of the yielded function gives one back early.
+
+        Raises: ConfigError for more seats than background work may ever hold."""
         if not 1 <= k <= self._most:
-            raise ConfigError(f"{k} seats asked for, background may hold 1 to {self._most}; sample fewer at once")
+            raise ConfigError(f"{k} seats requested, background work may hold 1 to {self._most}; sample fewer at once")
         await self._take(k)
         held = k
 
@@ -83,7 +86,7 @@ class Admission:
             self.admit()
 
     def admit(self) -> None:
-        """Seat waiting groups, in order. Called on every change, and `active_s` after the last user."""
+        """Seat waiting groups in order. Runs on every change, and `active_s` seconds after the last user left."""
         while self._waiting:
             k, seated = self._waiting[0]
             if self._held and self._held + k > self.limit():

@@ -1,4 +1,4 @@
-"""What vLLM is told: the environment of an engine's process, and its arguments."""
+"""The arguments of vLLM, and the environment variables of the engine process."""
 
 import os
 from pathlib import Path
@@ -10,22 +10,23 @@ from core.messages import BASE
 from serve.engine import tensor_parallel
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256)
-"""The ranks that vLLM has slots for; an adapter of another one is padded."""
+"""The LoRA ranks that vLLM supports. Adapters of other ranks are padded to the next one."""
 
 CPU_BLOCK = 32
-"""Tokens of a block of the KV cache, the least that vLLM's attention on a CPU takes. Whole blocks of a prompt are
-computed once for all its samples: a fifth more tokens per CPU-second at 60 tokens a prompt."""
+"""Tokens per block of the KV cache: the smallest that vLLM's CPU attention accepts. The samples of a prompt share its
+full blocks, so small blocks save work: a fifth more tokens per CPU-second at 60 tokens a prompt."""
 
 ARENAS = "2"
-"""Of glibc's malloc, which by default has eight a core. The threads of a replica (Ray 2.60, vLLM 0.31) free what others
-made, and what is free in one arena is of no use to the rest: replicas grew by 0.7 kB a generation, keeping nothing."""
+"""Number of malloc arenas in glibc, by default eight per core. The threads of a replica (Ray 2.60, vLLM 0.31) free
+memory that other threads allocated, and an arena's free memory is useless to the other arenas: replicas grew by 0.7 kB
+a generation without keeping any object."""
 
 BACKEND = "ratchet"
-"""Of weight transfer, registered by serve.engine.worker."""
+"""Name of the weight-transfer backend that serve.engine.worker registers."""
 
 
 def environment(model: ModelConfig, engine: EngineConfig, *, gpu: bool = False) -> dict[str, str]:
-    """What must be in the environment before the process of an engine starts."""
+    """The environment variables that must be set before the engine process starts."""
     always = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
@@ -37,21 +38,23 @@ def environment(model: ModelConfig, engine: EngineConfig, *, gpu: bool = False) 
     if gpu:
         return always
     return always | {
-        "TORCH_COMPILE_DISABLE": "1",  # else the first batch compiles for 19 s
-        "OMP_NUM_THREADS": str(engine.threads),  # else engine and trainer spin against each other
+        "TORCH_COMPILE_DISABLE": "1",  # compiling delays the first batch by 19 s
+        "OMP_NUM_THREADS": str(engine.threads),  # unlimited threads of engine and trainer spin against each other
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
 
 
 def vllm_arguments(model: ModelConfig, engine: EngineConfig, max_versions: int, seed: int) -> dict[str, Any]:
-    """Raises: ConfigError for settings that no engine takes."""
+    """Raises: ConfigError for settings that the engine cannot run with."""
     from transformers import AutoConfig
 
     positions = getattr(AutoConfig.from_pretrained(model.path).get_text_config(), "max_position_embeddings", 0)
     if positions and engine.max_tokens > positions:
-        raise ConfigError(f"serve.engine.max_tokens={engine.max_tokens} is over the {positions} positions of the model")
-    # Scoring a sequence that fills the context needs room for the one token that vLLM insists on sampling; its
-    # position is never computed, so it may lie past the model's last one.
+        raise ConfigError(
+            f"serve.engine.max_tokens={engine.max_tokens} is more than the {positions} positions of the model; lower it"
+        )
+    # vLLM samples at least one token, also when it only scores. A scored sequence that fills the context needs room for
+    # that token. Its position is never computed, so it may be past the model's last position.
     os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
     common: dict[str, Any] = {
         "model": model.path,
@@ -78,7 +81,9 @@ def _version_arguments(model: ModelConfig, max_versions: int) -> dict[str, Any]:
 
         return {"weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
     if not _has_gpu() and (wrong := {"embed_tokens", "lm_head"} & set(weights.targets)):
-        raise ConfigError(f"model.weights.targets has {sorted(wrong)}: on a CPU adapters are of linear layers only")
+        raise ConfigError(
+            f"model.weights.targets has {sorted(wrong)}, but on a CPU adapters support linear layers only; remove them"
+        )
     return {
         "enable_lora": True,
         "max_loras": max_versions,
@@ -89,7 +94,7 @@ def _version_arguments(model: ModelConfig, max_versions: int) -> dict[str, Any]:
 
 
 def _device_arguments(engine: EngineConfig) -> dict[str, Any]:
-    if _has_gpu():  # run once on an H100, and by no test
+    if _has_gpu():  # ran once on an H100; no test covers it
         return {
             "gpu_memory_utilization": engine.gpu_memory_ratio,
             **tensor_parallel.vllm(engine),
@@ -99,9 +104,9 @@ def _device_arguments(engine: EngineConfig) -> dict[str, Any]:
     return {
         "enforce_eager": True,
         "distributed_executor_backend": "uni",
-        # vLLM's 128 tokens would hold most short prompts whole, and share none between the samples of one
+        # most short prompts fit into one of vLLM's default blocks of 128 tokens, and only full blocks are shared
         "block_size": CPU_BLOCK,
-        # a CPU has nothing to overlap: vLLM computes the next step before it tells of this one's tokens
+        # a CPU has nothing to overlap, and vLLM would return a step's tokens only after it computed the next step
         "async_scheduling": False,
     }
 

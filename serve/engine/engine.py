@@ -1,13 +1,13 @@
-"""vLLM as Ratchet sees it: versions come and go, every answer says which one made it, nothing is dropped.
+"""Wraps vLLM's AsyncLLM: loads and unloads versions while it serves, and names the version of every answer.
 
-Only serve/engine/ names vllm: here are its life, its answers and its OpenAI app. Importing this is cheap: vLLM and
-torch load in `start`. Every method belongs to one event loop.
+Only serve/engine/ imports vllm. This file has the engine's start and stop, its answers and its OpenAI app. Importing it
+is cheap, because `start` imports vLLM and torch. Call all methods from one event loop.
 
-    LoRA (`model.weights.kind: lora`)     adapters side by side in one engine (adapters.py)
-    full, serving (`multiplex=False`)     one version at a time, swapped in place under users (full_weights.py)
-    full, shadow (`multiplex=True`)       one version at a time, any staged one on demand (time_sharing.py)
+    LoRA (`model.weights.kind: lora`)     several versions at once, as adapters (adapters.py)
+    full, serving (`multiplex=False`)     one version at a time, swapped in place while requests run (full_weights.py)
+    full, shadow (`multiplex=True`)       one version at a time, switched on demand (time_sharing.py)
 
-Private parts of vLLM are in serve/engine/patches/.
+serve/engine/patches/ has all uses of vLLM's private parts.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from core.errors import ConfigError, PromptError, Unavailable, VersionError
 from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
 from serve.engine.adapters import Adapters
 from serve.engine.arguments import environment, vllm_arguments
-from serve.engine.full_weights import WholeModels
-from serve.engine.in_flight import Presence
-from serve.engine.openai_app import AsgiApp, Front
+from serve.engine.full_weights import FullWeights
+from serve.engine.in_flight import InFlight
+from serve.engine.openai_app import AsgiApp, OpenAIApp
 from serve.engine.patches import cpu_build, fork_server, plain_app, private, stream_events
 
 STOP_S = 10.0
 ANSWER_S = 20.0
-"""An engine that does not say that it lives for so long hangs; under Serve's own limit of 30 s for a health check."""
+"""An engine that does not answer a health check for this long hangs. Serve's own limit for a health check is 30 s."""
 
 
 class Engine:
@@ -48,7 +48,7 @@ class Engine:
         multiplex: bool = False,
         stat_loggers: bool = False,
     ) -> None:
-        """`max_versions`: adapters held beside the base. `stat_loggers`: count vLLM's own metrics through Ray."""
+        """`max_versions`: adapters held beside the base. `stat_loggers`: export vLLM's own metrics through Ray."""
         self._model = model
         self._config = engine
         self._lora = isinstance(model.weights, Lora)
@@ -57,17 +57,17 @@ class Engine:
         self._multiplex = multiplex and not self._lora
         self._stat_loggers = stat_loggers
         self._ends: dict[str, Callable[[], None]] = {}
-        """Whom to tell, by request, as each of its continuations ends."""
-        self._inside = Presence()
+        """By request id: the callback for the end of each of its continuations."""
+        self._in_flight = InFlight()
         self._llm: Any = None
-        self._front: AsgiApp | None = None
+        self._openai_app: AsgiApp | None = None
         self._routes: list[str] = []
         self.render_id = ""
 
-    # --- life ---
+    # --- start and stop ---
 
     async def start(self) -> None:
-        """Bring vLLM up and its OpenAI app with it. Raises: ConfigError for a model that cannot be served so."""
+        """Start vLLM and its OpenAI app. Raises: ConfigError for a model that cannot be served with these settings."""
         for name, value in environment(self._model, self._config, gpu=not cpu_build()).items():
             os.environ.setdefault(name, value)
         fork_server.begin()
@@ -93,17 +93,17 @@ class Engine:
                 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
                 await self._llm.init_weight_transfer_engine(WeightTransferInitRequest({}))
-            self._front, self._versions = await self._build_app()
+            self._openai_app, self._versions = await self._build_app()
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Refuse what waits and end the engine's process; idempotent, done in about STOP_S."""
+        """Refuse waiting requests and end the engine process. Idempotent; takes about STOP_S."""
         llm, self._llm = self._llm, None
         if llm is None:
             return
-        if self._front is not None:
+        if self._openai_app is not None:
             await self._versions.close()
         private.stop_listening(llm)
         with contextlib.suppress(TimeoutError):
@@ -112,34 +112,34 @@ class Engine:
 
     @property
     def dead(self) -> bool:
-        """Its process is gone, though nobody stopped it."""
+        """The engine process ended without a call of `stop`."""
         return self._llm is not None and self._llm.errored
 
     async def healthy(self) -> None:
-        """Raises: Unavailable when the engine died, hangs, or holds weights of which nobody knows the version."""
+        """Raises: Unavailable when the engine died, hangs, or holds weights of an unknown version."""
         if self._llm is None:
             raise Unavailable("the engine is not running; start it, or ask another replica")
         swapping = self._versions.swapping()
         try:
             await self._llm.check_health()
-            if swapping:  # serve.swap_timeout_s bounds that
+            if swapping:  # serve.swap_timeout_s bounds a swap
                 return
             async with asyncio.timeout(ANSWER_S):
-                await self._llm.collective_rpc("ratchet_alive")  # answered between two steps, paused or not
+                await self._llm.collective_rpc("ratchet_alive")  # answered between two steps, also while paused
         except TimeoutError:
             raise Unavailable(f"the engine did not answer for {ANSWER_S:.0f} s; its replica must be replaced") from None
         except Exception as error:
             raise Unavailable(f"the engine died ({error}); its replica must be replaced") from None
 
-    # --- answering ---
+    # --- answers ---
 
     @property
     def limit(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
+        """The most tokens that a prompt and its answer may have together."""
         return self._limit
 
     def render(self, messages: Sequence[ChatMessage], text: str = "") -> tuple[list[int], list[int]]:
-        """Token ids of the context by the chat template, and of `text` as its completion, with the stop token."""
+        """Token ids of the messages in the chat template, and of `text` as their completion, with the stop token."""
         chat = [{"role": message.role, "content": message.content} for message in messages]
         context = self._tokenizer.apply_chat_template(
             chat, chat_template=self._template, add_generation_prompt=True, tokenize=True, return_dict=False
@@ -156,8 +156,8 @@ class Engine:
         priority: int = 0,
         ended: Callable[[], None] | None = None,
     ) -> list[Candidate]:
-        """`sampling.n` continuations of messages or of context ids. A smaller priority goes first. `ended` is called as
-        each of them ends, where `stat_loggers` are on.
+        """`sampling.n` continuations of messages or of context ids. Smaller priorities go first. With `stat_loggers`
+        on, `ended` is called at the end of each continuation.
 
         Raises: VersionError, PromptError for a context that leaves no room, Unavailable when the engine is gone."""
         ids = self._context_ids(context)
@@ -174,7 +174,7 @@ class Engine:
     async def score(
         self, sequences: Sequence[Sequence[int]], ref: PolicyRef, *, priority: int = 0
     ) -> list[list[float]]:
-        """Log-probability of every token but the first, at temperature 1 (nats); at most `max_tokens` tokens each."""
+        """Log-probability (nats) of every token but the first, at temperature 1. At most `max_tokens` per sequence."""
         params = self._SamplingParams(
             max_tokens=1,
             temperature=0.0,
@@ -186,7 +186,10 @@ class Engine:
         )
         for ids in sequences:
             if len(ids) > self._limit:
-                raise PromptError(f"a sequence of {len(ids)} tokens to score, the engine holds {self._limit}")
+                raise PromptError(
+                    f"a sequence to score has {len(ids)} tokens, the engine holds {self._limit}; "
+                    f"shorten it, or raise serve.engine.max_tokens"
+                )
         async with self._versions.using(ref) as (_, lora), asyncio.TaskGroup() as tasks:
             scoring = [
                 tasks.create_task(self._run(list(ids), params, lora, priority)) if len(ids) > 1 else None
@@ -195,66 +198,66 @@ class Engine:
         return [_sampled_logprobs(task.result().prompt_logprobs) if task else [] for task in scoring]
 
     async def openai_app(self) -> AsgiApp:
-        """vLLM's own OpenAI app, only its ALLOWED routes. A model name is `policy@v7`. A wrapper that knows the version
-        says so in `scope["policy_version"]`, so that an unload waits for that version's requests only."""
-        assert self._front is not None, "start() was not awaited"
-        return self._front
+        """vLLM's own OpenAI app with only its ALLOWED routes. Model names are such as `policy@v7`. A caller that knows
+        the version sets `scope["policy_version"]`; an unload then waits only for requests of its own version."""
+        assert self._openai_app is not None, "start() was not awaited"
+        return self._openai_app
 
     def routes(self) -> list[str]:
-        """Every route that vLLM's app has mounted, reachable or not."""
+        """All routes that vLLM's app mounts, also those that are not reachable."""
         return self._routes
 
     # --- versions ---
 
     @property
     def pauses_s(self) -> deque[float]:
-        """How long the engine stood still for each version that came in, newest last."""
+        """How long the engine paused to load each version, in seconds; newest last."""
         return self._versions.pauses_s
 
     def loaded(self) -> list[PolicyRef]:
-        """What `generate` answers with, oldest first."""
+        """The versions that `generate` can use, oldest first."""
         return self._versions.loaded()
 
     async def stage(self, published: Published) -> None:
-        """Make a version available; again for the same one does nothing. A serving engine of whole models swaps to it.
+        """Load a version; does nothing for a loaded one. A serving engine with full weights swaps to it.
 
-        Raises: VersionError when there is no room or the number is taken, ArtifactError for a damaged folder."""
+        Raises: VersionError when no slot is free or the number is taken, ArtifactError for a damaged folder."""
         await self._versions.stage(published)
 
     async def unload(self, ref: PolicyRef) -> None:
-        """Take no new requests for a version, wait for those it has, and free its place. A serving engine of whole
-        models goes back to the version before.
+        """Refuse new requests for a version, wait for its requests in flight, and free its slot. A serving engine with
+        full weights swaps back to the previous version.
 
-        Raises: VersionError, Overdue when its requests do not end; it may be called again then."""
+        Raises: VersionError; Overdue when the requests do not end, and then `unload` may be called again."""
         if ref == BASE:
-            raise VersionError("the base is never unloaded: anchors and reference log-probabilities come from it")
+            raise VersionError("the base is never unloaded: anchors and reference log-probabilities need it")
         await self._versions.unload(ref)
 
     async def swap(self, target: Published | PolicyRef, *, check: bool = True) -> float:
-        """Replace the whole model in place under its users and return the pause in seconds. Running requests go on
-        with the new weights. `check` compares the engine's memory with the files before anybody is answered.
+        """Replace the full weights in place while requests run; returns the pause in seconds. Running requests continue
+        with the new weights. `check`: compare the engine's memory with the files before it answers again.
 
-        Raises: ProofError or ArtifactError; the version before goes on answering then."""
+        Raises: ProofError or ArtifactError; the previous version then continues to answer."""
         if isinstance(self._versions, Adapters):
-            raise ConfigError("versions of this engine are adapters; stage and unload them, nothing is swapped")
+            raise ConfigError("this engine holds versions as adapters, which are not swapped; use stage and unload")
         return await self._versions.swap(target, check=check)
 
     async def verify_weights(self, published: Published) -> list[str]:
-        """What in the engine's memory differs, bit for bit, from the files of this version; empty when nothing does."""
+        """One line for each tensor in the engine's memory that differs from this version's files in any bit."""
         return await self._versions.mismatches(published)
 
     async def weight_digests(self, ref: PolicyRef) -> dict[str, str]:
-        """Digest of every tensor of a version as it lies in the engine's memory: packed, cast and padded."""
+        """Digest of every tensor of a version in the engine's memory layout: packed, cast and padded."""
         return dict(line.split(" ", 1) for line in await self._versions.digests(ref))
 
-    # --- the inside: requests ---
+    # --- internals: requests ---
 
     def _context_ids(self, context: Sequence[ChatMessage] | Sequence[int]) -> list[int]:
         messages = [part for part in context if isinstance(part, ChatMessage)]
         ids = self.render(messages)[0] if messages else [part for part in context if isinstance(part, int)]
         if not 0 < len(ids) < self._limit:
             raise PromptError(
-                f"the context has {len(ids)} tokens; an engine of {self._limit} takes 1 to {self._limit - 1}: "
+                f"the context has {len(ids)} tokens; this engine accepts 1 to {self._limit - 1}: "
                 f"shorten it, or raise serve.engine.max_tokens"
             )
         return ids
@@ -268,14 +271,14 @@ class Engine:
             seed=sampling.seed,
             logprobs=0 if sampling.logprobs else None,
             flat_logprobs=sampling.logprobs,
-            detokenize=False,  # once at the end is cheaper than at every token
+            detokenize=False,  # decoding once at the end is cheaper than at every token
             output_kind=self._final_only,
         )
 
     async def _run(
         self, ids: list[int], params: Any, lora: Any, priority: int, ended: Callable[[], None] | None = None
     ) -> Any:
-        """One request to its end. A cancelled caller aborts it in the engine."""
+        """Run one request to its end. Cancelling the caller aborts it in the engine."""
         llm = self._llm
         if llm is None:
             raise Unavailable("the engine is not running; ask another replica")
@@ -285,7 +288,7 @@ class Engine:
         if ended is not None:
             self._ends[request_id] = ended
         try:
-            outputs = [output async for output in llm.generate(prompt, params, **options)]  # one, the final
+            outputs = [output async for output in llm.generate(prompt, params, **options)]  # only the final one
         except ValueError as error:
             raise PromptError(str(error)) from None
         except Exception as error:
@@ -293,7 +296,7 @@ class Engine:
         finally:
             self._ends.pop(request_id, None)
         if not outputs or any(choice.finish_reason not in ("stop", "length") for choice in outputs[-1].outputs):
-            raise Unavailable("the engine gave this request up; ask again")
+            raise Unavailable("the engine aborted this request; send it again")
         return outputs[-1]
 
     def _ended(self, request_id: str) -> None:
@@ -316,7 +319,7 @@ class Engine:
             render_id=self.render_id,
         )
 
-    # --- the inside: starting ---
+    # --- internals: start ---
 
     def _load_tokenizer(self) -> None:
         from transformers import AutoTokenizer
@@ -324,18 +327,18 @@ class Engine:
         self._tokenizer = AutoTokenizer.from_pretrained(self._model.path)
         self._template = self._tokenizer.chat_template or PLAIN_TEMPLATE
         if not isinstance(self._template, str):
-            raise ConfigError(f"{self._model.path} has several chat templates; keep one in its tokenizer_config.json")
+            raise ConfigError(f"{self._model.path} has several chat templates; keep only one in tokenizer_config.json")
         self.render_id = render_id(self._tokenizer.backend_tokenizer.to_str(), self._template)
 
-    async def _build_app(self) -> tuple[AsgiApp, Adapters | WholeModels]:
-        """vLLM's app behind the allow-list, and who holds the versions that both answer with."""
+    async def _build_app(self) -> tuple[AsgiApp, Adapters | FullWeights]:
+        """vLLM's app behind the allow-list, and the object that holds the versions."""
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
         from vllm.entrypoints.launchers.app import build_app
         from vllm.entrypoints.launchers.cli_args import FrontendArgs
 
         settings = Namespace(**(vars(FrontendArgs()) | vars(self._vllm_arguments)))
         settings.chat_template = self._template
-        settings.enable_prompt_tokens_details = True  # `cached_tokens`, which the salt keeps to one's own
+        settings.enable_prompt_tokens_details = True  # `cached_tokens`; cache_salt keeps it to the caller's own prompts
         settings.tool_call_parser = self._config.tool_parser
         settings.enable_auto_tool_choice = self._config.tool_parser is not None
         tasks = await self._llm.get_supported_tasks()
@@ -343,16 +346,16 @@ class Engine:
         app = build_app(settings, supported_tasks=tasks, model_config=self._llm.model_config)
         await init_app_state(self._llm, app.state, settings, tasks)
         plain_app.strip(app)
-        app.state.server = SimpleNamespace()  # its error handler would end this server when the engine died
+        app.state.server = SimpleNamespace()  # vLLM's error handler would stop the real server when the engine dies
         self._routes = sorted({getattr(route, "path", "") for route in app.routes})
-        front = Front(app, self._inside)
-        shared = (self._llm, app.state.openai_serving_models, self._inside)
+        openai_app = OpenAIApp(app, self._in_flight)
+        shared = (self._llm, app.state.openai_serving_models, self._in_flight)
         if self._lora:
-            return front, Adapters(*shared, self._max_versions)
-        return front, WholeModels(*shared, self._model.path, self._multiplex)
+            return openai_app, Adapters(*shared, self._max_versions)
+        return openai_app, FullWeights(*shared, self._model.path, self._multiplex)
 
 
 def _sampled_logprobs(flat: Any) -> list[float]:
-    """vLLM's flat log-probabilities begin each position with the token that was sampled or given."""
+    """In vLLM's flat log-probabilities each position begins with the sampled or given token."""
     pairs = zip(flat.start_indices, flat.end_indices, strict=True)
     return [flat.logprobs[start] for start, end in pairs if end > start]

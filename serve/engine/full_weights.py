@@ -1,4 +1,4 @@
-"""Versions as whole models, one at a time in an engine, swapped in place under whoever is answered."""
+"""Holds one version at a time as full weights in an engine, and swaps it in place while requests run."""
 
 import asyncio
 import time
@@ -11,31 +11,31 @@ from typing import Any
 from core.clock import SystemClock
 from core.errors import ArtifactError, ProofError, Unavailable, VersionError
 from core.messages import BASE, PolicyRef, Published
-from serve.engine.in_flight import Presence
+from serve.engine.in_flight import InFlight
 from serve.engine.patches import private
-from serve.engine.time_sharing import Residency
+from serve.engine.time_sharing import TimeSharing
 from serve.engine.version_files import ask_workers, check_folder, check_same, drained, local_folder, not_loaded
 
 QUANTUM_S = 5.0
-"""How long users of a shadow engine's resident version may still enter while another version is waited for."""
+"""While a request waits for another version, a shadow engine admits the resident version's requests for this long."""
 
 
-class WholeModels:
-    """A serving engine answers as one version, and goes to another by `stage` or `swap`; a shadow engine
-    (`multiplex`) holds the names of any number, and each request waits for the turn of its version."""
+class FullWeights:
+    """A serving engine answers with one version; `stage` and `swap` replace it. A shadow engine (`multiplex`) accepts
+    requests for any number of staged versions, and each request waits until its version is resident."""
 
-    def __init__(self, llm: Any, app_models: Any, inside: Presence, model: str, multiplex: bool) -> None:
-        """`app_models`: what vLLM's OpenAI app knows by name."""
+    def __init__(self, llm: Any, app_models: Any, in_flight: InFlight, model: str, multiplex: bool) -> None:
+        """`app_models`: the model registry of vLLM's OpenAI app."""
         self._llm = llm
         self._app_models = app_models
-        self._inside = inside
+        self._in_flight = in_flight
         self._model = model
         self._multiplex = multiplex
         self._staged: dict[PolicyRef, Published] = {}
         self._leaving: dict[PolicyRef, Published] = {}
         self._resident = self._previous = BASE
         self._swapping = asyncio.Lock()
-        self._residency = Residency(self._switch, BASE, quantum_s=QUANTUM_S, clock=SystemClock())
+        self._time_sharing = TimeSharing(self._switch, BASE, quantum_s=QUANTUM_S, clock=SystemClock())
         self._broken: str | None = None
         self.pauses_s: deque[float] = deque(maxlen=1000)
 
@@ -51,7 +51,7 @@ class WholeModels:
         if not self._multiplex:
             await self.swap(published)
         elif ref in self._leaving:
-            raise VersionError(f"{ref} is going; numbers are never used twice")
+            raise VersionError(f"{ref} is being unloaded; wait for that, or use a new number")
         elif ref not in self._staged and ref != BASE:
             await asyncio.to_thread(check_folder, Path(published.path))
             self._staged[ref] = published
@@ -65,7 +65,7 @@ class WholeModels:
             raise not_loaded(ref, self.loaded())
         if self._multiplex:
             self._leaving[ref] = held
-            await drained(self._inside, ref)
+            await drained(self._in_flight, ref)
             self._leaving.pop(ref, None)
 
     async def swap(self, target: Published | PolicyRef, *, check: bool = True) -> float:
@@ -80,11 +80,11 @@ class WholeModels:
         if self._multiplex:
             if ref != BASE:
                 self._held(ref)
-            with self._inside.entered(str(ref)):
-                async with self._residency.using(ref):
+            with self._in_flight.track(str(ref)):
+                async with self._time_sharing.using(ref):
                     yield lambda: ref, None
         else:
-            # A caller may still name the version that was swapped away a moment ago: a swap costs no request.
+            # A request that names the version before the last swap is still answered, so that a swap fails no request.
             if ref not in (self._resident, self._previous):
                 raise not_loaded(ref, self.loaded())
             yield lambda: self._resident, None
@@ -98,14 +98,14 @@ class WholeModels:
             return await ask_workers(self._llm, "ratchet_model_digests")
 
     def swapping(self) -> bool:
-        """Raises: Unavailable when nobody knows which version the engine holds."""
+        """Whether a swap is in progress. Raises: Unavailable when a failed swap left unknown weights in the engine."""
         if self._broken is not None:
             raise Unavailable(self._broken)
         return self._swapping.locked()
 
     async def close(self) -> None:
-        """Refuse who waits for a turn."""
-        await self._residency.close()
+        """Refuse the requests that wait for their version."""
+        await self._time_sharing.close()
 
     def _held(self, ref: PolicyRef) -> Published:
         if ref not in self._staged:
@@ -133,7 +133,7 @@ class WholeModels:
                 self._staged.pop(ref, None)
                 if isinstance(error, ProofError):
                     raise
-                raise ArtifactError(f"{folder} cannot be loaded: {error}; {before} goes on answering") from None
+                raise ArtifactError(f"{folder} cannot be loaded: {error}; {before} continues to answer") from None
             else:
                 self._answer_as(ref)
             finally:
@@ -153,7 +153,7 @@ class WholeModels:
             raise ProofError(f"{ref}: {len(mismatches)} tensors differ in the engine, first: {mismatches[0]}")
 
     async def _restore(self, before: PolicyRef, error: Exception) -> None:
-        """Layers may be half loaded: the version before is loaded again from its files."""
+        """Load the previous version again from its files, because some layers may already be replaced."""
         try:
             await self._load(before, self._folder(before), check=True)
         except Exception as again:

@@ -1,27 +1,27 @@
-"""Requests in flight, by version."""
+"""Tracks requests in flight by version, so that an unload can wait for them."""
 
 import asyncio
 import contextlib
 from collections.abc import Iterator
 
 
-class Presence:
-    """Who is inside, by the version used; None is somebody of whom that is not known."""
+class InFlight:
+    """Requests in flight, by the name of their version; None for a request whose version is unknown."""
 
     def __init__(self) -> None:
-        self._gone: dict[asyncio.Event, str | None] = {}
+        self._requests: dict[asyncio.Event, str | None] = {}
 
     @contextlib.contextmanager
-    def entered(self, name: str | None) -> Iterator[None]:
-        gone = asyncio.Event()
-        self._gone[gone] = name
+    def track(self, name: str | None) -> Iterator[None]:
+        ended = asyncio.Event()
+        self._requests[ended] = name
         try:
             yield
         finally:
-            del self._gone[gone]
-            gone.set()
+            del self._requests[ended]
+            ended.set()
 
-    async def left(self, *names: str | None) -> None:
-        """Wait until those inside now under these names are gone; who comes later does not count."""
-        for gone in [gone for gone, name in self._gone.items() if name in names]:
-            await gone.wait()
+    async def wait_for(self, *names: str | None) -> None:
+        """Wait until the requests now in flight under these names have ended. Later requests are not waited for."""
+        for ended in [ended for ended, name in self._requests.items() if name in names]:
+            await ended.wait()

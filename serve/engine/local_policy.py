@@ -1,5 +1,5 @@
-"""The policy over an engine in this process, without Ray: for serving modes, for commands on a stopped run, and to
-measure against."""
+"""`core.protocols.Policy` over an engine in this process, without Ray. Used by serving modes, by commands on a stopped
+run, and by benchmarks."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from serve.engine.engine import Engine
 
 
 class EnginePolicy:
-    """Generates and scores on one engine; `explore` is what None means. A smaller priority goes first."""
+    """Generates and scores on one engine. `explore` is the version for `ref=None`. Smaller priorities go first."""
 
     def __init__(self, engine: Engine, explore: PolicyRef = BASE, priority: int = 0) -> None:
         self._engine = engine
@@ -31,14 +31,17 @@ class EnginePolicy:
         return row[len(context) - 1 :]
 
     async def render(self, prompt: Prompt, text: str) -> Candidate:
-        return written(self._engine, prompt, text)
+        return render_candidate(self._engine, prompt, text)
 
 
-def written(engine: Engine, prompt: Prompt, text: str) -> Candidate:
+def render_candidate(engine: Engine, prompt: Prompt, text: str) -> Candidate:
     """`Policy.render` on one engine."""
     context, completion = engine.render(prompt.messages, text)
     if len(context) + len(completion) > engine.limit:
-        raise PromptError(f"a written answer of {len(completion)} tokens does not fit an engine of {engine.limit}")
+        raise PromptError(
+            f"prompt and answer have {len(context)} + {len(completion)} tokens, the engine holds {engine.limit}; "
+            f"shorten them, or raise serve.engine.max_tokens"
+        )
     return Candidate(
         id=stable_id("written", prompt.id, text),
         start=BASE,

@@ -1,15 +1,15 @@
-"""In front of vLLM's OpenAI app: an allow-list, and who is inside, so that an unload can wait for them."""
+"""Wraps vLLM's OpenAI app: allows only listed routes, and tracks requests so that an unload can wait for them."""
 
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from serve.engine.in_flight import Presence
+from serve.engine.in_flight import InFlight
 
 ALLOWED = frozenset(
     ["/v1/models", "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/health", "/version"]
 )
-"""The routes of vLLM's app that may be reached; by default it also mounts /scale_elastic_ep, /invocations, /load ..."""
+"""The reachable routes of vLLM's app. By default it also mounts /scale_elastic_ep, /invocations, /load ..."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -17,24 +17,24 @@ Send = Callable[[Any], Awaitable[None]]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Front:
-    """ASGI: lets ALLOWED routes through to vLLM's app, and notes who is inside, so that an unload can wait."""
+class OpenAIApp:
+    """ASGI app: passes ALLOWED routes to vLLM's app and tracks each request under its version."""
 
-    def __init__(self, app: AsgiApp, inside: "Presence") -> None:
+    def __init__(self, app: AsgiApp, in_flight: InFlight) -> None:
         self._app = app
-        self._inside = inside
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await _lifespan(receive, send)
         if scope["type"] != "http" or scope["path"] not in ALLOWED:
             return await _refuse(scope, send)
-        with self._inside.entered(scope.get("policy_version")):
+        with self._in_flight.track(scope.get("policy_version")):
             await self._app(scope, receive, send)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """vLLM's own would delete the app's state at the end; the engine's life is not the server's."""
+    """Replaces the lifespan of vLLM's app, which deletes the app's state at server shutdown. The engine may live on."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
@@ -45,7 +45,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 async def _refuse(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008})
-    message = f"no route {scope['method']} {scope['path']}; there are {', '.join(sorted(ALLOWED))}"
+    message = f"no route {scope['method']} {scope['path']}; available: {', '.join(sorted(ALLOWED))}"
     error = {"message": message, "type": "not_found_error", "param": None, "code": 404}
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 404, "headers": headers})

@@ -1,9 +1,9 @@
-"""An engine over several GPUs: what its replica asks of Ray Serve, and what vLLM is told.
+"""Settings of Ray Serve and of vLLM for an engine on several GPUs.
 
-Untested: no machine with more than one GPU was at hand. It follows Ray's own `ray.llm` (Ray 2.60): the replica's actor
-holds no GPU but lives in a placement group with one bundle a GPU, into which vLLM's Ray executor puts one worker each
-(it takes no bundle of more than one, and finds the group by the actor it is started in). All of an engine is on one
-node, because every layer waits for all of its GPUs.
+Untested: no machine with more than one GPU was available. It follows Ray's own `ray.llm` (Ray 2.60): the replica's
+actor holds no GPU and runs in a placement group with one bundle per GPU. vLLM's Ray executor puts one worker into each
+bundle; it accepts no bundle with more than one GPU, and finds the group through the actor that starts it. All GPUs of
+an engine are on one node, because every layer waits for all of them.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ REPLICA_CPUS = 0.1
 
 
 def actor(engine: EngineConfig, gpus: float) -> dict[str, Any]:
-    """Resources of the replica's own process; `gpus` is what a whole engine takes."""
+    """Ray resources of the replica's own process. `gpus`: the GPUs of a whole engine."""
     return {"num_cpus": REPLICA_CPUS, "num_gpus": gpus if engine.tensor_parallel == 1 else 0}
 
 
 def placement(engine: EngineConfig) -> dict[str, Any]:
-    """Arguments of a Serve deployment. The replica's process is in the first bundle, beside the first worker."""
+    """Placement arguments of the Serve deployment. The replica's process and the first worker share a bundle."""
     if engine.tensor_parallel == 1:
         return {}
     others = [{"GPU": 1.0} for _ in range(engine.tensor_parallel - 1)]
@@ -30,7 +30,7 @@ def placement(engine: EngineConfig) -> dict[str, Any]:
 
 
 def vllm(engine: EngineConfig) -> dict[str, Any]:
-    """Arguments of vLLM, on GPUs."""
+    """Arguments of vLLM on GPUs."""
     if engine.tensor_parallel == 1:
         return {"tensor_parallel_size": 1}
     return {"tensor_parallel_size": engine.tensor_parallel, "distributed_executor_backend": "ray"}

@@ -1,7 +1,8 @@
-"""One resident version at a time: users of it share, users of another wait until it is drained and switched.
+"""Shares one engine between versions in turns: one version is resident, requests for other versions wait.
 
-Fair: once somebody waits for another version, new users of the resident one may still enter for a quantum, and after
-that they queue behind the waiters. Pure asyncio; what a switch does is injected. No timers: who comes decides.
+The engine switches when the last request of the resident version has ended. Turns are fair: once a request waits for
+another version, new requests of the resident version are admitted for one more quantum, and then queue behind it. Pure
+asyncio; the switch itself is injected. There are no timers: the state advances only when a request arrives or leaves.
 """
 
 import asyncio
@@ -16,12 +17,12 @@ from core.messages import PolicyRef
 Switch = Callable[[PolicyRef], Awaitable[None]]
 
 
-class Residency:
-    """Laws: users present are all of the resident version; no switch runs while one is; each waiter is admitted, gets
-    the error of its switch, or leaves; nobody overtakes a waiter once its quantum is over."""
+class TimeSharing:
+    """Laws: all running requests use the resident version; no switch happens while a request runs; each waiting request
+    is admitted, gets the error of its switch, or is cancelled; no request overtakes a waiting one after its quantum."""
 
     def __init__(self, switch: Switch, resident: PolicyRef, *, quantum_s: float, clock: Clock) -> None:
-        """`switch` makes a version resident. When it raises, the resident version must be what it was before."""
+        """`switch` makes a version resident. When it raises, the previous version must still be resident."""
         self._switch = switch
         self._quantum_s = quantum_s
         self._clock = clock
@@ -42,7 +43,7 @@ class Residency:
 
     @asynccontextmanager
     async def using(self, ref: PolicyRef) -> AsyncIterator[None]:
-        """Raises: whatever the switch to `ref` raised; Unavailable after `close`."""
+        """Raises: the error of the switch to `ref`; Unavailable after `close`."""
         await self._enter(ref)
         try:
             yield
@@ -51,7 +52,7 @@ class Residency:
             self._advance()
 
     async def close(self) -> None:
-        """Refuse who waits and who comes, and wait for a switch under way."""
+        """Refuse waiting and new requests, and wait for a switch in progress."""
         self._closed = True
         for _, admitted in self._waiting:
             if not admitted.done():
@@ -90,7 +91,7 @@ class Residency:
         self._advance()
 
     def _advance(self) -> None:
-        """Admit or start a switch when nobody uses the resident version; idempotent."""
+        """When no request runs, admit the waiting requests or start a switch. Idempotent."""
         if self._users or self._switching is not None or not self._waiting or self._closed:
             return
         ref, _ = self._waiting[0]
@@ -112,7 +113,7 @@ class Residency:
         self._advance()
 
     def _admit(self, ref: PolicyRef, failure: Exception | None = None) -> None:
-        """Let everyone in who waits for this version, wherever in the queue, or tell them why not."""
+        """Admit all requests that wait for this version, wherever they are in the queue, or raise `failure` in them."""
         kept: deque[tuple[PolicyRef, asyncio.Future[None]]] = deque()
         for wanted, admitted in self._waiting:
             if wanted != ref:

@@ -1,13 +1,12 @@
-"""The half of the engine that lives in vLLM's worker: reads the weights that really answer, and loads whole models.
+"""The part of the engine that runs in vLLM's worker process: compares weights in memory with files, loads full weights.
 
 vLLM imports this file in the process that holds the weights (`worker_extension_cls="serve.engine.worker.WorkerHalf"`)
-and mixes the class into its worker, hence the prefix of the method names. Importing it registers the weight-transfer
-backend `ratchet`, which reads safetensors from a folder that every worker can see.
+and mixes the class into its worker, so the method names have a prefix. The import also registers the weight-transfer
+backend `ratchet`, which reads safetensors from a folder that every worker can see, and applies the patches that this
+process needs (serve/engine/patches).
 
-It also applies the patches that this process needs (serve/engine/patches).
-
-Nothing here trusts what vLLM says it loaded: what is expected is computed anew from the file, what is there is read
-from the buffers that the forward pass multiplies with.
+Nothing here trusts vLLM's own report of what it loaded. The expected tensors are computed from the file; the loaded
+tensors are read from the buffers that the forward pass multiplies with.
 """
 
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ from serve.engine.worker_layout import (
 
 
 class WorkerHalf:
-    """Mixed into vLLM's worker; every method is called by name through `collective_rpc`."""
+    """Mixed into vLLM's worker. `collective_rpc` calls its methods by name."""
 
     model_runner: Any
     vllm_config: Any
@@ -64,7 +63,7 @@ class WorkerHalf:
     def ratchet_model_mismatches(self, path: str) -> list[str]:
         parallel = self.vllm_config.parallel_config.tensor_parallel_size
         if parallel > 1:
-            return [f"whole weights cannot be compared when tensor_parallel={parallel}: every rank holds a slice"]
+            return [f"full weights cannot be compared with tensor_parallel={parallel}: every rank holds only a slice"]
         model = self._model()
         live = live_tensors(model)
         return differences(live, model_in_engine_layout(model, live, Path(path)))
@@ -77,7 +76,7 @@ class WorkerHalf:
 
 
 class FolderTransfer(WeightTransferEngine):
-    """Weights come from a folder of safetensors. The folder is checked whole before a single layer is touched."""
+    """Loads weights from a folder of safetensors. Checks the whole folder before it changes any layer."""
 
     @dataclass
     class Init(WeightTransferInitInfo): ...
@@ -86,7 +85,7 @@ class FolderTransfer(WeightTransferEngine):
     class Update(WeightTransferUpdateInfo):
         path: str
         like: str
-        """Folder of the base model: names and shapes must be the same."""
+        """Folder of the base model. Names and shapes must be the same."""
 
     init_info_cls = Init
     update_info_cls = Update
@@ -94,7 +93,7 @@ class FolderTransfer(WeightTransferEngine):
     def init_transfer_engine(self, init_info: Init) -> None: ...
 
     def start_weight_update(self) -> None:
-        """Layers are opened in `receive_weights`, once the folder is known to be good."""
+        """Does nothing: `receive_weights` prepares the layers after it has checked the folder."""
 
     @torch.no_grad()
     def receive_weights(self, update_info: Update) -> None:
@@ -105,7 +104,7 @@ class FolderTransfer(WeightTransferEngine):
         try:
             model.load_weights(read_tensors(folder))
         except BaseException:
-            finalize_layerwise_reload(model, self.model_config)  # layers back in place, to be loaded again
+            finalize_layerwise_reload(model, self.model_config)  # restores the layers, to be loaded again
             raise
 
     @torch.no_grad()
@@ -117,7 +116,7 @@ class FolderTransfer(WeightTransferEngine):
 
 
 def check_same_shapes(folder: Path, like: Path) -> None:
-    """Raises: ValueError naming the first tensor that is missing, unknown or of another shape."""
+    """Raises: ValueError that names the first tensor that is missing, unknown or of another shape."""
     found, expected = _shapes(folder), _shapes(like)
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):

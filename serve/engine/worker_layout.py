@@ -1,4 +1,4 @@
-"""A version's tensors as the engine lays them out in its memory."""
+"""Computes a version's tensors in the layout of the engine's memory, and reads the tensors that are loaded."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ import torch
 from safetensors import safe_open
 
 IDENTITY_ROWS = 1024
-"""Rows of the identity matrix multiplied at once when a packed weight is read back."""
+"""Rows of the identity matrix per multiplication when a packed weight is read back."""
 
 Tensors = dict[str, torch.Tensor]
 
 
 def adapter_slot(lora: Any, adapter: int) -> Tensors:
-    """The stacked A and B that the batched LoRA kernels read for one adapter, padding included."""
+    """The stacked A and B of one adapter that the batched LoRA kernels read, with their padding."""
     if adapter not in lora.lora_index_to_id:
         return {}
     slot = lora.lora_index_to_id.index(adapter)
@@ -30,7 +30,8 @@ def adapter_slot(lora: Any, adapter: int) -> Tensors:
 
 
 def adapter_in_engine_layout(lora: Any, path: Path) -> Tensors:
-    """What the slots must hold: cast to the engine's dtype, alpha / rank folded into B, packed, sliced, padded by 0."""
+    """The expected content of an adapter's slot: cast to the engine's dtype, alpha / rank folded into B, packed,
+    sliced, padded with zeros."""
     config = json.loads((path / "adapter_config.json").read_text())
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     pairs: dict[str, Tensors] = defaultdict(dict)
@@ -45,13 +46,13 @@ def adapter_in_engine_layout(lora: Any, path: Path) -> Tensors:
         for i, (a_slots, b_slots) in enumerate(zip(module.lora_a_stacked, module.lora_b_stacked, strict=True)):
             expected[f"{name}.{i}.A"] = _padded(a[i], a_slots[0, 0])
             expected[f"{name}.{i}.B"] = _padded(b[i], b_slots[0, 0])
-    for name, pair in pairs.items():  # what no module of the engine takes must show up as missing there
+    for name, pair in pairs.items():  # tensors that no module of the engine uses must be reported as missing there
         expected |= {f"{name}.{side}": tensor for side, tensor in pair.items()}
     return expected
 
 
 def _sliced(module: Any, a: list[Any], b: list[Any]) -> tuple[list[Any], list[Any]]:
-    """This rank's part; vLLM's own slicing, because it differs by layer."""
+    """This rank's slice, by vLLM's own functions, because slicing differs by layer."""
     if module.tp_size == 1 or not any(side is not None for side in a):
         return a, b
     if len(a) > 1:
@@ -67,8 +68,8 @@ def _padded(tensor: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
 
 
 def live_tensors(model: torch.nn.Module) -> Tensors:
-    """Every weight as the forward pass uses it. On a CPU vLLM multiplies with a packed copy and may keep a stale or
-    empty parameter beside it, so linear layers are read back by multiplying with the identity, which is exact."""
+    """Every weight as the forward pass uses it. On a CPU vLLM multiplies with a packed copy, and the parameter beside
+    it may be stale or empty. So linear layers are read back by multiplying with the identity matrix, which is exact."""
     found: Tensors = {}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -80,7 +81,7 @@ def live_tensors(model: torch.nn.Module) -> Tensors:
 
 
 def _is_embedding(module: torch.nn.Module) -> bool:
-    """An input embedding, which is looked up and not multiplied with. The output head inherits from it."""
+    """Whether it is an input embedding, which is a lookup and no product. The output head has it as its base class."""
     return hasattr(module, "embedding_dim") and type(module).__name__ != "ParallelLMHead"
 
 
@@ -92,7 +93,7 @@ def _read_back(module: Any, dtype: torch.dtype) -> torch.Tensor:
 
 
 def model_in_engine_layout(model: Any, live: Tensors, path: Path) -> Tensors:
-    """The file's tensors, packed as the engine packs them (q, k, v; gate, up), cast, the vocabulary padded by 0."""
+    """The file's tensors, packed as in the engine (q, k, v; gate, up), cast, with the vocabulary padded by zeros."""
     pack = {part: (whole, i) for whole, parts in model.packed_modules_mapping.items() for i, part in enumerate(parts)}
     parts: dict[str, Tensors] = defaultdict(dict)
     for name, tensor in read_tensors(path):
@@ -129,7 +130,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def differences(live: Tensors, expected: Tensors) -> list[str]:
-    """One line a tensor that is not bit for bit what the file says."""
+    """One line for each tensor that differs from the file in any bit."""
     lines: list[str] = []
     for name in sorted(live.keys() | expected.keys()):
         if name not in live:

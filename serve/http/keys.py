@@ -63,11 +63,11 @@ class Keys:
             return LOCAL
         secret = _bearer(headers)
         if secret is None:
-            raise _unknown("this server wants a key, sent once as `Authorization: Bearer KEY`")
+            raise _unknown("this server requires a key; send it once, as `Authorization: Bearer KEY`")
         digest = hashlib.sha256(secret).digest()
         found = [key for key in self.held if hmac.compare_digest(key.digest, digest)]  # compares all, in constant time
         if not found:
-            raise _unknown("this server does not know the key that was sent; its operator makes them")
+            raise _unknown("this server does not know the key; ask its operator for a valid one")
         return found[0].caller()
 
     def with_own(self) -> tuple["Keys", str]:

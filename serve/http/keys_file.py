@@ -50,7 +50,7 @@ def add(file: Path, name: str, role: Role) -> str:
 
     Raises: ConfigError."""
     if not NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no name for a key; expected up to 64 of A-Z a-z 0-9 . _ -, as app-1")
+        raise ConfigError(f"{name!r} is not a key name; expected up to 64 of A-Z a-z 0-9 . _ -, such as app-1")
     key, secret = Key.new(name, role)
     try:
         with open(os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b") as opened:
@@ -73,7 +73,7 @@ def notes(keys: Keys, access: AccessConfig) -> list[str]:
     """Warnings: settings that are allowed but seldom intended."""
     warnings: list[str] = []
     if keys.held and not any(key.role == "admin" for key in keys.held):
-        warnings.append("no key has role admin: nobody can pause, promote or roll back over HTTP")
+        warnings.append("no key has role admin: no request can pause, promote or roll back")
     if access.keys is not None and Path(access.keys).stat().st_mode & 0o044:
         warnings.append(f"{access.keys} can be read by others; it holds hashes only, but chmod 600 costs nothing")
     return warnings
@@ -85,22 +85,24 @@ def _key(words: list[str], place: str, secret_too: bool) -> Key:
         raise ConfigError(f"{place} has {len(words)} words; expected {form}, as `ratchet keys NAME` writes it")
     name, role, kept = words
     if not NAME.fullmatch(name):
-        raise ConfigError(f"{place} begins with no name; expected up to 64 of A-Z a-z 0-9 . _ - and then role and hash")
+        raise ConfigError(f"{place} does not begin with a name; expected up to 64 of A-Z a-z 0-9 . _ - and then a role")
     if role not in ROLES:
-        raise ConfigError(f"{place}: the second word is no role; expected {' or '.join(ROLES)}")
+        raise ConfigError(f"{place}: the second word is not a role; expected {' or '.join(ROLES)}")
     hashed = HASH.fullmatch(kept)
     if hashed:
         return Key(name, ROLES[role], bytes.fromhex(hashed[1]))
     if not secret_too or kept.startswith("sha256:"):
-        raise ConfigError(f"{place}: the third word is no hash; expected sha256: and 64 digits 0-9 a-f")
+        raise ConfigError(f"{place}: the third word is not a hash; expected sha256: and 64 digits 0-9 a-f")
     if len(kept) < SHORTEST or not kept.isascii():
-        raise ConfigError(f"{place}: the third word is no secret; expected {SHORTEST} or more ASCII characters, random")
+        raise ConfigError(
+            f"{place}: the third word is not a secret; expected {SHORTEST} or more random ASCII characters"
+        )
     return Key.of(name, ROLES[role], kept)
 
 
 def _some(keys: list[Key], where: str) -> list[Key]:
     if not keys:
-        raise ConfigError(f"{where} holds no key; make one with `ratchet keys NAME`, or do not set it")
+        raise ConfigError(f"{where} holds no key; make one with `ratchet keys NAME`, or remove the setting")
     return keys
 
 
@@ -124,7 +126,7 @@ def _text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise ConfigError(f"serve.access.keys={path} cannot be read: {error}") from None
     if mode & 0o022:
-        raise ConfigError(f"{path} has mode {mode & 0o777:o}: others could write themselves a key; chmod 600 {path}")
+        raise ConfigError(f"{path} has mode {mode & 0o777:o}: other users could add keys; run chmod 600 {path}")
     return _decoded(text, str(path))
 
 
@@ -132,4 +134,4 @@ def _decoded(text: bytes, where: str) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{where} is no text in UTF-8; expected lines NAME ROLE sha256:HEX") from None
+        raise ConfigError(f"{where} is not UTF-8 text; expected lines NAME ROLE sha256:HEX") from None

@@ -39,7 +39,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Refusal(400, "the client left before its request was whole")
+            raise Refusal(400, "the client disconnected before its request was complete")
         body += message.get("body", b"")
         if len(body) > max_bytes:
             raise Refusal(413, f"the body is over {max_bytes} bytes; send a shorter request")
@@ -59,7 +59,7 @@ class Queue:
     def place(self) -> Iterator[None]:
         """Raises: Refusal 429."""
         if self.inside >= self._places:
-            why = f"{self.inside} requests are under way, which is all that fit; try again in {self._retry_after_s} s"
+            why = f"{self.inside} requests are in progress, which is the limit; try again in {self._retry_after_s} s"
             raise Refusal(429, why, "rate_limit_error", headers={"Retry-After": str(self._retry_after_s)})
         self.inside += 1
         try:

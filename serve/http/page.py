@@ -96,7 +96,7 @@ class Events:
                     async with asyncio.timeout(OVERVIEW_WAIT_S):
                         self._newest = await self._overview()
                 except TimeoutError:
-                    why = f"the console gave no overview within {OVERVIEW_WAIT_S:.0f} s; trying again"
+                    why = f"no overview of the run within {OVERVIEW_WAIT_S:.0f} s; trying again"
                     self._newest = Overdue(why)
                 except RatchetError as error:
                     self._newest = error

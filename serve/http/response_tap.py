@@ -41,7 +41,7 @@ class ResponseTap:
             headers = message.get("headers", [])
             self._streaming = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
             self._start = {**message, "headers": [*headers, *self._headers]}
-            return  # held until the first text: as long as the gateway got nothing, it may try another replica
+            return  # held until the first text: until the gateway gets a byte, it may try another replica
         body, last = message.get("body", b""), not message.get("more_body", False)
         if self._streaming and not last and (ROLE in body or USAGE in body or DONE in body):
             self._silent.append(body)

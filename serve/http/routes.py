@@ -23,7 +23,7 @@ ONCE = b"x-ratchet-id"
 
 
 class Control(Protocol):
-    """What the routes ask of the running system."""
+    """The calls of the routes to the running system."""
 
     async def status(self) -> Mapping[str, object]: ...
     async def command(self, name: str, argument: object) -> Mapping[str, object]: ...

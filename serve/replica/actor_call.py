@@ -1,4 +1,5 @@
-"""A replica's calls to the actors of its run (see `core.proxy`). It serves on when one is away, so no call waits."""
+"""A replica's calls to the actors of its run (see `core.proxy`). A call to an unavailable actor fails at once, because
+the replica continues to serve without it."""
 
 import asyncio
 import time
@@ -11,7 +12,7 @@ from core.errors import Overdue, RatchetError, Unavailable
 
 
 class ActorCall:
-    """Calls of the port that `part` of an actor carries out."""
+    """Calls the port that `part` of an actor implements."""
 
     def __init__(self, namespace: str, actor: str, part: str = "") -> None:
         self._namespace = namespace
@@ -20,20 +21,20 @@ class ActorCall:
         self._handle: Any = None
 
     async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
-        """Raises: Unavailable when the actor is away, and whatever the method raises."""
+        """Raises: Unavailable when the actor is away; the errors of the method."""
         try:
             if self._handle is None:  # a restarted actor keeps its handle
                 self._handle = ray.get_actor(self._actor, self._namespace)
             return await self._handle.invoke.remote(self._part, method, *arguments, **settings)
         except RatchetError as error:
-            raise getattr(error, "cause", error) from None  # without the stack of the actor
+            raise getattr(error, "cause", error) from None  # without the stack trace of the actor
         except (ValueError, RayError) as error:
             self._handle = None
             away = f"the {self._actor} actor is not up ({type(error).__name__}); try again in a moment"
             raise Unavailable(away) from None
 
     async def found(self, patience_s: float) -> None:
-        """The actor is there, which may still be on its way up. Raises: Overdue."""
+        """Wait until the actor exists; it may still be starting. Raises: Overdue."""
         stop_at = time.monotonic() + patience_s
         while True:
             try:
@@ -41,6 +42,6 @@ class ActorCall:
                 return
             except (ValueError, RayError):  # RayError: Ray's head is away too
                 if time.monotonic() > stop_at:
-                    why = f"no {self._actor} actor in {self._namespace} within {patience_s:.0f} s"
+                    why = f"no {self._actor} actor in {self._namespace} within {patience_s:.0f} s; see driver.log"
                     raise Overdue(why) from None
             await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""`core.protocols.Policy` over a Serve handle: how all other parts ask the model."""
+"""`core.protocols.Policy` over a Serve handle. All other parts use it to call the model."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from core.messages import Candidate, PolicyRef, Prompt, Sampling
 RETRIED = (VersionError, Unavailable, RayActorError, DeploymentUnavailableError, BackPressureError)
 GATHER_S = 0.005
 BATCH_SAMPLES = 64
-"""As many as an engine of the default size decodes at once: a batch is answered when its last sample is."""
+"""The number of sequences that an engine decodes at once by default. A batch returns when its last sample is done."""
 
 
 class Batch:

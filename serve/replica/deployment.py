@@ -26,7 +26,7 @@ from core.protocols import Mode
 from core.proxy import proxy
 from serve.engine.admission import Admission
 from serve.engine.engine import Engine
-from serve.engine.local_policy import EnginePolicy, written
+from serve.engine.local_policy import EnginePolicy, render_candidate
 from serve.engine.patches.log_handlers import kept
 from serve.http.cors import with_cors
 from serve.http.feedback import FeedbackClient
@@ -65,8 +65,8 @@ class PolicyReplica:
         self._keys = keys
         self._meter = Metrics([RaySink()])
         self._meter.begin("tokens_total", "user_requests_total", "swaps_total")
-        self._desk = proxy(FeedbackPort, ActorCall(namespace, "feedback"))
-        self._feedback = FeedbackClient(self._desk.feedback)
+        self._feedback_port = proxy(FeedbackPort, ActorCall(namespace, "feedback"))
+        self._feedback = FeedbackClient(self._feedback_port.feedback)
         self._admin = proxy(AdminPort, ActorCall(namespace, "admin"))
         self._versions_call = ActorCall(namespace, "versions", "replicas")
         self._versions = proxy(ReplicaPort, self._versions_call)
@@ -94,7 +94,7 @@ class PolicyReplica:
         await self._reach(await self._versions.desired(-1, 0.0))
         self._check_up_to_date()
         self._following = asyncio.create_task(self._follow())
-        self._outliving = asyncio.create_task(self._end_with_the_engine())
+        self._engine_watch = asyncio.create_task(self._end_with_the_engine())
         gc_tuning.freeze()
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -124,7 +124,7 @@ class PolicyReplica:
     async def __del__(self) -> None:
         if self._following is not None:
             self._following.cancel()
-            self._outliving.cancel()
+            self._engine_watch.cancel()
             if self._ingress is not None:
                 self._recording.cancel()
             await self._reconciler.stop()
@@ -165,7 +165,7 @@ class PolicyReplica:
         return rows[0][len(context) - 1 :]
 
     async def render(self, prompt: bytes, text: str) -> bytes:
-        return encode(written(self._engine, decode(Prompt, prompt), text))
+        return encode(render_candidate(self._engine, decode(Prompt, prompt), text))
 
     async def render_id(self) -> str:
         return self._engine.render_id
@@ -185,13 +185,13 @@ class PolicyReplica:
         return await scrape()
 
     async def answered(self, responses: Sequence[dict[str, Any]]) -> None:
-        await self._desk.answered(responses)
+        await self._feedback_port.answered(responses)
 
     async def feedback(self, said: Sequence[dict[str, Any]], key: str, admin: bool) -> list[dict[str, str]]:
         return await self._feedback((said, key, admin))
 
     async def feedback_page(self, key: str, after: int, limit: int) -> dict[str, object]:
-        return await self._desk.page(key, after, limit)
+        return await self._feedback_port.page(key, after, limit)
 
     # --- reconciliation ---
 
@@ -201,7 +201,7 @@ class PolicyReplica:
     def _check_up_to_date(self) -> None:
         """Fails the health check of a replica that cannot prove the served version. Raises: ProofError."""
         if self._reconciler.serving != self._wanted:
-            why = self._reconciler.report().failed.get(str(self._wanted), "it was never staged")
+            why = self._reconciler.report().failed.get(str(self._wanted), "it was not staged")
             raise ProofError(f"this replica serves {self._reconciler.serving}, wanted is {self._wanted}: {why}")
 
     async def _end_with_the_engine(self) -> None:
@@ -209,7 +209,7 @@ class PolicyReplica:
         would send it more and more of them until its health check fails; a dead replica's requests are retried."""
         while not self._engine.dead:
             await asyncio.sleep(ENGINE_LOOK_S)
-        log.error("the engine died; this replica ends, to be replaced")
+        log.error("the engine died; this replica exits and Serve starts a new one")
         os._exit(1)
 
     async def _base(self) -> Published:
@@ -221,12 +221,12 @@ class PolicyReplica:
         return await self._transfer.here(published, self._wanted_here)
 
     async def _follow(self) -> None:
-        """Ends only when a swap hangs, and the replica with it. Without the versions actor the replica serves on."""
+        """Ends only when a swap hangs; the replica then ends too. Without the versions actor it continues to serve."""
         while True:
             try:
                 await self._reach(await self._versions.desired(self._reconciler.slots.epoch, POLL_S))
             except Unavailable as error:
-                log.warning("the versions actor is away (%s); serving on, trying again", error)
+                log.warning("the versions actor is unavailable (%s); trying again while serving", error)
                 await asyncio.sleep(RETRY_S)
                 await self._versions_call.found(self._config.run.start_timeout_s)
 
@@ -267,6 +267,6 @@ class PolicyReplica:
             async with asyncio.timeout(limit_s):
                 return await self._reconciler.apply(slots)
         except TimeoutError:
-            why = f"a swap to epoch {slots.epoch} (serve {slots.serve}) hung for {limit_s:.0f} s; it is replaced"
+            why = f"a swap to epoch {slots.epoch} (serve {slots.serve}) hung for {limit_s:.0f} s; Serve replaces it"
             await self._versions.trouble(self._reconciler.replica, "swap_hung", why)
             raise Overdue(f"{self._reconciler.replica}: {why}") from None

@@ -3,8 +3,9 @@
 It is several times as fast as Serve's Python proxy, and it tries another replica when one dies before the first byte of
 its answer. Ray reads these settings from the environment when `ray.serve` is imported, so import this module first.
 
-Patched: what Ray writes for HAProxy (ray/serve/_private/haproxy_templates.py), by haproxy.sh, which says what and why,
-and refuses a template in which it finds no place for it. Upstream: no issue is known. Holds for: Ray 2.60.
+Patched: the configuration that Ray writes for HAProxy (ray/serve/_private/haproxy_templates.py). haproxy.sh makes and
+explains the changes, and refuses a template to which it cannot apply them. Upstream: no issue is known. Holds for: Ray
+2.60.
 """
 
 import atexit
@@ -34,7 +35,7 @@ def set_up() -> None:
     """Set the environment of this process and its children, once. Variables that are already set win."""
     if "RATCHET_HAPROXY" in os.environ:
         return
-    folder = Path(tempfile.mkdtemp(prefix="ratchet-"))  # unix sockets want a short path
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-"))  # the path of a unix socket must be short
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, value in (environment(folder) | own_ports()).items():
         os.environ.setdefault(name, value)

@@ -1,7 +1,7 @@
-"""Brings the files of a version to a node without the run directory, through Ray's object store.
+"""Copies the files of a version to a node without the run directory, through Ray's object store.
 
-The actor that has the files puts them there a chunk at a time (`VersionFiles`). The node that needs them asks it for
-references, and compares every file with its digest (`WeightsTransfer`).
+The actor that has the files puts them into the store, one chunk at a time (`VersionFiles`). The node that needs them
+asks that actor for references and verifies the digest of every file (`WeightsTransfer`).
 """
 
 import asyncio
@@ -27,26 +27,26 @@ from core.messages import Published
 CACHE = "RATCHET_CACHE"
 CHUNK_BYTES = 32 * 2**20
 SHARED_CHUNKS, SHARE_S = 4, 5.0
-"""So many chunks stay in the object store for so long, for other nodes that ask for the same version."""
+"""At most SHARED_CHUNKS stay in the object store, for SHARE_S, for other nodes that ask for the same version."""
 ANSWER_S = 120.0
 GRACE_S, FORGET_S = 600.0, 7 * 86400.0
-"""Since its last use, a copy that is not wanted stays for so long; and all that a run keeps on this node."""
+"""Time since the last use after which an unwanted copy is deleted, and after which a run's whole folder is."""
 
 
 class FilesPort(Protocol):
-    """Of an actor that has versions on its node."""
+    """The port of an actor that has version files on its node."""
 
     async def read_chunk(self, folder: str, name: str, start: int, length: int) -> list[Any]:
-        """A reference to the bytes, uint8; in a list, or Ray would wait for them. Fewer bytes: the file ends there."""
+        """A reference to the bytes (uint8), in a list so that Ray does not resolve it. Fewer bytes: the file ends."""
         ...
 
     async def verify_files(self, folder: str, fingerprint: str) -> None:
-        """Raises: ArtifactError when this version is damaged there."""
+        """Raises: ArtifactError when the version is damaged on its node."""
         ...
 
 
 class VersionFiles(FilesPort):
-    """Gives the files of this node's versions to other nodes."""
+    """Serves the version files of this node to other nodes."""
 
     put = staticmethod(ray.put)
 
@@ -76,7 +76,7 @@ class VersionFiles(FilesPort):
 
 @dataclass(frozen=True)
 class WeightsTransfer:
-    """Brings versions to this node from that of one actor."""
+    """Copies versions from the node of one actor to this node."""
 
     source: FilesPort
     namespace: str
@@ -88,14 +88,14 @@ class WeightsTransfer:
 
     @property
     def folder(self) -> Path:
-        """Of this run on this node, outside the run directory: in $RATCHET_CACHE, or in the user's cache folder."""
+        """This run's folder on this node, outside the run directory: in $RATCHET_CACHE or the user's cache folder."""
         given = os.environ.get(CACHE) or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return Path(given).absolute() / "ratchet" / "weights" / self.namespace
 
     async def here(self, published: Published, wanted: Iterable[Published] = ()) -> Published:
-        """The version with a path on this node: its own, or a copy's. Copies that are not `wanted` go after a while.
+        """The version with a path on this node: its own path, or that of a copy. Copies outside `wanted` expire.
 
-        Raises: Unavailable when it cannot be brought here now; ArtifactError when it is damaged at its source."""
+        Raises: Unavailable when it cannot be copied now; ArtifactError when it is damaged at its source."""
         if holds(Path(published.path), published.fingerprint):
             return published
         manifest = bytes(await self._read(published.path, MANIFEST, 0))
@@ -106,23 +106,24 @@ class WeightsTransfer:
                 await asyncio.to_thread(self._prune, [published, *wanted])
                 await self._copy(published, manifest, copy)
         except (OSError, ArtifactError) as error:
-            if not await asyncio.to_thread(_is_whole, copy):  # another process of this node was not first
+            if not await asyncio.to_thread(_is_whole, copy):  # unless another process of this node finished the copy
                 if isinstance(error, ArtifactError):
                     raise
                 raise Unavailable(f"{published.ref} cannot be kept in {self.folder} ({error}); set {CACHE}") from None
         return published.model_copy(update={"path": str(copy)})
 
     async def bring(self, published: Published, to: Path) -> Published:
-        """The version at `to`, on this node's disk. Nothing else may write beside it meanwhile.
+        """Copy the version to `to` on this node's disk. Nothing else may write into the parent folder meanwhile.
 
-        Raises: Unavailable; ArtifactError when it is damaged at its source, or another one is at `to`; StorageFull."""
+        Raises: Unavailable; StorageFull; ArtifactError when the version is damaged at its source, or when `to` has
+        another version."""
         if not holds(to, published.fingerprint):
             await asyncio.to_thread(sweep, to.parent)
             await self._copy(published, bytes(await self._read(published.path, MANIFEST, 0)), to)
         return published.model_copy(update={"path": str(to)})
 
     async def _copy(self, published: Published, manifest: bytes, to: Path) -> None:
-        with whole(to, synced=False) as aside:  # it would sync on the event loop
+        with whole(to, synced=False) as aside:  # a sync here would block the event loop; see below
             (aside / MANIFEST).write_bytes(manifest)
             try:
                 for name in read_manifest(aside)["files"]:
@@ -131,7 +132,7 @@ class WeightsTransfer:
             except ArtifactError as error:
                 with _away_is_unavailable(published.path):
                     await self.source.verify_files(published.path, published.fingerprint)
-                raise Unavailable(f"{error}. It is whole at its source: it was damaged on the way; try again") from None
+                raise Unavailable(f"{error}. The source is intact: it was damaged in transit; try again") from None
             await asyncio.to_thread(sync_tree, aside)
         await asyncio.to_thread(sync, to.parent)
 
@@ -157,13 +158,13 @@ class WeightsTransfer:
             for used in (self.folder, *(copy for each in wanted for copy in copies.glob(f"{_name(each)}-*"))):
                 os.utime(used)
             limits = dict.fromkeys(copies.iterdir(), GRACE_S) | dict.fromkeys(self.folder.parent.iterdir(), FORGET_S)
-            for folder, limit_s in limits.items():  # what a killed process left aside is a copy too
+            for folder, limit_s in limits.items():  # also partial copies of killed processes
                 if time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) > limit_s:
                     vanish(folder)
 
 
 def holds(path: Path, fingerprint: str) -> bool:
-    """Whether the version is at that path, by its manifest only: the engine verifies the files when it opens them."""
+    """Whether the path has this version. Reads only the manifest: the engine verifies the files when it opens them."""
     with suppress(ArtifactError):
         return read_manifest(path).get("fingerprint") == fingerprint
     return False
@@ -174,9 +175,11 @@ def _away_is_unavailable(folder: str) -> Generator[None]:
     try:
         yield
     except (ArtifactError, Unavailable) as error:
-        raise getattr(error, "cause", error) from None  # without the stack of the actor
+        raise getattr(error, "cause", error) from None  # without the stack trace of the actor
     except (RayError, TimeoutError) as error:
-        raise Unavailable(f"the node that has {folder} is away ({type(error).__name__}: {error})") from None
+        raise Unavailable(
+            f"the node that has {folder} is unavailable ({type(error).__name__}: {error}); try again"
+        ) from None
 
 
 def _require(folder: Path, fingerprint: str) -> None:

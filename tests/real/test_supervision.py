@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from bench._live import lives, whole
+from bench._live import is_alive, whole
 from core.messages import Decision, Vote
 from core.store.facts import Measured
 from core.store.writer import RunReader
@@ -174,7 +174,7 @@ def test_a_replica_dies_and_no_feedback_is_counted_twice_and_the_next_answers_wi
 
 def replicas(run: Run) -> dict[str, dict[str, Any]]:
     told = run.status()["versions"]["replicas"]
-    return {name: replica for name, replica in told.items() if lives(name)}
+    return {name: replica for name, replica in told.items() if is_alive(name)}
 
 
 def ask(url: str) -> str:

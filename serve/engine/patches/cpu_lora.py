@@ -1,10 +1,10 @@
-"""vLLM's LoRA product on a CPU, right for tokens of the base model, and faster.
+"""Replaces vLLM's LoRA product on a CPU: it is correct for tokens of the base model, and faster.
 
 Patched: `PunicaWrapperCPU.update_metadata` and `.add_lora_linear` (vllm/lora/punica_wrapper/punica_cpu.py). Why: vLLM
-gathers a copy of A and B for every token, by an index that is -1 for tokens of the base model, and so adds the adapter
-of the last slot to those: base answers turn wrong, silently, once that slot was used. Here there is one product for
-each adapter in the batch. Upstream: https://github.com/vllm-project/vllm/pull/48421 and /49656. Holds for: vLLM 0.31;
-0.33 has the repair.
+copies A and B for every token, by an index that is -1 for tokens of the base model. So it adds the adapter in the last
+slot to those tokens: base answers become wrong, without an error, after that slot was used. This patch computes one
+product per adapter in the batch. Upstream: https://github.com/vllm-project/vllm/pull/48421 and /49656. Holds for: vLLM
+0.31; 0.33 has the fix.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ PATCH = vllm_patch("cpu_lora", without="on a CPU tokens of the base model get th
 
 
 class GroupedLora:
-    """y += x A^T B^T with each row's own adapter."""
+    """y += x A^T B^T with the adapter of each row."""
 
     @staticmethod
     def install() -> None:

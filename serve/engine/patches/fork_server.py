@@ -1,14 +1,14 @@
-"""The process of an engine on a CPU: forked from a server that has imported vLLM, or does so at this moment.
+"""Forks the engine process on a CPU from a fork server that has vLLM imported, or is importing it.
 
-vLLM spawns that process at the end of its own imports, which it then repeats: on two cores a third of the time to the
-first answer. `ratchet up` starts one server for all replicas of its machine before anything else (`share`); a replica
-that finds none starts its own while it imports vLLM itself (`begin`). An engine's process ends with its replica,
-however that ends. With a GPU vLLM's own way is kept.
+vLLM spawns that process after its own imports, and the new process repeats them: on two cores this takes a third of
+the time to the first answer. `ratchet up` first starts one fork server for all replicas of its machine (`share`). A
+replica without a shared server starts its own while it imports vLLM (`begin`). The engine process ends when its replica
+ends for any reason. With a GPU vLLM spawns as usual.
 
-Patched: `get_mp_context` in vllm/v1/engine/utils.py, which vLLM asks for the process of its engine, and Python's
-`multiprocessing.forkserver.connect_to_new_process`, so that the server may be another process's. Why: vLLM can spawn or
-fork (`VLLM_WORKER_MULTIPROC_METHOD`), but not from a server; and Python's server belongs to one process. Upstream: no
-issue is known. Holds for: vLLM 0.31 on Python 3.11 and 3.12.
+Patched: `get_mp_context` in vllm/v1/engine/utils.py, from which vLLM gets the engine's process class, and Python's
+`multiprocessing.forkserver.connect_to_new_process`, so that another process can own the server. Why: vLLM can spawn or
+fork (`VLLM_WORKER_MULTIPROC_METHOD`) but not use a fork server, and Python's fork server belongs to one process.
+Upstream: no issue is known. Holds for: vLLM 0.31 on Python 3.11 and 3.12.
 """
 
 import importlib
@@ -32,19 +32,19 @@ from core import gc_tuning
 from serve.engine.patches import cpu_build, vllm_patch
 from serve.http import keys_file
 
-PATCH = vllm_patch("fork_server", without="an engine on a CPU is up later, and may outlive a replica that is killed")
+PATCH = vllm_patch("fork_server", without="an engine on a CPU starts later, and may outlive a killed replica")
 PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine.worker"]
 NICER = 5
-"""Than its replica is an engine, and less so than who learns."""
+"""Added to the replica's niceness for its engine. Learning has a higher niceness still."""
 SERVER = "RATCHET_ENGINE_SERVER"
-"""Environment: the socket of this machine's server."""
+"""Environment variable: the socket of this machine's fork server."""
 
 
 class EngineProcess(ForkServerProcess):
     def run(self) -> None:
-        """In the child, whose parent by number is the server."""
+        """Runs in the child. Its parent process (ppid) is the fork server, not the replica."""
         _end_with_the_replica()
-        # an engine takes what it gets: at its replica's own priority, whoever takes in a vote waited out its steps
+        # at the replica's own priority, requests such as votes would wait for the engine's steps
         os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, _replica().pid or 0) + NICER))
         from serve.engine.patches import amx
 
@@ -54,13 +54,13 @@ class EngineProcess(ForkServerProcess):
 
 def _replica() -> Any:
     replica = multiprocessing.parent_process()
-    assert replica is not None, "an engine's process is started by a replica"
+    assert replica is not None, "only a replica starts an engine process"
     return replica
 
 
 def _end_with_the_replica() -> None:
-    """By a process that does nothing but wait for either's end: an engine that hangs or was stopped could not end
-    itself."""
+    """Fork a process that waits until the replica or the engine ends, and then kills the engine: an engine that hangs
+    or is suspended cannot end itself."""
     replica, engine = _replica(), os.pidfd_open(os.getpid())
     if os.fork() == 0:
         wait([replica.sentinel, engine])
@@ -72,16 +72,16 @@ def _end_with_the_replica() -> None:
 
 @contextmanager
 def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
-    """This machine's server, for the engines of all replicas that this process starts from now on. It imports vLLM at
-    once, and forks nothing before it has been told, by what this yields, to which file all of them print."""
+    """Start this machine's fork server, for the engines of all replicas that this process starts from now on. It
+    imports vLLM at once. It forks nothing until the yielded function has set the file that all engines print to."""
     if not _applies():
         yield lambda log: None
         return
     with tempfile.TemporaryDirectory(prefix="ratchet-") as folder, socket.socket(socket.AF_UNIX) as listener:
-        address = f"{folder}/engines.sock"  # unix sockets want a short path
+        address = f"{folder}/engines.sock"  # the path of a unix socket must be short
         listener.bind(address)
         listener.listen()
-        ends, lives = os.pipe()  # the server ends when nobody can write there any more
+        ends, lives = os.pipe()  # the server ends when the last write end of the pipe is closed
         main = f"from serve.engine.patches.fork_server import serve_forks; serve_forks({listener.fileno()}, {ends})"
         printed = Path(folder, "printed")
         with printed.open("ab") as out:
@@ -92,11 +92,11 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
-                # Ctrl-C is not for it; in a session of its own it would have half of the machine for itself, however
-                # nice (Linux, `sched_autogroup_enabled`)
+                # It must not get Ctrl-C. Not a new session: Linux gives each session an equal CPU share, whatever its
+                # niceness (`sched_autogroup_enabled`)
                 process_group=0,
             )
-        listener.close()  # nobody else's: else who asks a dead server would wait for ever
+        listener.close()  # only the server may hold it: clients of a dead server would wait forever
         os.close(ends)
         os.environ[SERVER] = address
 
@@ -104,7 +104,7 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
             with log.open("ab") as file:
                 file.write(printed.read_bytes())
             assert server.stdin is not None
-            with suppress(BrokenPipeError):  # it is dead: each replica has its own then
+            with suppress(BrokenPipeError):  # the server is dead; each replica starts its own
                 server.stdin.write(os.fsencode(log.resolve()))
                 server.stdin.close()
 
@@ -118,7 +118,7 @@ def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
 
 
 def serve_forks(listener: int, ends: int) -> None:
-    """What that server does."""
+    """The main function of the shared fork server."""
     gc_tuning.pause()
     for module in PRELOADED:
         importlib.import_module(module)
@@ -131,7 +131,7 @@ def serve_forks(listener: int, ends: int) -> None:
 
 
 class SharedServer(multiprocessing.forkserver.ForkServer):
-    """Somebody else's, as `multiprocessing` would use its own."""
+    """A `multiprocessing` fork server that another process owns."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -139,12 +139,12 @@ class SharedServer(multiprocessing.forkserver.ForkServer):
         self._forkserver_alive_fd = os.pipe()[1]
 
     def ensure_running(self) -> None:
-        """That is its owner's care."""
+        """Does nothing: its owner keeps it running."""
 
 
 def begin() -> None:
-    """Start to import, where no server of this machine does. Call it first of all, with the engine's environment
-    already set."""
+    """Start a fork server that imports vLLM, unless this machine has a shared one. Call this before anything else, with
+    the engine's environment variables set."""
     if not _applies():
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
@@ -153,7 +153,7 @@ def begin() -> None:
 
 
 def adopt() -> None:
-    """Have vLLM start its engine from that server."""
+    """Make vLLM start its engine from the fork server."""
     if _applies():
         from vllm.v1.engine import utils
 
@@ -167,7 +167,7 @@ def adopt() -> None:
 def _connect(fds: Sequence[int]) -> tuple[int, int]:
     try:
         return SharedServer(os.environ[SERVER]).connect_to_new_process(fds)
-    except OSError:  # it is dead
+    except OSError:  # the shared server is dead
         return multiprocessing.forkserver._forkserver.connect_to_new_process(fds)
 
 

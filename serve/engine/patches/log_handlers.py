@@ -1,10 +1,10 @@
-"""Log handlers that outlive the start of an engine.
+"""Keeps Ray Serve's log handlers working through the start of an engine.
 
-Patched: the target of Ray Serve's buffering log handlers is set again. Why: `logging.config.dictConfig`, which vLLM
-calls when it sets an engine up (vllm/logger.py `configure_logging`), closes all handlers, and a `MemoryHandler` loses
-its target then. Ray Serve's replica logs nothing any more, and a controller that was started again takes it for broken.
-Upstream: https://github.com/ray-project/ray/pull/57169 is about the same trap in Ray Data. Holds for: vLLM 0.31 in Ray
-2.60. `VLLM_CONFIGURE_LOGGING=0` would do without it, and without vLLM's own log.
+Patched: sets the target of Ray Serve's buffering log handlers again. Why: vLLM calls `logging.config.dictConfig` when
+it starts an engine (vllm/logger.py `configure_logging`). That closes all handlers, and a closed `MemoryHandler` loses
+its target. Ray Serve's replica then logs nothing, and a restarted controller considers it broken. Upstream:
+https://github.com/ray-project/ray/pull/57169 is about the same problem in Ray Data. Holds for: vLLM 0.31 in Ray 2.60.
+`VLLM_CONFIGURE_LOGGING=0` avoids the problem too, but turns vLLM's own log off.
 """
 
 import logging
@@ -14,12 +14,12 @@ from logging.handlers import MemoryHandler
 
 from serve.engine.patches import vllm_patch
 
-PATCH = vllm_patch("log_handlers", without="replicas log nothing once their engine is up")
+PATCH = vllm_patch("log_handlers", without="replicas log nothing after their engine has started")
 
 
 @contextmanager
 def kept(logger: str) -> Iterator[None]:
-    """While an engine is set up."""
+    """Use it around the start of an engine."""
     handlers = logging.getLogger(logger).handlers if PATCH.on() else []
     buffers = [handler for handler in handlers if isinstance(handler, MemoryHandler)]
     targets = [handler.target for handler in buffers]

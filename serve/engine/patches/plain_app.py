@@ -1,9 +1,9 @@
-"""vLLM's OpenAI app without its middleware.
+"""Removes the middleware of vLLM's OpenAI app.
 
 Patched: `FastAPI.user_middleware` and `FastAPI.middleware_stack` of the app that vLLM's `build_app`
-(vllm/entrypoints/launchers/app.py) returns. Why: who may ask is our gateway's to say (vLLM's CORS lets every web page
-in), nobody reads what they count, and each event of a stream would pass through them. vLLM has no option for it, and
-its SageMaker bootstrap builds the stack at once, so that it must be dropped to be built anew. Upstream:
+(vllm/entrypoints/launchers/app.py) returns. Why: our ingress checks origins and keys (vLLM's CORS admits every web
+page), no one reads the middleware's counters, and each event of a stream would pass through it. vLLM has no option for
+this. Its SageMaker bootstrap builds the middleware stack early, so the built stack must be dropped too. Upstream:
 `load_middlewares` in aws/model-hosting-container-standards; no issue is known. Holds for: vLLM 0.31.
 """
 

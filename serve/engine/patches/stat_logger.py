@@ -1,10 +1,10 @@
-"""What vLLM tells of every step: counted through Ray now and then, and heard at once for the requests that end.
+"""Exports vLLM's step statistics through Ray once per TELL_S, and reports each finished request at once.
 
-Patched: `RayPrometheusStatLogger.record` (vllm/v1/metrics/ray_wrappers.py), by a subclass that vLLM takes as a
-`stat_logger`; it is handed the sums of many steps. Why: told one by one, a small model's 150 steps a second cost their
-replica a sixth of its time, and a group would give its seats back only when its last sample ends. Upstream:
-https://github.com/vllm-project/vllm/pull/17925 brought the class; no issue about its cost is known. Holds for: vLLM
-0.31.
+Patched: `RayPrometheusStatLogger.record` (vllm/v1/metrics/ray_wrappers.py), by a subclass that vLLM accepts as a
+`stat_logger`; its base class gets the sums of many steps. Why: exported one by one, the 150 steps per second of a small
+model cost their replica a sixth of its time; and without a report per sample, a group gives its seats back only when
+its last sample ends. Upstream: https://github.com/vllm-project/vllm/pull/17925 added the class; no issue about its cost
+is known. Holds for: vLLM 0.31.
 """
 
 import time
@@ -18,16 +18,17 @@ from vllm.v1.metrics.stats import IterationStats, PromptTokenStats
 
 from serve.engine.patches import vllm_patch
 
-PATCH = vllm_patch("stat_logger", without="metrics cost more, and seats are free only when a whole group has ended")
+PATCH = vllm_patch("stat_logger", without="metrics cost more, and seats become free only when a whole group has ended")
 TELL_S = 1.0
 GAPS = 64
-"""Gaps between two tokens that are told at a time, evenly taken: one by one, thousands a second cost as much again."""
+"""Inter-token gaps exported at a time, evenly sampled: all of them, thousands per second, would cost as much again."""
 
 
 def stat_logger(ended: Callable[[str], None]) -> type[RayPrometheusStatLogger]:
-    """vLLM's logger for Ray Serve, which also calls `ended` with the id of a request as each of its n ends. Steps are
-    told added up, so in `iteration_tokens_total` an iteration is what TELL_S holds; `inter_token_latency_seconds` is a
-    sample."""
+    """vLLM's logger for Ray Serve. It also calls `ended` with the request's id at the end of each of its n samples.
+
+    It exports sums of steps: an iteration in `iteration_tokens_total` is all steps within TELL_S, and
+    `inter_token_latency_seconds` is a sample of all gaps."""
     if not PATCH.on():
         return RayPrometheusStatLogger
 
@@ -63,18 +64,18 @@ def stat_logger(ended: Callable[[str], None]) -> type[RayPrometheusStatLogger]:
 
         def log_engine_initialized(self) -> None:
             super().log_engine_initialized()
-            envs.enable_envs_cache()  # else each step reads os.environ; vLLM's own server does so when it is up
+            envs.enable_envs_cache()  # without it each step reads os.environ; vLLM's own server sets it too
 
     return ReplicaStats
 
 
 def thinned(gaps: list[float]) -> list[float]:
-    """At most GAPS of them, over all their length."""
+    """At most GAPS of them, evenly spaced."""
     return gaps[:: -(-len(gaps) // GAPS)] if gaps else gaps
 
 
 def added(steps: IterationStats | None, step: IterationStats) -> IterationStats:
-    """`steps` with one more, in place: numbers are summed, lists are joined."""
+    """Add one step to `steps` in place: sums numbers and joins lists."""
     if steps is None:
         return step
     for name, value in vars(step).items():

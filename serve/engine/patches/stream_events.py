@@ -1,8 +1,8 @@
-"""The events of a streamed chat, made in a twentieth of the time.
+"""Builds the events of a streamed chat in a twentieth of the time.
 
-vLLM builds each as three pydantic models, checks them, and writes them as JSON: 14 us a token, an eighth of what its
-replica spends on a small model's. Events that only say a text, nearly all, are plain structs here, with the same JSON
-(tests/real/serve/engine/test_stream_events.py); all others, with tool calls or usage, are vLLM's as before.
+vLLM builds each event from three pydantic models, validates them and encodes JSON: 14 us per token, an eighth of a
+replica's time with a small model. Nearly all events only carry text. Here those are plain structs with the same JSON
+(tests/real/serve/engine/test_stream_events.py). vLLM still builds the others, with tool calls or usage.
 
 Patched: `DeltaMessage`, `ChatCompletionResponseStreamChoice` and `ChatCompletionStreamResponse` in vLLM's chat route
 (vllm/entrypoints/openai/chat_completion/serving.py). Upstream: no issue is known. Holds for: vLLM 0.31.
@@ -17,7 +17,7 @@ from serve.engine.patches import vllm_patch
 
 PATCH = vllm_patch("stream_events", without="each streamed token costs its replica 14 us more")
 MADE = ("ChatCompletionResponseStreamChoice", "ChatCompletionStreamResponse")
-"""By vLLM's chat route, for each event."""
+"""The classes that vLLM's chat route instantiates for each event."""
 Unset = Any
 
 
@@ -54,7 +54,7 @@ _encode = Encoder(enc_hook=lambda model: Raw(model.model_dump_json(exclude_unset
 
 
 def install() -> None:
-    """In vLLM's chat route, of this process, for good; again does nothing."""
+    """Patch vLLM's chat route in this process, permanently. Idempotent."""
     if not PATCH.on():
         return
     from vllm.entrypoints.openai.chat_completion import serving
@@ -66,7 +66,7 @@ def install() -> None:
 
 
 def makers(vllm_choice: type, vllm_chunk: type) -> tuple[Any, Any]:
-    """Of choices and of chunks: ours where only a text is said, vLLM's elsewhere."""
+    """Factories of choices and chunks: our structs for events with only text, vLLM's classes for the others."""
 
     def choice(*, delta: Any, **fields: Any) -> Any:
         return (Choice if type(delta) is Delta else vllm_choice)(delta=delta, **fields)

@@ -1,14 +1,14 @@
-// The chat: questions, answers as they come, and what people think of them.
+// The chat: asks questions, shows streamed answers, and sends votes on them.
 
 import { $, el, svg } from "./page-draw.js";
 import { KeyWanted, eventsOf, post, request } from "./page-stream.js";
 
 const SAID = {
   counted: "Thank you. Your vote counts.",
-  waiting: "Thank you. Your vote is kept, and counts once the model has explored this question.",
+  waiting: "Thank you. Your vote is kept, and will count after the model has explored this question.",
 };
 
-/** Make the chat work. `wantKey` is called when the server asks for an API key. */
+/** Attach the chat's event handlers. `wantKey` is called when the server asks for an API key. */
 export function startChat(wantKey) {
   const turns = [];
   let halt = null;
@@ -50,7 +50,7 @@ export function startChat(wantKey) {
   $("halt").addEventListener("click", () => halt?.abort());
 }
 
-/** Ask which models there are; the choice stays if it can. */
+/** Load the model names. Keeps the selected model if it still exists. */
 export async function loadModels() {
   const { data } = await (await request("/v1/models")).json();
   const chosen = $("model").value;
@@ -96,7 +96,7 @@ function messagesOf(turn) {
   ];
 }
 
-/** Thumbs, and room for a better answer. */
+/** The vote controls of one answer: two thumbs and a form for a correction. */
 function ballot(turn, wantKey) {
   const said = el("p", { class: "said", role: "status" });
   const good = el("button", { type: "button", "aria-pressed": "false", "aria-label": "Good answer" }, thumbOf("up"));
@@ -111,7 +111,7 @@ function ballot(turn, wantKey) {
       said.textContent = results.map((each) => SAID[each.result] ?? `The server says: ${each.result}`).join(" ");
       return true;
     } catch (error) {
-      said.textContent = `Your vote was not taken: ${error.message}`;
+      said.textContent = `Your vote was not accepted: ${error.message}`;
       if (error instanceof KeyWanted) wantKey();
       return false;
     }

@@ -1,4 +1,4 @@
-// The curve: one mark a version, and a line through the versions that were served, which the gate lets only rise.
+// The curve: one mark per version, and a line through the served versions.
 
 import { el, percent, svg } from "./page-draw.js";
 
@@ -18,24 +18,24 @@ export const VERDICTS = {
   undecided: { name: "not weighed yet", shape: "ring" },
 };
 
-/** What there is to draw: accuracy where the run measures it, else the share of the gate's probes. */
+/** The values to draw: accuracy if the run measures it, otherwise the agreement on the gate's probes. */
 export function measure(versions) {
   if (versions.some((v) => v.accuracy !== null)) {
     const points = versions.filter((v) => v.accuracy !== null).map((v) => ({ ...v, at: v.accuracy }));
-    return { label: "accuracy", says: "Accuracy on questions that neither trainer nor gate ever sees, with its 95% interval.", points };
+    return { label: "accuracy", says: "Accuracy on questions that neither the trainer nor the gate sees, with its 95% interval.", points };
   }
   const keyed = versions.some((v) => v.standing === "certified");
   const points = withBase(versions).filter((v) => v.agreement !== null).map((v) => ({ ...v, at: v.agreement, low: null, high: null }));
   return keyed
-    ? { label: "right answers to probes", says: "Share of the gate’s probes that were answered right.", points }
+    ? { label: "right answers to probes", says: "Share of the gate’s probes with a right answer.", points }
     : {
         label: "agreement with anchors",
-        says: "No accuracy is measured here. Agreement with the anchors, the base model’s own majority answers, shows collapse; it is not evidence of improvement.",
+        says: "This run measures no accuracy. The curve shows agreement with the anchors, the base model’s own majority answers. A drop shows collapse; a rise is not evidence of improvement.",
         points,
       };
 }
 
-/** The base's share is known from the first version that was weighed against it. */
+/** Fill in the base's agreement from the first version that was weighed against it. */
 function withBase(versions) {
   const first = versions.find((v) => v.version > 0 && v.champion_agreement !== null);
   return versions.map((v) => (v.version === 0 && first ? { ...v, agreement: first.champion_agreement } : v));
@@ -43,7 +43,7 @@ function withBase(versions) {
 
 export function drawCurve(versions, into, says, legend) {
   const { label, says: text, points } = measure(versions);
-  says.textContent = points.length ? text : "Nothing is measured yet: the first version is still to come.";
+  says.textContent = points.length ? text : "Nothing is measured yet. The first version is not ready.";
   into.replaceChildren(...(points.length ? [picture(points, label, Math.max(into.clientWidth, 240))] : []));
   const seen = Object.keys(VERDICTS).filter((verdict) => points.some((p) => p.verdict === verdict));
   legend.replaceChildren(...seen.map((verdict) => el("li", {}, key(verdict), VERDICTS[verdict].name)));
@@ -52,7 +52,7 @@ export function drawCurve(versions, into, says, legend) {
 function picture(points, label, width) {
   const scale = scales(points, width - 12);
   const last = points.at(-1);
-  const summary = `${label} by version: ${points.length} versions, from ${percent(points[0].at)} of v${points[0].version} to ${percent(last.at)} of v${last.version}. The table below has them all.`;
+  const summary = `${label} by version: ${points.length} versions, from ${percent(points[0].at)} of v${points[0].version} to ${percent(last.at)} of v${last.version}. The table below lists all.`;
   const served = points.filter((p) => p.verdict === "base" || p.verdict === "promote");
   const line = served.map((p, i) => `${i ? "L" : "M"}${scale.x(p.version)} ${scale.y(p.at)}`).join("");
   return svg(
@@ -96,7 +96,7 @@ function key(verdict) {
   return svg("svg", { viewBox: "0 0 16 16", class: `key mark ${cssName(verdict)}`, "aria-hidden": "true" }, drawn);
 }
 
-/** Told apart without colour too. */
+/** Each verdict has its own shape, so color is not needed to tell them apart. */
 function shape(name, x, y, r) {
   const path = (d) => svg("path", { d, class: "shape" });
   switch (name) {
@@ -136,7 +136,7 @@ function scales(points, right) {
   };
 }
 
-/** A line of what was, newest at the right, with room for `places` values. */
+/** A line of past values, newest at the right, scaled to `places` values. */
 export function sparkline(values, places) {
   const [width, height] = [120, 24];
   const most = Math.max(...values, 1);

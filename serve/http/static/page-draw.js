@@ -1,4 +1,4 @@
-// Elements. What the server says enters the page as text and as attributes, never as HTML.
+// Creates elements. Data from the server becomes text or attributes, never HTML.
 
 export function $(id) {
   return document.getElementById(id);
@@ -14,7 +14,7 @@ export function svg(name, attributes = {}, ...children) {
 
 function filled(made, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children.filter((child) => child !== null)); // strings become text
+  made.append(...children.filter((child) => child !== null)); // append turns strings into text nodes
   return made;
 }
 

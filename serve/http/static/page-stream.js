@@ -1,12 +1,12 @@
-// How the page speaks to the server: requests with the API key, and server-sent events read by hand, since EventSource
+// Requests to the server with the API key, and a reader of server-sent events. EventSource is not used, because it
 // cannot send a key.
 
 const KEY = "ratchet-api-key";
-const SILENCE_MS = 25_000; // the server says something every 10 s
+const SILENCE_MS = 25_000; // the server sends at least a comment every 10 s
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 5_000;
 
-/** Raised when the server wants another key than we have. */
+/** Thrown when the server did not accept the stored key, or needs one. */
 export class KeyWanted extends Error {}
 
 export function keepKey(key) {
@@ -17,12 +17,12 @@ export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
 }
 
-/** `fetch` with the key. Throws KeyWanted for 401, and an Error with the server's own words for any other refusal. */
+/** `fetch` with the key. Throws KeyWanted for 401, and an Error with the server's message for other error statuses. */
 export async function request(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
   const headers = { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
   const reply = await fetch(path, { ...options, headers });
-  if (reply.status === 401) throw new KeyWanted("an API key is wanted");
+  if (reply.status === 401) throw new KeyWanted("an API key is required");
   if (!reply.ok) throw new Error(await refusal(reply));
   return reply;
 }
@@ -32,7 +32,7 @@ export function post(path, body, signal) {
   return request(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
-/** Every server-sent event of a reply: { event, id, data }. `heard` is called for every piece, comments too. */
+/** Yields the server-sent events of a reply as { event, id, data }. `heard` is called for every chunk, also comments. */
 export async function* eventsOf(reply, heard = () => {}) {
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -54,27 +54,27 @@ export async function* eventsOf(reply, heard = () => {}) {
 }
 
 /**
- * Follow a stream of events for ever. It ends now and then, and that is no news: `lost` is called when the next one
- * cannot be had, or when it has gone silent. Returns when the server wants a key.
+ * Follow a stream of events forever. The server ends it regularly and the page reconnects. `onLost` is called when that
+ * fails, or when the stream is silent for too long. Throws KeyWanted when the server wants a key.
  */
-export async function follow(path, { told, lost }) {
+export async function follow(path, { onEvent, onLost }) {
   let retryMs = FIRST_RETRY_MS;
   for (;;) {
     try {
       await once(path, (event) => {
         retryMs = FIRST_RETRY_MS;
-        told(event);
+        onEvent(event);
       });
     } catch (error) {
       if (error instanceof KeyWanted) throw error;
-      lost();
+      onLost();
       await new Promise((resolve) => setTimeout(resolve, retryMs));
       retryMs = Math.min(2 * retryMs, LONGEST_RETRY_MS);
     }
   }
 }
 
-async function once(path, told) {
+async function once(path, onEvent) {
   const silent = new AbortController();
   let timer;
   const heard = () => {
@@ -87,12 +87,12 @@ async function once(path, told) {
     const reply = await request(path, { signal: silent.signal, cache: "no-store" });
     for await (const event of eventsOf(reply, heard)) {
       events += 1;
-      told(event);
+      onEvent(event);
     }
   } finally {
     clearTimeout(timer);
   }
-  if (events === 0) throw new Error("the stream ended before it said anything");
+  if (events === 0) throw new Error("the stream ended without an event");
 }
 
 function parsed(block) {

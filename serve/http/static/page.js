@@ -1,4 +1,4 @@
-// The status page: follows /events and draws each part anew when it changed.
+// The status page: follows /events and redraws each part when it changes.
 
 import { loadModels, startChat } from "./page-chat.js";
 import { VERDICTS, drawCurve, sparkline } from "./page-curve.js";
@@ -8,26 +8,26 @@ import { KeyWanted, follow, hasKey, keepKey } from "./page-stream.js";
 const SLOTS = {
   serve: "answers users",
   explore: "learning samples from it",
-  champion: "candidates are weighed against it",
+  champion: "candidates are compared with it",
   candidate: "waits for the gate",
 };
 const RESTS_ON = {
-  base: "The base model, as it was before any learning.",
-  certified: "Its answers were weighed with answer keys",
-  guarded: "Weighed by agreement with anchors, a veto against collapse and not evidence of improvement",
-  "by hand": "A person promoted it, whatever the gate said",
-  unweighed: "The gate is off, and nothing vouches for it",
+  base: "The base model, before any learning.",
+  certified: "The gate checked its answers with answer keys",
+  guarded: "The gate checked its agreement with anchors. That guards against collapse and is not evidence of improvement",
+  "by hand": "A person promoted it; the gate’s verdict did not count",
+  unweighed: "The gate is off, so nothing checked this version",
 };
 const PURPOSES = {
-  users: "what users get",
-  learning: "what collectors sample",
-  gate: "what weighing costs",
-  report: "what measuring costs",
+  users: "answers to users",
+  learning: "samples of collectors",
+  gate: "probes of candidates",
+  report: "accuracy on report questions",
 };
-const RATE_OVER = 10; // seconds: counters arrive every two
+const RATE_OVER = 10; // seconds; the counters change every 2 s
 const SHOWN_RATES = 120;
 
-/** Which parts of the state each view is drawn from. */
+/** Each view, and the parts of the state that it shows. */
 const VIEWS = [
   [drawHeadline, ["slots", "versions"]],
   [drawBanners, ["held", "waiting", "paused", "disk_full", "away", "slots"]],
@@ -40,8 +40,8 @@ const VIEWS = [
 ];
 
 const state = {};
-let unreachable = ""; // why the console says nothing
-let totals = []; // one for each of the last seconds
+let unreachable = ""; // the reason why there is no overview
+let totals = []; // token counts, one per second
 let rates = Object.fromEntries(Object.keys(PURPOSES).map((purpose) => [purpose, []]));
 let newestEvent = 0;
 
@@ -52,14 +52,14 @@ new ResizeObserver(() => state.versions && drawVersions(state)).observe($("curve
 
 async function listen() {
   try {
-    await follow("/events", { told, lost });
+    await follow("/events", { onEvent, onLost });
   } catch (error) {
     if (!(error instanceof KeyWanted)) throw error;
     wantKey();
   }
 }
 
-function told({ event, data }) {
+function onEvent({ event, data }) {
   const body = JSON.parse(data);
   connected(true);
   $("key").hidden = true;
@@ -71,7 +71,7 @@ function told({ event, data }) {
   }
 }
 
-function lost() {
+function onLost() {
   connected(false);
   totals = [];
 }
@@ -85,7 +85,7 @@ function connected(is) {
 
 function wantKey() {
   connected(false);
-  $("connection").textContent = "an API key is wanted";
+  $("connection").textContent = "an API key is required";
   if (hasKey()) $("key-note").textContent = "The server did not accept that key.";
   $("key").hidden = false;
   $("key-value").focus();
@@ -104,14 +104,14 @@ async function offerModels() {
   try {
     await loadModels();
   } catch {
-    // the choice stays as it is; whoever asks will be told why
+    // keep the current list; the next question shows the error
   }
 }
 
 function drawHeadline({ slots, versions }) {
   const serve = slots?.serve;
   if (!serve) {
-    $("headline").textContent = "Nobody says what is served";
+    $("headline").textContent = "The served version is unknown";
     $("rests-on").replaceChildren();
     return;
   }
@@ -123,7 +123,7 @@ function drawHeadline({ slots, versions }) {
   $("rests-on").replaceChildren(standing(serve.standing), " ", ...says);
 }
 
-/** What a version gained over the base, where that is measured. */
+/** A version's accuracy and the base's, if the run measures them. */
 function worth(row, base) {
   if (!row || row.accuracy === null) return "";
   const before = base?.version === 0 && base.accuracy !== null ? `, the base ${percent(base.accuracy)}` : "";
@@ -136,10 +136,10 @@ function drawBanners({ held, waiting, paused, disk_full: full, away, slots }) {
     const next = waiting === null ? "" : ` v${waiting} takes effect at the release.`;
     banners.push(banner(`Serving is held at v${slots?.serve?.version}`, `by ${held.by}, since ${clock(held.at)}: ${held.why}.${next}`, "ratchet hold --off"));
   }
-  if (paused) banners.push(banner("Learning is paused:", `${paused}. Serving goes on.`, "ratchet resume"));
+  if (paused) banners.push(banner("Learning is paused:", `${paused}. Serving continues.`, "ratchet resume"));
   if (full) banners.push(banner("The disk is full:", `${full.why}; ${full.remedy}.`));
-  for (const [part, why] of Object.entries(away ?? {})) banners.push(banner(`No word from ${part}:`, why));
-  if (unreachable) banners.push(banner("The console does not answer:", unreachable));
+  for (const [part, why] of Object.entries(away ?? {})) banners.push(banner(`No status from ${part}:`, why));
+  if (unreachable) banners.push(banner("No overview of the run:", unreachable));
   $("banners").replaceChildren(...banners);
 }
 
@@ -151,10 +151,10 @@ function banner(title, text, command) {
 function drawSlots({ slots, learning }) {
   const cards = Object.entries(SLOTS).map(([name, says]) => {
     const slot = slots[name];
-    if (!slot) return el("div", { class: "slot vacant" }, el("dt", {}, name), el("dd", {}, el("b", {}, "–"), el("small", {}, "nothing waits for the gate")));
+    if (!slot) return el("div", { class: "slot vacant" }, el("dt", {}, name), el("dd", {}, el("b", {}, "–"), el("small", {}, "no version waits for the gate")));
     const weighing = name === "candidate" && learning?.weighing === slot.version;
     const chip = slot.state === "promoted" || !slot.state ? slot.standing : slot.state;
-    return el("div", { class: `slot ${name}` }, el("dt", {}, name), el("dd", {}, el("b", {}, `v${slot.version}`), chip ? standing(chip) : null, el("small", {}, weighing ? "is being weighed now" : says)));
+    return el("div", { class: `slot ${name}` }, el("dt", {}, name), el("dd", {}, el("b", {}, `v${slot.version}`), chip ? standing(chip) : null, el("small", {}, weighing ? "the gate weighs it now" : says)));
   });
   $("slots").replaceChildren(...cards);
 }
@@ -177,7 +177,7 @@ function drawVersions({ versions }) {
   $("versions").replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
 }
 
-/** Every second: what the totals grew by, over the last seconds. */
+/** Runs every second: draws the tokens per second over the last RATE_OVER seconds. */
 function drawRates() {
   if (!state.tokens || !document.body.classList.contains("live")) return;
   totals = [...totals, state.tokens].slice(-RATE_OVER - 1);
@@ -209,18 +209,18 @@ function drawReplicas({ replicas }) {
     const name = el("b", { title: r.name }, r.name.split("#").at(-1));
     const proven = (r.proven ?? []).map((v) => `v${v}`).join(", ");
     const does = `${r.users ?? 0} users, ${r.background ?? 0} in the background, ${r.swaps ?? 0} swaps`;
-    const failed = Object.entries(r.failed ?? {}).map(([version, why]) => el("p", { class: "problem" }, `${version} did not arrive: ${why}`));
-    const silent = r.silent ? [el("p", { class: "problem" }, "not heard of lately")] : [];
+    const failed = Object.entries(r.failed ?? {}).map(([version, why]) => el("p", { class: "problem" }, `${version} was not proven: ${why}`));
+    const silent = r.silent ? [el("p", { class: "problem" }, "no recent report")] : [];
     return el("li", {}, el("p", {}, name, el("span", { class: "serves" }, `serves v${r.serving}`)), el("p", { class: "quiet" }, `has proven ${proven}; ${does}`), ...failed, ...silent);
   });
-  $("replicas").replaceChildren(...(items.length ? items : [el("li", { class: "empty" }, "None has reported yet.")]));
+  $("replicas").replaceChildren(...(items.length ? items : [el("li", { class: "empty" }, "No replica has reported yet.")]));
 }
 
-/** Newest first; only what is new enters, so that it can be told to those who listen. */
+/** Newest first. Adds only new events, so that screen readers announce each one once. */
 function drawEvents({ events }) {
   const list = $("events");
   if (events.length && events.at(-1).id < newestEvent) {
-    list.replaceChildren(); // another run
+    list.replaceChildren(); // the server has a new run
     newestEvent = 0;
   }
   const first = newestEvent === 0;

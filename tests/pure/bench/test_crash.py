@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench._live import Answered, Told
+from bench._live import Answered, ClientLog
 from bench.crash import STALE_S, account, promoted, served_since, stale
 from core.messages import Vote
 from core.store.records import event, message
@@ -14,10 +14,10 @@ KILLS = [{"victim": "store", "recovery_s": 1.0, "service_s": 0.5}]
 def test_what_was_acknowledged_and_is_not_on_disk_is_lost(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.write([message("votes", f"v{i}", "p", Vote(id=f"v{i}", prompt_id="p", answer="7")) for i in range(3)])
-    told = Told(tmp_path, votes={"v0", "v2"})
-    assert account(tmp_path, told, KILLS)["lost"] == 0
-    told = Told(tmp_path, votes={"v0", "v9"}, feedback={"f"}, outcomes={"17", "18"})
-    found = account(tmp_path, told, KILLS)
+    clients = ClientLog(tmp_path, votes={"v0", "v2"})
+    assert account(tmp_path, clients, KILLS)["lost"] == 0
+    clients = ClientLog(tmp_path, votes={"v0", "v9"}, feedback={"f"}, outcomes={"17", "18"})
+    found = account(tmp_path, clients, KILLS)
     assert found["lost"] == 4 and found["lost_by"] == {"votes": 1, "feedback": 1, "outcomes": 2}
 
 
@@ -48,9 +48,9 @@ def test_an_answer_before_its_promotion_or_long_after_its_time_is_noticed(tmp_pa
 
 
 def test_what_clients_were_told_survives_a_restart_of_the_drill(tmp_path: Path) -> None:
-    told = Told(tmp_path, votes={"v"}, feedback={"f"}, outcomes={"1"}, answers=[Answered(1.0, 2.0, 3)])
-    told.failed["cut off"] += 2
-    told.save()
-    again = Told(tmp_path)
+    clients = ClientLog(tmp_path, votes={"v"}, feedback={"f"}, outcomes={"1"}, answers=[Answered(1.0, 2.0, 3)])
+    clients.failed["cut off"] += 2
+    clients.save()
+    again = ClientLog(tmp_path)
     again.load()
-    assert again == told and again.requests == 3
+    assert again == clients and again.requests == 3

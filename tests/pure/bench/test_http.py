@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from bench import http, priority
-from bench._ask import Answered, ask, asking
+from bench._ask import Answered, ask, open_session
 from bench._plain import flags
 from core.errors import Unavailable
 
@@ -29,7 +29,7 @@ async def told(body: str, status: int = 200) -> AsyncIterator[aiohttp.ClientSess
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", reply)
-    async with TestServer(app) as server, asking(str(server.make_url("/"))) as client:
+    async with TestServer(app) as server, open_session(str(server.make_url("/"))) as client:
         yield client
 
 
@@ -38,7 +38,7 @@ async def test_an_answer_is_timed_event_by_event_and_counts_only_when_it_is_whol
         answer = await ask(client, "policy", "1+1?", 2)
         assert (answer.tokens, answer.version, len(answer.gaps_s)) == (2, "0", 1)
         assert 0 < answer.first_s <= answer.total_s
-        with pytest.raises(Unavailable, match="of 2 tokens, expected 3"):
+        with pytest.raises(Unavailable, match="has 2 tokens, expected 3"):
             await ask(client, "policy", "1+1?", 3)
     async with told("no such model", 404) as client:
         with pytest.raises(Unavailable, match="404: no such model"):

@@ -89,7 +89,7 @@ def test_the_drill_reports_the_worst_of_its_seeds_with_the_gate_and_without(tmp_
 
 def test_an_unknown_recipe_is_refused_by_name(tmp_path: Path) -> None:
     options = argparse.Namespace(quick=False, out=tmp_path, recipes="grpo", gates="off", seeds=1, versions=1)
-    with pytest.raises(SystemExit, match="no recipe 'grpo'; there are ttrl, hot-sft, unvoted"):
+    with pytest.raises(SystemExit, match="no recipe 'grpo'; available: ttrl, hot-sft, unvoted"):
         collapse.run(options)
 
 

@@ -137,7 +137,7 @@ def test_a_better_answer_is_sent_and_a_refusal_is_shown(page: "api.Page", server
     page.get_by_role("button", name="write a better answer").click()
     page.get_by_label("A better answer").fill("")
     page.get_by_role("button", name="Send it").click()
-    api.expect(page.locator(".said")).to_have_text("Your vote was not taken: the correction is empty; write one")
+    api.expect(page.locator(".said")).to_have_text("Your vote was not accepted: the correction is empty; write one")
 
 
 def test_a_follow_up_takes_the_conversation_along(page: "api.Page", server: PageServer) -> None:
@@ -176,10 +176,10 @@ def test_a_lost_connection_is_told_and_found_again_is_too(page: "api.Page", serv
 def test_a_server_that_asks_for_a_key_gets_one(page: "api.Page") -> None:
     with PageServer(key="sesame") as server:
         page.goto(server.url)
-        page.get_by_label("This server asks for an API key").fill("wrong")
+        page.get_by_label("This server requires an API key").fill("wrong")
         page.get_by_role("button", name="Use it").click()
         api.expect(page.locator("#key-note")).to_have_text("The server did not accept that key.")
-        page.get_by_label("This server asks for an API key").fill("sesame")
+        page.get_by_label("This server requires an API key").fill("sesame")
         page.get_by_role("button", name="Use it").click()
         api.expect(page.locator("#connection")).to_have_text("live")
         api.expect(page.locator("#key")).to_be_hidden()
@@ -197,7 +197,7 @@ def test_nothing_sticks_out_at_the_side(page: "api.Page", server: PageServer, wi
 
 def test_on_a_real_run_the_version_that_answers_is_named_and_the_vote_is_counted(page: "api.Page", run: Run) -> None:
     page.goto(run.url)
-    page.get_by_label("This server asks for an API key").fill(SHOP)
+    page.get_by_label("This server requires an API key").fill(SHOP)
     page.get_by_role("button", name="Use it").click()
     api.expect(page.locator("#connection")).to_have_text("live")
     api.expect(page.get_by_role("heading", level=1)).to_have_text(

@@ -131,7 +131,7 @@ def test_a_group_larger_than_the_busy_share_is_seated_alone_while_users_are_acti
 def test_more_seats_than_background_may_ever_hold_is_refused_with_the_number() -> None:
     async def run() -> None:
         seats, _ = seats_of()
-        with pytest.raises(ConfigError, match="7 seats asked for, background may hold 1 to 6"):
+        with pytest.raises(ConfigError, match="7 seats requested, background work may hold 1 to 6"):
             async with seats.background(7):
                 pass
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.clock import ManualClock
 from core.errors import Unavailable
 from core.messages import BASE, PolicyRef
-from serve.engine.time_sharing import Residency
+from serve.engine.time_sharing import TimeSharing
 from tests.pure.waiting import spin
 
 V1, V2, V3 = (PolicyRef(version=n) for n in (1, 2, 3))
@@ -23,7 +23,7 @@ class House:
         self.clock = ManualClock()
         self.switches: list[PolicyRef] = []
         self.failing: set[PolicyRef] = set()
-        self.residency = Residency(self._switch, BASE, quantum_s=quantum_s, clock=self.clock)
+        self.residency = TimeSharing(self._switch, BASE, quantum_s=quantum_s, clock=self.clock)
 
     async def _switch(self, ref: PolicyRef) -> None:
         assert self.residency.users == 0, "nobody may be inside during a switch"

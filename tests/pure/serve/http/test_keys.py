@@ -145,14 +145,14 @@ def test_file_and_environment_are_read_together(tmp_path: Path) -> None:
     ("text", "told"),
     [
         (f"app user sha256:{HEX}\napp2 user", "line 2 has 2 words; expected NAME ROLE sha256:HEX"),
-        (f"app root sha256:{HEX}", "line 1: the second word is no role; expected user or admin"),
-        (f"{SECRET * 2} user sha256:{HEX}", "line 1 begins with no name"),
-        (f"# mine\napp user {SECRET}", "line 2: the third word is no hash; expected sha256: and 64 digits"),
-        (f"app user sha256:{HEX[:-1]}", "line 1: the third word is no hash"),
+        (f"app root sha256:{HEX}", "line 1: the second word is not a role; expected user or admin"),
+        (f"{SECRET * 2} user sha256:{HEX}", "line 1 does not begin with a name"),
+        (f"# mine\napp user {SECRET}", "line 2: the third word is not a hash; expected sha256: and 64 digits"),
+        (f"app user sha256:{HEX[:-1]}", "line 1: the third word is not a hash"),
         (f"app user sha256:{HEX}\napp user sha256:{'0' * 64}", "two keys are named app"),
         (f"app user sha256:{HEX}\nops admin sha256:{HEX}", "the keys app and ops are the same secret"),
         ("# nobody yet\n", "holds no key; make one with `ratchet keys NAME`"),
-        (b"\xff\xfe", "is no text in UTF-8"),
+        (b"\xff\xfe", "is not UTF-8 text"),
     ],
 )
 def test_a_bad_line_is_named_with_what_was_expected_and_not_shown(tmp_path: Path, text: str | bytes, told: str) -> None:
@@ -164,9 +164,9 @@ def test_a_bad_line_is_named_with_what_was_expected_and_not_shown(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("app user hunter2", "RATCHET_KEYS, line 1: the third word is no secret; expected 32 or more ASCII"),
-        (f"app user {'é' * 40}", "the third word is no secret"),
-        (f"ops admin {OTHER},app user sha256:beef", "RATCHET_KEYS, line 2: the third word is no hash"),
+        ("app user hunter2", "RATCHET_KEYS, line 1: the third word is not a secret; expected 32 or more random ASCII"),
+        (f"app user {'é' * 40}", "the third word is not a secret"),
+        (f"ops admin {OTHER},app user sha256:beef", "RATCHET_KEYS, line 2: the third word is not a hash"),
         (f"app:user:{SECRET}", "line 1 has 1 words; expected NAME ROLE SECRET"),
         ("", "RATCHET_KEYS holds no key"),
     ],
@@ -180,7 +180,7 @@ def test_a_bad_environment_is_refused_and_not_shown(text: str, told: str) -> Non
 def test_a_file_that_others_may_write_is_refused_and_one_they_may_read_is_noted(tmp_path: Path) -> None:
     line = f"ops admin sha256:{HEX}\n"
     for mode in (0o620, 0o602, 0o666):
-        assert "others could write themselves a key" in error_of(keys_file.read, in_file(tmp_path, line, mode), NONE)
+        assert "other users could add keys" in error_of(keys_file.read, in_file(tmp_path, line, mode), NONE)
     for mode, notes in ((0o600, 0), (0o640, 1), (0o644, 1)):
         access = in_file(tmp_path, line, mode)
         assert len(keys_file.notes(keys_file.read(access, NONE), access)) == notes
@@ -188,7 +188,7 @@ def test_a_file_that_others_may_write_is_refused_and_one_they_may_read_is_noted(
 
 def test_keys_without_an_admin_are_noted() -> None:
     assert keys_file.notes(Keys((KEYS.held[0],)), AccessConfig()) == [
-        "no key has role admin: nobody can pause, promote or roll back over HTTP"
+        "no key has role admin: no request can pause, promote or roll back"
     ]
     assert keys_file.notes(KEYS, AccessConfig()) == keys_file.notes(Keys(), AccessConfig()) == []
 
@@ -244,7 +244,7 @@ def test_a_name_is_given_once_and_a_bad_file_is_left_as_it_is(tmp_path: Path) ->
     keys_file.add(path, "app", "user")
     before = path.read_bytes()
     assert "two keys are named app" in error_of(keys_file.add, path, "app", "admin")
-    assert "'a b' is no name for a key" in error_of(keys_file.add, path, "a b", "user")
+    assert "'a b' is not a key name" in error_of(keys_file.add, path, "a b", "user")
     assert path.read_bytes() == before
     path.write_text("nonsense\n")
     assert "line 1 has 1 words" in error_of(keys_file.add, path, "ops", "admin")

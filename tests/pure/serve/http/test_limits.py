@@ -116,7 +116,7 @@ def test_a_client_that_leaves_is_no_server_error() -> None:
     async def leave() -> Any:
         return {"type": "http.disconnect"}
 
-    with pytest.raises(Refusal, match="left before"):
+    with pytest.raises(Refusal, match="disconnected before"):
         asyncio.run(read_body(leave, 8))
 
 

@@ -166,7 +166,7 @@ async def test_several_processes_may_copy_at_the_same_time_and_all_get_it(tmp_pa
 
 async def test_bytes_damaged_on_the_way_are_refused_and_can_be_fetched_again(tmp_path: Path, cache: Path) -> None:
     version, source = published(1, tmp_path), Source(np.frombuffer(b"damaged", np.uint8))
-    with pytest.raises(Unavailable, match="damaged on the way"):
+    with pytest.raises(Unavailable, match="damaged in transit"):
         await here(version, source)
     assert copies(cache) == []
     verify(await here(version, source))

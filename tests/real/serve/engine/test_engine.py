@@ -269,9 +269,7 @@ def test_a_sequence_that_fills_the_engine_is_answered_and_scored_and_a_longer_on
     assert len(ids_of(candidate)) <= LIMIT
     full = [1, *[10 + i % 50 for i in range(LIMIT - 1)]]
     assert gap(run(lora.score([full], BASE))[0], base, full) < 1e-3
-    with pytest.raises(
-        PromptError, match=f"the context has {LIMIT} tokens; an engine of {LIMIT} takes 1 to {LIMIT - 1}"
-    ):
+    with pytest.raises(PromptError, match=f"the context has {LIMIT} tokens; this engine accepts 1 to {LIMIT - 1}"):
         run(lora.generate(full, GREEDY, BASE))
     with pytest.raises(PromptError, match=f"a sequence of {LIMIT + 1} tokens"):
         run(lora.score([[*full, 5]], BASE))
@@ -464,7 +462,7 @@ def test_a_version_that_cannot_be_staged_is_refused_and_everything_else_goes_on(
     with pytest.raises(VersionError, match="use a new number"):
         run(lora.stage(published(V1, second)))
     run(lora.stage(published(V2, second)))
-    with pytest.raises(VersionError, match=r"no place for policy@v3: policy@v1, policy@v2 take all 2"):
+    with pytest.raises(VersionError, match=r"no slot for policy@v3: policy@v1, policy@v2 use all 2 slots"):
         run(lora.stage(published(V3, first)))
     with pytest.raises(VersionError, match="the base is never unloaded"):
         run(lora.unload(BASE))
@@ -648,7 +646,7 @@ def test_a_damaged_or_foreign_model_leaves_the_version_before_answering(
         folder = shutil.copytree(path, tmp_path / name)
         (folder / "model.safetensors").unlink()
         change(folder / "model.safetensors")
-        with pytest.raises(ArtifactError, match=f"{name} cannot be loaded.*policy@v1 goes on answering"):
+        with pytest.raises(ArtifactError, match=f"{name} cannot be loaded.*policy@v1 continues to answer"):
             run(full.swap(published(V2, folder)))
         assert full.loaded() == [V1]
         assert gap(run(full.score([ids], V1))[0], model, ids) < 1e-3
