@@ -51,7 +51,7 @@ def vllm_arguments(model: ModelConfig, engine: EngineConfig, max_versions: int, 
     positions = getattr(AutoConfig.from_pretrained(model.path).get_text_config(), "max_position_embeddings", 0)
     if positions and engine.max_tokens > positions:
         raise ConfigError(
-            f"serve.engine.max_tokens={engine.max_tokens} is more than the {positions} positions of the model; lower it"
+            f"serve.engine.max_tokens={engine.max_tokens} is over the {positions} positions of the model; lower it"
         )
     # vLLM samples at least one token, also when it only scores. A scored sequence that fills the context needs room for
     # that token. Its position is never computed, so it may be past the model's last position.

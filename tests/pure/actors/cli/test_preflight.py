@@ -41,7 +41,7 @@ def test_a_missing_model_folder_is_refused() -> None:
 
 
 def test_a_context_longer_than_the_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"serve\.engine\.max_tokens=1025 is more than the 1024 positions"):
+    with pytest.raises(ConfigError, match=r"serve\.engine\.max_tokens=1025 is over the 1024 positions"):
         preflight.check(tiny("serve.engine.max_tokens=1025"))
     preflight.check(tiny("serve.engine.max_tokens=1024"))
 
