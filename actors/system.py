@@ -101,7 +101,7 @@ class RaySystem:
             self._service_away_at = now
         return now - self._service_away_at < self.config.run.hang_s
 
-    async def note(self, kind: str, **detail: Any) -> None:
+    async def note(self, kind: str, **detail: object) -> None:
         await self.port(StorePort, "store").append([as_row(event(time.time(), "supervisor", kind, **detail))])
 
     def make_core(self) -> None:
@@ -188,7 +188,7 @@ class RaySystem:
         link.unlink(missing_ok=True)
         link.symlink_to(local_cluster.logs_dir())
 
-    def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
+    def _host(self, name: str, kind: type, *arguments: object, **settings: object) -> None:
         heavy = name == "trainer"
         learns = heavy or name == "evaluator" or name.startswith("collector")
         self.parts[name] = (

@@ -1,6 +1,7 @@
 """HTTP calls to a running system."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def get(url: str) -> Any:
         raise RatchetError(f"{url} gives no answer ({error}); is the run still starting or stopping?") from None
 
 
-def post(url: str, body: dict[str, Any], timeout_s: float = 60) -> httpx.Response:
+def post(url: str, body: Mapping[str, object], timeout_s: float = 60) -> httpx.Response:
     try:
         reply = httpx.post(url, json=body, headers=bearer(), timeout=timeout_s, trust_env=False)
     except httpx.HTTPError as error:

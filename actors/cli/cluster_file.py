@@ -2,7 +2,6 @@
 machines."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -11,7 +10,7 @@ from core.errors import ConfigError
 BASE = Path("cluster.yaml")
 
 
-def merged(base: Path, differences: list[Path]) -> dict[str, Any]:
+def merged(base: Path, differences: list[Path]) -> dict[str, object]:
     """Mappings are merged, everything else is replaced; null takes a key away. Raises: ConfigError."""
     if not base.is_file():
         raise ConfigError(
@@ -23,7 +22,7 @@ def merged(base: Path, differences: list[Path]) -> dict[str, Any]:
     return tree
 
 
-def laid_over(tree: dict[str, Any], difference: dict[str, Any]) -> dict[str, Any]:
+def laid_over(tree: dict[str, object], difference: dict[str, object]) -> dict[str, object]:
     kept = {key: value for key, value in tree.items() if difference.get(key, "") is not None}
     for key, value in difference.items():
         if isinstance(value, dict):
@@ -34,7 +33,7 @@ def laid_over(tree: dict[str, Any], difference: dict[str, Any]) -> dict[str, Any
     return kept
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:

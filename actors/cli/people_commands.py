@@ -3,7 +3,7 @@
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -121,7 +121,7 @@ def keys(
     print(secret)
 
 
-def _by_hand(command: str, dir: str | None, reason: str, version: str | None = None) -> dict[str, Any]:
+def _by_hand(command: str, dir: str | None, reason: str, version: str | None = None) -> dict[str, object]:
     """Signed with the name of the operating system's user."""
     signed = {"version": version, "by": getpass.getuser(), "reason": reason}
     return post(f"{live(find(dir))}/admin/{command}", {"argument": signed}).json()

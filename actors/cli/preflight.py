@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -102,7 +101,7 @@ def check_access(config: Config, environ: Mapping[str, str]) -> list[str]:
     return keys_file.notes(keys, config.serve.access)
 
 
-def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
+def memory(config: Config, parameters: int, shape: Mapping[str, int]) -> Memory:
     """What a run needs, computed from the model's size and the settings."""
     full = isinstance(config.model.weights, Full)
     engines = config.serve.replicas + (1 if full else 0)
@@ -238,12 +237,13 @@ def _check_memory(config: Config) -> None:
         )
 
 
-def _shape(file: Path) -> dict[str, Any]:
+def _shape(file: Path) -> dict[str, int]:
     """What is asked of a model's config.json; no positions are 0. Raises: ConfigError naming what is missing."""
     try:
-        shape: dict[str, Any] = json.loads(file.read_bytes())
-        shape["max_position_embeddings"] = int(shape.get("max_position_embeddings") or 0)
-        missing = [name for name in ("hidden_size", "num_hidden_layers", "vocab_size") if int(shape[name]) < 1]
+        read = json.loads(file.read_bytes())
+        shape = {name: int(read[name]) for name in ("hidden_size", "num_hidden_layers", "vocab_size")}
+        missing = [name for name, size in shape.items() if size < 1]
+        shape |= {name: int(read.get(name) or 0) for name in ("intermediate_size", "max_position_embeddings")}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{file} is no model's config ({error!r}); restore it") from None
     if missing:
@@ -251,9 +251,9 @@ def _shape(file: Path) -> dict[str, Any]:
     return shape
 
 
-def _lora_parameters(config: Config, shape: dict[str, Any]) -> int:
+def _lora_parameters(config: Config, shape: Mapping[str, int]) -> int:
     assert isinstance(config.model.weights, Lora)
-    widest = max(shape["hidden_size"], shape.get("intermediate_size", shape["hidden_size"]))
+    widest = max(shape["hidden_size"], shape.get("intermediate_size", 0))
     per_layer = len(config.model.weights.targets) * config.model.weights.rank * (shape["hidden_size"] + widest)
     return per_layer * shape["num_hidden_layers"]
 

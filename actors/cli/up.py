@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import httpx
 import psutil
@@ -19,7 +19,7 @@ from rich.markup import escape
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
 from actors.inspect import report
-from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, StorePort
+from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, RunStatus, StorePort
 from actors.runtime.supervisor import Supervisor
 from actors.storage.run_dir import RunDir
 from actors.system import MEASURE_S, RaySystem
@@ -125,7 +125,7 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
 
 async def _until_done(
     config: Config, run: RunDir, supervisor: Supervisor, system: RaySystem, url: str, console: Console
-) -> dict[str, Any]:
+) -> RunStatus:
     """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
     sinks = _sinks(config, run.path)
     flush = WhenChanged()
@@ -154,7 +154,7 @@ async def _until_done(
             sink.close()
 
 
-def _check_learning(status: dict[str, Any], versions: int, run_dir: Path) -> None:
+def _check_learning(status: RunStatus, versions: int, run_dir: Path) -> None:
     """A run with an end has nobody who would say `resume`. Raises: RatchetError when its trainer waits for that."""
     reason = status.get("buffer", {}).get("paused")
     if reason is not None and status.get("trainer", {}).get("phase") == "paused":
@@ -166,22 +166,23 @@ def _check_learning(status: dict[str, Any], versions: int, run_dir: Path) -> Non
 
 
 async def _finish(
-    config: Config, run: RunDir, system: RaySystem, console: Console, status: dict[str, Any], first_answer_s: float
+    config: Config, run: RunDir, system: RaySystem, console: Console, status: RunStatus, first_answer_s: float
 ) -> None:
     """Measure base and served version on all report questions, write the report, show the table."""
+    versions = status.get("versions", {})
     wall_s = time.time() - psutil.Process().create_time()
     tokens = tokens_by_purpose(status)
     store = system.port(StorePort, "store")
     evaluator = system.port(MeasurePort, "evaluator", deadline_s=MEASURE_S)
     if report.has_questions(config):
         with console.status(f"asking base and served version {config.report.final} report questions"):
-            served = status["versions"]["slots"]["serve"]
+            served = versions.get("slots", {}).get("serve", 0)
             start, end = await asyncio.gather(
                 *(evaluator.measure(version, config.report.final) for version in (0, served))
             )
             ends = [FinalMeasured(**dict(found)).record(at) for at, found in (("start", start), ("end", end))]
             await store.append([*map(as_row, ends)])
-    finished = event(time.time(), "driver", "finished", decided=status["versions"]["decided"])
+    finished = event(time.time(), "driver", "finished", decided=versions.get("decided", 0))
     await store.append([as_row(finished)])
     timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
     explored = status.get("buffer", {}).get("tokens", tokens["explore"])
@@ -189,22 +190,22 @@ async def _finish(
     reader = RunReader(run.path)
     console.print(versions_table(report.version_rows(reader)))
     reader.close()
-    if body["accuracy_start"] is not None:
+    if body["accuracy_start"] is not None and body["accuracy_end"] is not None:
         console.print(
             f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% "
             f"on {body['accuracy_n']} questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
         )
 
 
-async def _status(admin: AdminPort, collectors: Mapping[str, HasStatus]) -> dict[str, Any]:
+async def _status(admin: AdminPort, collectors: Mapping[str, HasStatus]) -> RunStatus:
     try:
-        status = cast(dict[str, Any], await admin.status())
+        status = dict(await admin.status())
         for name, collector in collectors.items():
             status[name] = await collector.status()
     except RatchetError as error:
         logging.getLogger("ratchet.driver").warning("no status: %s", error)
         return {}
-    return status
+    return cast(RunStatus, status)
 
 
 def _sinks(config: Config, run_dir: Path) -> list[Sink]:
@@ -235,10 +236,10 @@ class WhenChanged:
             sink.flush(now, values)
 
 
-def _snapshot(status: dict[str, Any]) -> dict[str, float]:
+def _snapshot(status: RunStatus) -> dict[str, float]:
     """The status as flat numbers."""
     flat: dict[str, float] = {}
-    for part, values in status.items():
+    for part, values in cast(Mapping[str, Mapping[str, object]], status).items():
         flat |= {f"{part}.{name}": v for name, v in values.items() if isinstance(v, int | float)}
     return flat | {f"tokens.{who}": total for who, total in tokens_by_purpose(status).items()}
 

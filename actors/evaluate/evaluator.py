@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from actors.evaluate.answer_cache import AnswerCache
 from actors.runtime.ports import (
@@ -253,7 +252,7 @@ class Evaluator(Part, MeasurePort):
     async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
         return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")
 
-    async def _note(self, kind: str, **detail: Any) -> None:
+    async def _note(self, kind: str, **detail: object) -> None:
         await self._store.append([event(self._clock.now(), "evaluator", kind, **detail)])
 
 

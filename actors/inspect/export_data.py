@@ -10,7 +10,6 @@ Source of the formats: https://huggingface.co/docs/trl/dataset_formats.
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +18,7 @@ from core.errors import ConfigError
 from core.messages import Feedback, Prompt, Response
 from core.store.writer import RunReader
 
-TrlRow = dict[str, Any]
+TrlRow = dict[str, object]
 
 
 def export(reader: RunReader, kind: str, path: Path) -> int:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from core.config import Config, Lora
 from core.messages import Decision, Event, Outcome, Published
@@ -29,6 +29,24 @@ class VersionRow:
     high: float | None
     tokens: int
     """Tokens that collectors had generated when its training began."""
+
+
+class ReportBody(TypedDict):
+    """report.json."""
+
+    accuracy_start: float | None
+    accuracy_end: float | None
+    accuracy_n: int
+    served: int | None
+    tokens_generated: int
+    tokens_evaluated: int
+    wall_s: float
+    first_answer_s: float
+    engine: str
+    method: str
+    seed: int
+    gate: str
+    versions: list[dict[str, object]]
 
 
 def version_rows(reader: RunReader, tokens: bool = True) -> list[VersionRow]:
@@ -59,20 +77,21 @@ def has_questions(config: Config) -> bool:
 
 def write(
     run_dir: Path, config: Config, timing: dict[str, float], tokens_generated: float, tokens_evaluated: float
-) -> dict[str, Any]:
+) -> ReportBody:
     """Write all three files; returns what report.json holds."""
     reader = RunReader(run_dir)
     rows = version_rows(reader)
     start, end = reader.read(FinalMeasured, "start"), reader.read(FinalMeasured, "end")
     reader.close()
-    body = {
+    body: ReportBody = {
         "accuracy_start": start.accuracy if start else None,
         "accuracy_end": end.accuracy if end else None,
         "accuracy_n": start.n if start else 0,
         "served": end.version if end else None,
         "tokens_generated": int(tokens_generated),
         "tokens_evaluated": int(tokens_evaluated),
-        **timing,
+        "wall_s": timing["wall_s"],
+        "first_answer_s": timing["first_answer_s"],
         "engine": "vllm " + ("lora" if isinstance(config.model.weights, Lora) else "full"),
         "method": config.method.recipe,
         "seed": config.run.seed,
@@ -119,7 +138,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}%"
 
 
-def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
+def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
     lines = [
         f"# Ratchet: {body['method']}, seed {body['seed']}",
         "",

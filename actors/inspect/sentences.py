@@ -1,6 +1,6 @@
 """A run's events as sentences for people."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from rich.markup import escape
 
@@ -10,16 +10,16 @@ from core.messages import Event
 STYLES = {"promote": "green", "reject": "red", "hold": "yellow", "base": "cyan", "rolled back": "magenta"}
 
 
-def _standing(detail: dict[str, Any]) -> str:
+def _standing(detail: Mapping[str, object]) -> str:
     """Events of older runs do not say it."""
     return f" ({detail['standing']})" if "standing" in detail else ""
 
 
-def _signed(detail: dict[str, Any]) -> str:
+def _signed(detail: Mapping[str, object]) -> str:
     return escape(f"by {detail['by']}: {detail['reason']}")
 
 
-def told(event: Event) -> str | None:
+def sentence(event: Event) -> str | None:
     """One event in words, or None for one that only machines need."""
     d = event.detail
     match event.kind:

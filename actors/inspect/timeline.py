@@ -11,7 +11,7 @@ Step = dict[str, Any]
 """`at` in seconds since the epoch, or None where no time was kept; `by`: the actor; `what`; and what else there is."""
 
 
-def life(reader: RunReader, prompt_id: str, places: Sequence[int], responses: Iterable[Response]) -> list[Step]:
+def timeline(reader: RunReader, prompt_id: str, places: Sequence[int], responses: Iterable[Response]) -> list[Step]:
     """All steps in the order in which they happened; one without a time stands after what it follows from."""
     outcomes = [outcome for place in places if (outcome := reader.outcome(place)) is not None]
     mine = {outcome.place for outcome in outcomes}
@@ -22,7 +22,7 @@ def life(reader: RunReader, prompt_id: str, places: Sequence[int], responses: It
         *(_answered(response) for response in responses),
         *(_voted(vote) for vote in votes),
         *(step for outcome in outcomes for step in _explored(reader, outcome)),
-        *_told(reader, windows, versions),
+        *_history(reader, windows, versions),
         *_served(reader, versions),
     ]
     return _in_order(steps)
@@ -71,7 +71,7 @@ def _settled_at(reader: RunReader, outcome: Outcome) -> float | None:
     return min((at for at in cast if at), default=None)
 
 
-def _told(reader: RunReader, windows: set[int], versions: set[int]) -> Iterator[Step]:
+def _history(reader: RunReader, windows: set[int], versions: set[int]) -> Iterator[Step]:
     """Whatever the run's history says of these windows and versions."""
     for event in reader.events():
         of = event.detail
@@ -81,7 +81,7 @@ def _told(reader: RunReader, windows: set[int], versions: set[int]) -> Iterator[
             yield {"at": event.at, "by": event.actor, "what": event.kind, **of}
 
 
-def _several(value: Any) -> Sequence[Any]:
+def _several(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else ()
 
 

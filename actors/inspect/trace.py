@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from actors.inspect.timeline import life
+from actors.inspect.timeline import timeline
 from core.codec import sample_vote_id
 from core.errors import Missing, VersionError
 from core.messages import Decision, Example, Feedback, Outcome, Prompt, Response, Scored, Vote
@@ -24,14 +23,14 @@ class Found:
     response: Response | None = None
 
 
-def trace(reader: RunReader, id: str) -> dict[str, Any]:
+def trace(reader: RunReader, id: str) -> dict[str, object]:
     """What an id is, the votes on its prompt, what was explored of it, the versions that learned from that, and `life`:
     all of it in order of time, with the actor which said it. An id of an answer, of feedback, a vote, a prompt, a
     group, a candidate, an example or a lease, or a place as `place:17`.
 
     Raises: Missing."""
     found = find(reader, id)
-    told: dict[str, Any] = {"id": id, "is": found.kind, "prompt": found.prompt_id}
+    told: dict[str, object] = {"id": id, "is": found.kind, "prompt": found.prompt_id}
     if (response := found.response) is not None:
         about = {"response": response.id, "answered_by": str(response.start), "key": response.key}
         told |= about | {"texts": list(response.texts)}
@@ -39,13 +38,11 @@ def trace(reader: RunReader, id: str) -> dict[str, Any]:
     if found.prompt_id is None:
         return told
     cast = reader.children("votes", Vote, found.prompt_id)
-    told["votes"] = [_told(v) for v in cast if v.by != "sample" and (response is None or v.response_id == response.id)]
-    for place in found.places:
-        outcome = reader.outcome(place)
-        if outcome is not None:
-            told["explored"].append(_explored(reader, outcome))
+    told["votes"] = [_vote(v) for v in cast if v.by != "sample" and (response is None or v.response_id == response.id)]
+    outcomes = [outcome for place in found.places if (outcome := reader.outcome(place)) is not None]
+    told["explored"] = [_explored(reader, outcome) for outcome in outcomes]
     responses = [response] if response is not None else reader.children("responses", Response, found.prompt_id)
-    told["life"] = life(reader, found.prompt_id, found.places, responses)
+    told["life"] = timeline(reader, found.prompt_id, found.places, responses)
     return told
 
 
@@ -146,7 +143,7 @@ def voters(reader: RunReader, version: int) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def _explored(reader: RunReader, outcome: Outcome) -> dict[str, Any]:
+def _explored(reader: RunReader, outcome: Outcome) -> dict[str, object]:
     drawn = [number for number, places in reader.windows().items() if outcome.place in places]
     return {
         "place": outcome.place,
@@ -159,7 +156,7 @@ def _explored(reader: RunReader, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _version(reader: RunReader, version: int) -> dict[str, Any]:
+def _version(reader: RunReader, version: int) -> dict[str, object]:
     decisions = {decision.candidate.version: decision for decision in reader.all("decisions", Decision)}
     decision = decisions.get(version)
     return {"version": f"v{version}", "verdict": decision.verdict if decision is not None else "undecided"}
@@ -172,7 +169,7 @@ def _of_window(reader: RunReader, window: int) -> Iterator[Outcome]:
             yield outcome
 
 
-def _told(vote: Vote) -> dict[str, Any]:
+def _vote(vote: Vote) -> dict[str, object]:
     said = {"answer": vote.answer, "correction": vote.correction}
-    about = {"id": vote.id, "voter": vote.voter, "weight": vote.weight, "counted": vote.counted}
+    about: dict[str, object] = {"id": vote.id, "voter": vote.voter, "weight": vote.weight, "counted": vote.counted}
     return about | {name: value for name, value in said.items() if value is not None}

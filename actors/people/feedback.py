@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from actors.replay.erasure import asker, is_of
 from actors.runtime.ports import BallotPort, FeedbackPort, FeedbackStatus, Part, StorePort
@@ -238,14 +238,14 @@ def _prompt_id(response: Response) -> str:
     return response.prompt.id if response.prompt is not None else ""
 
 
-def _cast(feedback: Feedback, response: Response, **what: Any) -> Vote | None:
+def _cast(feedback: Feedback, response: Response, **what: object) -> Vote | None:
     if response.prompt is None:
         return None
     about = {"id": feedback.id, "prompt_id": response.prompt.id, "by": "person", "voter": feedback.voter}
     return Vote.model_validate({**about, "response_id": response.id, **what})
 
 
-def _feedback(body: Mapping[str, Any], key: str, at: float) -> Feedback:
+def _feedback(body: Mapping[str, object], key: str, at: float) -> Feedback:
     """What ids one key gives is no other's business."""
     id = body.get("id") or uuid.uuid4().hex
     return Feedback.model_validate({**body, "id": f"{key}/{id}" if key else id, "key": key, "at": at})

@@ -14,17 +14,18 @@ away        parts that did not answer
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 from rich.text import Text
 
 from actors.inspect.report import VersionRow, version_rows
-from actors.inspect.sentences import told
-from actors.runtime.ports import Away, ReplicaStatus, RunStatus
+from actors.inspect.sentences import sentence
+from actors.runtime.ports import Away, ReplicaStatus, RunStatus, VersionsStatus
 from core.messages import Event
 from core.store.writer import RunReader
 
-SLOTS = ("serve", "explore", "champion", "candidate")
+SlotName = Literal["serve", "explore", "champion", "candidate"]
+SLOTS: tuple[SlotName, ...] = ("serve", "explore", "champion", "candidate")
 SHOWN_VERSIONS = 100
 SHOWN_EVENTS = 30
 READ_EVENTS = 200
@@ -34,9 +35,35 @@ SILENT_S = 10.0
 """A replica is heard of every two seconds."""
 
 
+class ShownVersion(TypedDict):
+    version: int
+    verdict: str
+    standing: str
+    probes: int
+    agreement: float | None
+    champion_agreement: float | None
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    reason: str
+
+
+class ShownEvent(TypedDict):
+    id: int
+    at: float
+    kind: str
+    text: str
+
+
+class ShownSlot(TypedDict):
+    version: int
+    state: str
+    standing: str
+
+
 class PastSaid(TypedDict, total=False):
-    versions: list[dict[str, Any]]
-    events: list[dict[str, Any]]
+    versions: list[ShownVersion]
+    events: list[ShownEvent]
     away: dict[str, str]
     """Why nothing can be read."""
 
@@ -71,7 +98,7 @@ class Past:
 def overview(at: float, status: RunStatus, past: PastSaid) -> dict[str, object]:
     """All in one, of whatever is there: a part that is away leaves its place empty."""
     parts = cast(Mapping[str, Away], status)
-    versions, buffer = status.get("versions", {}), status.get("buffer", {})
+    versions, buffer = cast(VersionsStatus, status.get("versions", {})), status.get("buffer", {})
     standings = {row["version"]: row["standing"] for row in past.get("versions", [])}
     return {
         "at": at,
@@ -89,7 +116,7 @@ def overview(at: float, status: RunStatus, past: PastSaid) -> dict[str, object]:
     }
 
 
-def slot(versions: Mapping[str, Any], name: str, standings: dict[int, str]) -> dict[str, Any] | None:
+def slot(versions: VersionsStatus, name: SlotName, standings: Mapping[int, str]) -> ShownSlot | None:
     """`standing` is what its verdict rests on; empty as long as it has none."""
     number = versions.get("slots", {}).get(name)
     if number is None:
@@ -101,9 +128,19 @@ def slot(versions: Mapping[str, Any], name: str, standings: dict[int, str]) -> d
     return {"version": number, "state": state, "standing": standing}
 
 
-def version(row: VersionRow) -> dict[str, Any]:
-    shown = ("version", "verdict", "standing", "probes", "agreement", "champion_agreement", "accuracy", "low", "high")
-    return {name: getattr(row, name) for name in shown} | {"reason": row.reason[:LONGEST_TEXT]}
+def version(row: VersionRow) -> ShownVersion:
+    return {
+        "version": row.version,
+        "verdict": row.verdict,
+        "standing": row.standing,
+        "probes": row.probes,
+        "agreement": row.agreement,
+        "champion_agreement": row.champion_agreement,
+        "accuracy": row.accuracy,
+        "low": row.low,
+        "high": row.high,
+        "reason": row.reason[:LONGEST_TEXT],
+    }
 
 
 def tokens(status: RunStatus) -> dict[str, float]:
@@ -117,7 +154,7 @@ def tokens(status: RunStatus) -> dict[str, float]:
     }
 
 
-def learning(status: RunStatus) -> dict[str, Any]:
+def learning(status: RunStatus) -> dict[str, object]:
     buffer, weighing = status.get("buffer", {}), status.get("evaluator", {}).get("weighing")
     share = buffer.get("vote_share")
     counts = ("waiting", "capacity", "outstanding", "lag", "windows_drawn")
@@ -128,16 +165,18 @@ def learning(status: RunStatus) -> dict[str, Any]:
     }
 
 
-def replica(name: str, said: ReplicaStatus) -> dict[str, Any]:
+def replica(name: str, said: ReplicaStatus) -> dict[str, object]:
     kept = ("serving", "proven", "failed", "users", "background", "swaps")
-    return {"name": name, "silent": said.get("age_s", 0) > SILENT_S} | {key: said.get(key) for key in kept}
+    about: dict[str, object] = {"name": name, "silent": said.get("age_s", 0) > SILENT_S}
+    return about | {key: said.get(key) for key in kept}
 
 
-def sentences(events: Sequence[tuple[int, Event]]) -> list[dict[str, Any]]:
+def sentences(events: Sequence[tuple[int, Event]]) -> list[ShownEvent]:
     """Newest last, as the terminal tells them, in plain text."""
-    lines = [(number, event, told(event)) for number, event in events]
-    return [
+    lines = [(number, event, sentence(event)) for number, event in events]
+    shown: list[ShownEvent] = [
         {"id": number, "at": event.at, "kind": event.kind, "text": Text.from_markup(line).plain[:LONGEST_TEXT]}
         for number, event, line in lines
         if line is not None
-    ][-SHOWN_EVENTS:]
+    ]
+    return shown[-SHOWN_EVENTS:]

@@ -1,4 +1,3 @@
-# pyright: strict
 """What people vote and ask, and how it is taken out again."""
 
 import asyncio

@@ -1,4 +1,3 @@
-# pyright: strict
 """What came from a voter, so that it can be taken out of a run: ids by table, prompts to be settled again, and the
 versions that learned with it, which keep what they have learned."""
 

@@ -1,4 +1,3 @@
-# pyright: strict
 """Leases for collectors, and the outcomes that they deliver."""
 
 import asyncio

@@ -1,4 +1,3 @@
-# pyright: strict
 """Votes of people, as the buffer keeps them: which prompts they are on, and which of them count.
 
 The votes themselves are in the store's table of votes; the fact `voted:PROMPT` beside them says how many count, so that

@@ -1,4 +1,3 @@
-# pyright: strict
 """Whether learning goes on, and how far it is."""
 
 from actors.replay.state import BufferState

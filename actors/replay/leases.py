@@ -1,4 +1,3 @@
-# pyright: strict
 """Which places of the prompt source are leased, by which lease, until when. A place is leased until its outcome is
 stored, and leased again only when its lease ran out before. Pure but for the clock; the throttle counts what came of
 each lease."""

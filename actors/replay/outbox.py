@@ -1,4 +1,3 @@
-# pyright: strict
 """Facts that the store has not acknowledged. A write may end without anybody knowing whether it was kept, so they are
 written again until the store acknowledges them."""
 

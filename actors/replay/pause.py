@@ -1,4 +1,3 @@
-# pyright: strict
 """Why nothing is leased and drawn. A pause by people or by versions outlives a restart; one after a run of failed
 prompts does not."""
 

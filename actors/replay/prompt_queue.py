@@ -1,4 +1,3 @@
-# pyright: strict
 """Prompts that people asked and that are to be explored: those that were voted on first, then a sample of the traffic.
 
 They take the next places of the source, whose own prompts there are passed over. What was asked is in the store until

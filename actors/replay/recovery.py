@@ -1,4 +1,3 @@
-# pyright: strict
 """What the buffer finds in the store when it starts: counts, outcomes that no window has drawn, and the windows that a
 replay may need. That is as much as the last windows hold, however long the run was.
 

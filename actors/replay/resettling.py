@@ -1,4 +1,3 @@
-# pyright: strict
 """Explored prompts that are to be settled again because people voted on them.
 
 To settle a prompt again costs as much as it has votes. So it is done at once when they have grown by an eighth since

@@ -1,4 +1,3 @@
-# pyright: strict
 """What the ports of the buffer share: the view of the run in memory, and the way to the store."""
 
 import asyncio

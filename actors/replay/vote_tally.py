@@ -1,4 +1,3 @@
-# pyright: strict
 """How many votes came and what they changed: since the start, and since the last line of history."""
 
 from typing import Literal

@@ -1,4 +1,3 @@
-# pyright: strict
 """Windows for the trainer, and what versions says became of them."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# pyright: basic
 """A Ray cluster of one node, for a run that joins none; it lives as long as the process that starts it.
 
 Private names of Ray are here: two patches, each refused for a Ray that it is not made for and with a switch

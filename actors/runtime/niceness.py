@@ -11,21 +11,23 @@ STEPS, NICEST = 15, 19
 """Ray's workers are not nice (`serve.replica.haproxy`), engines a little (`serve.engine.patches.fork_server`)."""
 
 
-def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
+def hosted(kind: type, *, gives_way: bool) -> type:
     """`kind`, nicer than others of Ray's if it `gives_way`, from the moment it is made, also when it is made again."""
 
-    class Hosted(kind):
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
+    base: Any = kind
+
+    class Hosted(base):
+        def __init__(self, *arguments: object, **settings: object) -> None:
             gc_tuning.pause()
             if gives_way:
                 give_way()
-            super().__init__(*arguments, **settings)
+            base.__init__(self, *arguments, **settings)
 
         async def start(self) -> None:
-            await super().start()
+            await base.start(self)
             gc_tuning.freeze()
 
-        async def invoke(self, part: str, method: str, *arguments: Any, **settings: Any) -> Any:
+        async def invoke(self, part: str, method: str, *arguments: object, **settings: object) -> object:
             """A call through `actors.runtime.rpc`, to the actor or to the part of it that carries the port out."""
             target = getattr(self, part) if part else self
             return await getattr(target, method)(*arguments, **settings)

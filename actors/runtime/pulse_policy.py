@@ -1,7 +1,7 @@
 """A policy that tells how long its last answer is ago, for whoever looks after the actor that asks it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from core.clock import Clock, Pulse
@@ -34,7 +34,7 @@ class PulsePolicy:
             return await self._policy.render(prompt, text)
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _waiting(self) -> Generator[None]:
         if self._asking == 0:
             self._pulse.moved()
         self._asking += 1

@@ -9,7 +9,7 @@ number taken twice stays unused.
 
 import asyncio
 import time
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
@@ -39,7 +39,7 @@ class LocalCall:
     def __init__(self, part: object) -> None:
         self._part = part
 
-    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
+    async def __call__(self, method: str, *arguments: object, **settings: object) -> Any:
         delay_s = FIRST_DELAY_S
         while True:
             try:
@@ -59,10 +59,10 @@ class RemoteCall:
         self._part = part
         self._handle: Any = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return RemoteCall, (self._name, self._namespace, self._deadline_s, self._part)
 
-    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
+    async def __call__(self, method: str, *arguments: object, **settings: object) -> Any:
         """Raises: Overdue when no answer came by the deadline, and whatever the method itself raises."""
         stop_at = time.monotonic() + self._deadline_s
         delay_s = FIRST_DELAY_S
@@ -88,7 +88,9 @@ class RemoteCall:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
-    async def _attempt(self, method: str, arguments: tuple[Any, ...], settings: dict[str, Any], left_s: float) -> Any:
+    async def _attempt(
+        self, method: str, arguments: tuple[object, ...], settings: dict[str, object], left_s: float
+    ) -> Any:
         if self._handle is None:
             self._handle = self._find(self._name)
         answer = asyncio.ensure_future(_answer(self._handle.invoke.remote(self._part, method, *arguments, **settings)))
@@ -112,7 +114,7 @@ class RemoteCall:
         return status.get("full") is not None or (room_for_s is not None and room_for_s < self._deadline_s)
 
     def _find(self, name: str) -> Any:
-        return ray.get_actor(name, self._namespace)
+        return cast(Any, ray).get_actor(name, self._namespace)
 
 
 async def _answer(reference: Any) -> Any:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
@@ -45,7 +45,7 @@ class System(Protocol):
         """Whether a part's work stands still because what it asks is away, which is not its own fault."""
         ...
 
-    async def note(self, kind: str, **detail: Any) -> None:
+    async def note(self, kind: str, **detail: object) -> None:
         """Into the run's history, as soon as the store takes it."""
         ...
 
@@ -201,7 +201,7 @@ class Supervisor:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._fail(name, error)
 
-    def _note(self, kind: str, **detail: Any) -> None:
+    def _note(self, kind: str, **detail: object) -> None:
         task = asyncio.create_task(self._system.note(kind, **detail))
         self._notes.add(task)
         task.add_done_callback(self._noted)
@@ -217,7 +217,7 @@ class Supervisor:
         if not self._failure.done():
             self._failure.set_exception(_readable(name, error))
 
-    async def _in_thread(self, what: str, call: Any, deadline: float) -> None:
+    async def _in_thread(self, what: str, call: Callable[[], None], deadline: float) -> None:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await _daemon(call)
@@ -263,7 +263,8 @@ def _readable(what: str, error: Exception) -> RatchetError:
 def _root(error: BaseException) -> BaseException:
     """What Ray and task groups wrapped."""
     while isinstance(error, RayTaskError | BaseExceptionGroup):
-        error = error.cause if isinstance(error, RayTaskError) else error.exceptions[0]
+        wrapper = cast(Any, error)
+        error = wrapper.cause if isinstance(error, RayTaskError) else wrapper.exceptions[0]
     return error
 
 

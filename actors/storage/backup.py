@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.storage.run_dir import CONFIG_FILE
 from core.artifacts import appearing, digest_file, verify, whole
 from core.errors import ArtifactError, ConfigError, StorageFull, StoreError
+from core.store.facts import BaseFact, LineageFact
 from core.store.writer import FILE, RunReader, RunStore
 
 KIND = "backup"
@@ -37,16 +37,16 @@ def backup(run_dir: Path, to: Path) -> Backup:
     then there is no `to`."""
     if to.exists():
         raise ConfigError(f"{to} exists; a backup is never written over another: choose a new folder with --to")
-    manifest: dict[str, Any] = {"kind": KIND, "run": run_dir.name, "taken_at": time.time()}
+    manifest: dict[str, object] = {"kind": KIND, "run": run_dir.name, "taken_at": time.time()}
     with appearing(to.absolute(), manifest) as aside:
         _snapshot(run_dir / FILE, aside / FILE)
         shutil.copyfile(run_dir / CONFIG_FILE, aside / CONFIG_FILE)
         known, needed = _versions(aside)
         copied = [version for version in known if _copy_version(run_dir, aside, version, version in needed)]
-        manifest["versions"] = copied
-        manifest["pruned"] = [version for version in known if version not in copied]
+        pruned = [version for version in known if version not in copied]
+        manifest |= {"versions": copied, "pruned": pruned}
     size = sum(file.stat().st_size for file in to.rglob("*") if file.is_file())
-    return Backup(to, copied, manifest["pruned"], size)
+    return Backup(to, copied, pruned, size)
 
 
 def restore(folder: Path, to: Path) -> list[int]:
@@ -101,13 +101,12 @@ def _versions(folder: Path) -> tuple[list[int], set[int]]:
     reader = RunReader(folder)
     try:
         published = {each.ref.version: each for each in reader.versions()}
-        lineage: dict[str, Any] = reader.fact("lineage", {})
-        base = {0} if reader.fact("base") is not None else set[int]()
+        lineage = reader.read(LineageFact) or LineageFact()
+        base = {0} if reader.read(BaseFact) is not None else set[int]()
     finally:
         reader.close()
-    states = {int(version): state for version, state in lineage.get("states", {}).items()}
-    undecided = {version for version in published if states.get(version) in ("published", "proven", None)}
-    used = {lineage.get("serve", 0), lineage.get("champion", 0), *lineage.get("champions", [])}
+    undecided = {version for version in published if lineage.states.get(version) in ("published", "proven", None)}
+    used = {lineage.serve, lineage.champion, *(lineage.champions or ())}
     parents = {published[version].parent.version for version in undecided}
     return sorted(base | published.keys()), base | ((undecided | used | parents) & published.keys())
 
@@ -133,7 +132,7 @@ def _copy_version(run_dir: Path, aside: Path, version: int, needed: bool) -> boo
 
 
 def _explained(error: OSError, source: Path) -> Exception:
-    reasons: Iterable[Any] = error.args[0] if isinstance(error, shutil.Error) else ()
+    reasons: Iterable[object] = error.args[0] if isinstance(error, shutil.Error) else ()
     if any(f"[Errno {number}]" in str(reason) for reason in reasons for number in (28, 122)):
         return StorageFull(f"no room on the disk for a copy of {source}; free some")
     return ArtifactError(f"{source} cannot be copied ({error}); the run needs it: restore it from an earlier backup")

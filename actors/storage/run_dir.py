@@ -5,7 +5,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from core.artifacts import make_folder, sync
 from core.config import Config, dump
@@ -38,7 +38,7 @@ class RunDir:
         run._point_latest()
         return run
 
-    def announce(self, **live: Any) -> None:
+    def announce(self, **live: object) -> None:
         """Say where the run can be reached."""
         (self.path / LIVE_FILE).write_text(json.dumps({"pid": os.getpid(), **live}))
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.runtime.ports import Part, StorePort, StoreStatus
 from core.clock import Clock, Pulse, SystemClock
@@ -267,7 +266,7 @@ class Store(Part, StorePort):
                 total.examples += part.examples
                 total.votes += part.votes
 
-    def _event(self, kind: str, **detail: Any) -> Record:
+    def _event(self, kind: str, **detail: object) -> Record:
         return event(self._clock.now(), "store", kind, **detail)
 
     def _plan(self, keep: int) -> tuple[dict[int, list[int]], list[int]]:

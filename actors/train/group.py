@@ -19,11 +19,12 @@ from typing import Any
 import ray
 
 from actors.runtime.niceness import give_way
-from actors.train.mailbox import Mailbox
+from actors.train.mailbox import Answer, Mailbox
 from core.artifacts import MANIFEST
 from core.codec import decode, encode
 from core.errors import ConfigError, RatchetError, Unavailable
 from core.messages import PolicyRef, Published, Window
+from training.learner.parallel import Parallel
 from training.session import TrainingSession
 
 log = logging.getLogger("ratchet.trainer")
@@ -81,7 +82,7 @@ class TrainGroup:
     ) -> Published:
         return self._do("make", (encode(window, compress=False), ref, encode(parent), lr_scale), rest)
 
-    def _do(self, name: str, arguments: tuple[Any, ...], rest: Callable[[], None]) -> Published:
+    def _do(self, name: str, arguments: tuple[object, ...], rest: Callable[[], None]) -> Published:
         number = self._ask("place", (name, arguments))
         known = None
         while True:
@@ -100,7 +101,7 @@ class TrainGroup:
                 self._ask("rested", progress)
                 known = progress
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, method: str, *arguments: object) -> Any:
         return _ask(self._mailbox, method, *arguments)
 
     def _fit(self) -> None:
@@ -155,7 +156,7 @@ class Member:
     the group."""
 
     session: TrainingSession
-    parallel: Any
+    parallel: Parallel
     rest: Callable[[], None]
     base: Published | None = None
     at: PolicyRef | None = None
@@ -163,7 +164,7 @@ class Member:
     def open(self) -> None:
         self.base = self.session.open()
 
-    def carry_out(self, name: str, arguments: tuple[Any, ...]) -> tuple[Published | None, RatchetError | None]:
+    def carry_out(self, name: str, arguments: tuple[object, ...]) -> Answer:
         try:
             return getattr(self, f"_{name}")(*arguments), None
         except RatchetError as error:
@@ -193,5 +194,5 @@ class Member:
         return published
 
 
-def _ask(mailbox: Any, method: str, *arguments: Any) -> Any:
+def _ask(mailbox: Any, method: str, *arguments: object) -> Any:
     return ray.get(getattr(mailbox, method).remote(*arguments), timeout=None if method == "step" else WAIT_S + CALL_S)

@@ -1,9 +1,18 @@
 """What the trainer asks of a group of workers: one order at a time, done when every worker has carried it out."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
+
+from core.errors import RatchetError
+from core.messages import Published
+
+Order = tuple[str, tuple[object, ...]]
+"""A method of the workers' sessions, and its arguments."""
+Answer = tuple[Published | None, RatchetError | None]
+"""The method's result, or its error."""
 
 
 class GroupProgress(NamedTuple):
@@ -20,15 +29,15 @@ class Mailbox:
         self._size = size
         self._changed = asyncio.Condition()
         self._number = 0
-        self._order: Any = None
-        self._answers: dict[int, Any] = {}
+        self._order: Order | None = None
+        self._answers: dict[int, Answer] = {}
         self._done = True
         self._progress = GroupProgress("", 0)
         self._rested: GroupProgress | None = None
 
     # --- for the trainer ---
 
-    async def place(self, order: Any) -> int:
+    async def place(self, order: Order) -> int:
         """Its number. The order before is done, or nobody waits for it any more."""
         async with self._changed:
             self._number += 1
@@ -36,7 +45,9 @@ class Mailbox:
             self._changed.notify_all()
             return self._number
 
-    async def heard(self, number: int, known: GroupProgress | None, wait_s: float) -> tuple[GroupProgress, Any]:
+    async def heard(
+        self, number: int, known: GroupProgress | None, wait_s: float
+    ) -> tuple[GroupProgress, Answer | None]:
         """Waits for the answer to an order, for progress beyond `known`, or `wait_s`. The answer is the first
         worker's."""
         await self._until(lambda: self._done or self._progress != known, wait_s)
@@ -59,7 +70,7 @@ class Mailbox:
             self._changed.notify_all()
             return self._progress.group
 
-    async def next(self, group: str, after: int, wait_s: float) -> tuple[int, Any] | None:
+    async def next(self, group: str, after: int, wait_s: float) -> tuple[int, Order | None] | None:
         """The order after the one of that number, with its own, unless it is done already; None when there is none
         for `wait_s`."""
 
@@ -78,14 +89,14 @@ class Mailbox:
             self._changed.notify_all()
             await self._changed.wait_for(lambda: self._rested == reached or self._progress != reached)
 
-    async def answer(self, group: str, number: int, rank: int, answer: Any) -> None:
+    async def answer(self, group: str, number: int, rank: int, answer: Answer) -> None:
         async with self._changed:
             if group == self._progress.group and number == self._number:
                 self._answers[rank] = answer
                 self._done = len(self._answers) == self._size
                 self._changed.notify_all()
 
-    async def _until(self, there: Any, wait_s: float) -> None:
+    async def _until(self, there: Callable[[], bool], wait_s: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s), self._changed:
                 await self._changed.wait_for(there)

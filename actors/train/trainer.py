@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from actors.runtime.ports import LearningPort, Part, StorePort, TrainerPort, TrainerStatus, WindowPort
 from actors.train.remote_node import RemoteNode
@@ -198,5 +198,5 @@ class Trainer(Part):
 
         return rest
 
-    async def _note(self, kind: str, **detail: Any) -> None:
+    async def _note(self, kind: str, **detail: object) -> None:
         await self._store.append([event(self._clock.now(), "trainer", kind, **detail)])

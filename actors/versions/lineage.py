@@ -43,10 +43,10 @@ class WindowVerdict:
 @dataclass
 class Lineage:
     base: Published | None = None
-    published: dict[int, Published] = field(default_factory=dict)
-    states: dict[int, State] = field(default_factory=dict)
-    decisions: dict[int, Decision] = field(default_factory=dict)
-    reporting: set[int] = field(default_factory=set)
+    published: dict[int, Published] = field(default_factory=dict[int, Published])
+    states: dict[int, State] = field(default_factory=dict[int, State])
+    decisions: dict[int, Decision] = field(default_factory=dict[int, Decision])
+    reporting: set[int] = field(default_factory=set[int])
     serve: PolicyRef = BASE
     champion: PolicyRef = BASE
     epoch: int = 0

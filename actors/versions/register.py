@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from actors.runtime.ports import LearningPort, StorePort, WindowPort
 from actors.versions.lineage import FELL, Lineage, WindowVerdict
@@ -121,7 +120,7 @@ class Register:
     async def append(self, records: Sequence[Record]) -> None:
         await self._store.append([*map(as_row, records)])
 
-    def event(self, kind: str, **detail: Any) -> Record:
+    def event(self, kind: str, **detail: object) -> Record:
         return event(self.clock.now(), "versions", kind, **detail)
 
     def account(self, ledger: GateLedger) -> Record:

@@ -14,7 +14,7 @@ import pytest
 from actors.cli.progress import versions_table
 from actors.in_process import LocalSystem, ScriptedSession
 from actors.inspect.report import version_rows
-from actors.inspect.sentences import told
+from actors.inspect.sentences import sentence
 from actors.people.admin import Admin, Ports
 from actors.runtime.ports import GatePort
 from actors.runtime.rpc import LocalCall, local
@@ -328,7 +328,7 @@ async def test_hands_are_signed_and_written_down(tmp_path: Path) -> None:
     (promoted,), (rolled_back,) = events(tmp_path, "promoted_by_hand"), events(tmp_path, "rolled_back")
     assert (promoted["by"], promoted["reason"]) == ("ann", "I [bold]know[/] better")
     assert (rolled_back["by"], rolled_back["reason"]) == ("bob", "no reason given")
-    lines = [told(event) for event in RunReader(tmp_path).events("promoted_by_hand", "rolled_back")]
+    lines = [sentence(event) for event in RunReader(tmp_path).events("promoted_by_hand", "rolled_back")]
     assert r"by ann: I \[bold]know\[/] better" in str(lines[0]) and "rolled back" in str(lines[1])
 
 
@@ -362,4 +362,4 @@ async def test_what_a_verdict_rests_on_is_named_in_events_tables_and_status(tmp_
             status = await until(run, lambda s: s["slots"]["serve"] == 1)
         assert status["standing"] == standing
         assert version_rows(RunReader(folder))[1].standing == standing
-        assert f"({standing})" in str(told(RunReader(folder).events("decided")[0]))
+        assert f"({standing})" in str(sentence(RunReader(folder).events("decided")[0]))
