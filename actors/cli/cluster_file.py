@@ -1,5 +1,4 @@
-"""`ratchet cluster-file`: cluster.yaml with a documented difference laid over it, for another cloud or one's own
-machines."""
+"""`ratchet cluster-file`: merges cluster.yaml with other files, for another cloud or for your own machines."""
 
 from pathlib import Path
 
@@ -11,10 +10,10 @@ BASE = Path("cluster.yaml")
 
 
 def merged(base: Path, differences: list[Path]) -> dict[str, object]:
-    """Mappings are merged, everything else is replaced; null takes a key away. Raises: ConfigError."""
+    """Mappings are merged, all other values are replaced, and null removes a key. Raises: ConfigError."""
     if not base.is_file():
         raise ConfigError(
-            f"no {base} in this folder; `ray up` sends the repository to each node, so go to a checkout of it"
+            f"no {base} in this folder; run this in a checkout of the repository, which `ray up` copies to each node"
         )
     tree = _read(base)
     for difference in differences:

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: events as lines, and below them, on a terminal, how the run stands now."""
+"""Output of a run on the terminal: one line per event, and below them the live state of the run."""
 
 import time
 from pathlib import Path
@@ -20,14 +20,14 @@ SHOWN_VERSIONS = 8
 
 
 class Progress:
-    """Feed it a status every second or so."""
+    """Call `show` with a new status about every second."""
 
     def __init__(self, run_dir: Path, url: str, console: Console) -> None:
         self._reader = RunReader(run_dir)
         self._url = url
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
-        self._events_seen = len(self._reader.events())  # a resumed run does not tell its past again
+        self._events_seen = len(self._reader.events())  # do not print the events of before a resume again
         self._table: Table | None = None
         self._before: tuple[float, dict[str, float]] | None = None
         self._rates: dict[str, float] = {}
@@ -76,9 +76,9 @@ class Progress:
         ]
         held = status.get("versions", {}).get("held")
         if held:
-            parts.append(f"HELD by {held['by']}: {held['why']}; `ratchet hold --off` goes on")
+            parts.append(f"HELD by {held['by']}: {held['why']}; `ratchet hold --off` ends the hold")
         if buffer.get("paused"):
-            parts.append(f"PAUSED: {buffer['paused']}; `ratchet resume` goes on")
+            parts.append(f"PAUSED: {buffer['paused']}; `ratchet resume` resumes it")
         return f"{self._url}   " + " | ".join(parts)
 
     def _tokens_per_s(self, status: RunStatus) -> dict[str, float]:
@@ -96,7 +96,7 @@ def _clock(at: float) -> str:
 
 
 def tokens_by_purpose(status: RunStatus) -> dict[str, float]:
-    """Totals so far: users, explore, gate (with the report's)."""
+    """Totals so far for users, explore and gate; gate includes the report."""
     replicas = status.get("versions", {}).get("replicas", {}).values()
     collectors = [cast(CollectorStatus, part) for name, part in status.items() if name.startswith("collector")]
     evaluator = status.get("evaluator", {}).get("tokens", {})

@@ -1,4 +1,5 @@
-"""From any id to the versions that learned from it, and back: read from the run directory, running or stopped."""
+"""Traces any id to the versions that learned from it, and a version to its voters. Reads the run directory, running or
+stopped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ PLACE = "place:"
 
 @dataclass(frozen=True)
 class Found:
-    """What an id stands for, the prompt it is about, and the places where that was explored."""
+    """The kind of an id, its prompt, and the places where the prompt was explored."""
 
     kind: str
     prompt_id: str | None
@@ -24,26 +25,28 @@ class Found:
 
 
 def trace(reader: RunReader, id: str) -> dict[str, object]:
-    """What an id is, the votes on its prompt, what was explored of it, the versions that learned from that, and `life`:
-    all of it in order of time, with the actor which said it. An id of an answer, of feedback, a vote, a prompt, a
-    group, a candidate, an example or a lease, or a place as `place:17`.
+    """The kind of an id, the votes on its prompt, its explorations, the versions that learned from them, and `life`:
+    all steps in order of time, with the actor that recorded each. The id may be that of an answer, feedback, a vote, a
+    prompt, a group, a candidate, an example or a lease, or a place such as `place:17`.
 
     Raises: Missing."""
     found = find(reader, id)
-    told: dict[str, object] = {"id": id, "is": found.kind, "prompt": found.prompt_id}
+    result: dict[str, object] = {"id": id, "is": found.kind, "prompt": found.prompt_id}
     if (response := found.response) is not None:
         about = {"response": response.id, "answered_by": str(response.start), "key": response.key}
-        told |= about | {"texts": list(response.texts)}
-    told |= {"votes": [], "explored": [], "life": []}
+        result |= about | {"texts": list(response.texts)}
+    result |= {"votes": [], "explored": [], "life": []}
     if found.prompt_id is None:
-        return told
+        return result
     cast = reader.children("votes", Vote, found.prompt_id)
-    told["votes"] = [_vote(v) for v in cast if v.by != "sample" and (response is None or v.response_id == response.id)]
+    result["votes"] = [
+        _vote(v) for v in cast if v.by != "sample" and (response is None or v.response_id == response.id)
+    ]
     outcomes = [outcome for place in found.places if (outcome := reader.outcome(place)) is not None]
-    told["explored"] = [_explored(reader, outcome) for outcome in outcomes]
+    result["explored"] = [_explored(reader, outcome) for outcome in outcomes]
     responses = [response] if response is not None else reader.children("responses", Response, found.prompt_id)
-    told["life"] = timeline(reader, found.prompt_id, found.places, responses)
-    return told
+    result["life"] = timeline(reader, found.prompt_id, found.places, responses)
+    return result
 
 
 def find(reader: RunReader, id: str) -> Found:
@@ -62,7 +65,7 @@ def find(reader: RunReader, id: str) -> Found:
     if (found := _sampled(reader, id) or _leased(reader, id) or _unvoted(reader, id)) is not None:
         return found
     raise Missing(
-        f"nothing in this run has the id {id!r}; expected that of an answer, of feedback, a vote, a prompt, a group, a "
+        f"nothing in this run has the id {id!r}; expected the id of an answer, feedback, a vote, a prompt, a group, a "
         "candidate, an example or a lease, or a place such as place:17"
     )
 
@@ -82,13 +85,13 @@ def _places(reader: RunReader, prompt_id: str) -> tuple[int, ...]:
 
 
 def _feedback(reader: RunReader, id: str) -> Feedback | None:
-    """As it is kept, below the name of its key, or as its key gave it."""
+    """Feedback by its full id, which starts with the key's name, or by the id that the client gave."""
     known = reader.get("feedback", Feedback, id)
     return known or next((each for each in reader.all("feedback", Feedback) if each.id.endswith(f"/{id}")), None)
 
 
 def _sampled(reader: RunReader, id: str) -> Found | None:
-    """A group, an example, or a candidate by the vote that it cast."""
+    """A group, an example, or a candidate that cast a vote."""
     if (scored := reader.get("groups", Scored, id)) is not None:
         return _in_group(reader, "group", scored)
     if (example := reader.get("examples", Example, id)) is not None:
@@ -99,7 +102,7 @@ def _sampled(reader: RunReader, id: str) -> Found | None:
 
 
 def _unvoted(reader: RunReader, id: str) -> Found | None:
-    """A candidate without a vote of its name, as what people wrote and those of older runs: it may be in any group."""
+    """A candidate without a vote of its own, such as a text by a person or one of an older run. Searches all groups."""
     return _candidate(reader, id, reader.all("groups", Scored))
 
 
@@ -108,7 +111,7 @@ def _leased(reader: RunReader, id: str) -> Found | None:
     places = tuple(outcome.place for outcome in outcomes)
     if len({outcome.prompt_id for outcome in outcomes}) > 1:
         some = ", ".join(f"{PLACE}{place}" for place in places)
-        raise Missing(f"lease {id!r} was for several prompts; trace one of them: {some}")
+        raise Missing(f"lease {id!r} covers several prompts; trace one of them: {some}")
     return Found("lease", outcomes[0].prompt_id, places) if outcomes else None
 
 
@@ -131,7 +134,7 @@ def _in_group(reader: RunReader, kind: str, scored: Scored) -> Found:
 
 
 def voters(reader: RunReader, version: int) -> dict[str, int]:
-    """Whose votes are in the ballots of a version's window: voter -> votes that counted. Raises: VersionError."""
+    """Voter -> number of counted votes in the ballots of a version's window. Raises: VersionError."""
     windows = {published.ref.version: published.window for published in reader.versions()}
     if version not in windows:
         there = ", ".join(f"v{v}" for v in sorted(windows)) or "none"

@@ -1,13 +1,13 @@
-"""What the status page shows of a run: the parts' statuses and the run directory as one small JSON object.
+"""The data of the status page: the parts' statuses and the run directory as one small JSON object.
 
-at          when it was taken, seconds since the epoch
+at          time of the snapshot, seconds since the epoch
 slots       serve, explore, champion, candidate -> version, state, standing; None for an empty slot
 versions    the newest SHOWN_VERSIONS: verdict, standing, reason, probes, agreement, accuracy with its interval
-held        who holds serving, why and since when; `waiting`: the version that takes effect at the release
-paused      why learning is paused; `disk_full`: why nothing can be written
+held        name, reason and time of a hold; `waiting`: the version that takes effect at the release
+paused      reason of a pause of learning; `disk_full`: reason why nothing can be written
 tokens      totals by purpose: users, learning, gate, report
-learning    the buffer's fill, agreement of votes, what trainer and evaluator are at
-replicas    what each serves and has proven
+learning    fill of the buffer, agreement of votes, current work of trainer and evaluator
+replicas    versions that each replica serves and has proven
 events      the newest SHOWN_EVENTS as sentences
 away        parts that did not answer
 """
@@ -29,10 +29,10 @@ SLOTS: tuple[SlotName, ...] = ("serve", "explore", "champion", "candidate")
 SHOWN_VERSIONS = 100
 SHOWN_EVENTS = 30
 READ_EVENTS = 200
-"""Some events only machines need."""
+"""More than SHOWN_EVENTS, because some events have no sentence."""
 LONGEST_TEXT = 400
 SILENT_S = 10.0
-"""A replica is heard of every two seconds."""
+"""A replica reports every two seconds."""
 
 
 class ShownVersion(TypedDict):
@@ -65,11 +65,11 @@ class PastSaid(TypedDict, total=False):
     versions: list[ShownVersion]
     events: list[ShownEvent]
     away: dict[str, str]
-    """Why nothing can be read."""
+    """Reason why the run directory cannot be read."""
 
 
 class Past:
-    """What the run directory says, read anew only when something was written down. For one thread at a time."""
+    """Versions and events from the run directory, read again only after a new event. For one thread at a time."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -96,7 +96,7 @@ class Past:
 
 
 def overview(at: float, status: RunStatus, past: PastSaid) -> dict[str, object]:
-    """All in one, of whatever is there: a part that is away leaves its place empty."""
+    """The whole object. The fields of a part that is away are empty."""
     parts = cast(Mapping[str, Away], status)
     versions, buffer = cast(VersionsStatus, status.get("versions", {})), status.get("buffer", {})
     standings = {row["version"]: row["standing"] for row in past.get("versions", [])}
@@ -117,7 +117,7 @@ def overview(at: float, status: RunStatus, past: PastSaid) -> dict[str, object]:
 
 
 def slot(versions: VersionsStatus, name: SlotName, standings: Mapping[int, str]) -> ShownSlot | None:
-    """`standing` is what its verdict rests on; empty as long as it has none."""
+    """`standing` is the evidence behind the verdict; empty without a verdict."""
     number = versions.get("slots", {}).get(name)
     if number is None:
         return None
@@ -144,7 +144,7 @@ def version(row: VersionRow) -> ShownVersion:
 
 
 def tokens(status: RunStatus) -> dict[str, float]:
-    """Totals so far, each since its part started; learning's are of the prompts whose outcomes arrived."""
+    """Totals, each since the start of its part. `learning` counts prompts whose outcomes have arrived."""
     evaluator = status.get("evaluator", {}).get("tokens", {})
     return {
         "users": sum(said.get("tokens_user", 0) for said in status.get("versions", {}).get("replicas", {}).values()),
@@ -172,7 +172,7 @@ def replica(name: str, said: ReplicaStatus) -> dict[str, object]:
 
 
 def sentences(events: Sequence[tuple[int, Event]]) -> list[ShownEvent]:
-    """Newest last, as the terminal tells them, in plain text."""
+    """The same sentences as on the terminal, in plain text, newest last."""
     lines = [(number, event, sentence(event)) for number, event in events]
     shown: list[ShownEvent] = [
         {"id": number, "at": event.at, "kind": event.kind, "text": Text.from_markup(line).plain[:LONGEST_TEXT]}

@@ -1,4 +1,4 @@
-"""Where each part of a run may live. What reads or writes the run directory stays with the process that was started."""
+"""Which node each actor runs on. Actors that read or write the run directory stay on the driver's node."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from core.config import ClusterConfig
 
 
 def placement(part: str, cluster: ClusterConfig, home: Callable[[], str]) -> dict[str, object]:
-    """Options of the actor; `home` says the node of the run directory."""
+    """Ray options for the actor; `home` returns the id of the run directory's node."""
     if part == "trainer":
         return _one_of(cluster.training)
     if part.startswith("collector"):

@@ -1,4 +1,4 @@
-"""A policy that tells how long its last answer is ago, for whoever looks after the actor that asks it."""
+"""A policy that knows how long ago its last answer came, so that the supervisor can tell whether its actor hangs."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -18,7 +18,7 @@ class PulsePolicy:
 
     @property
     def quiet_s(self) -> float:
-        """Seconds since the last answer, while one is waited for; else 0."""
+        """Seconds since the last answer while a request is in flight; else 0."""
         return self._pulse.quiet_s
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:

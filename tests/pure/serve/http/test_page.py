@@ -235,7 +235,7 @@ def test_the_past_is_read_again_when_something_happened(tmp_path: Path) -> None:
     before = past.read()
     assert past.read() is before
     store.write([event(12.0, "buffer", "resumed")])
-    assert past.read()["events"][-1] == {"id": 3, "at": 12.0, "kind": "resumed", "text": "learning goes on"}
+    assert past.read()["events"][-1] == {"id": 3, "at": 12.0, "kind": "resumed", "text": "learning has resumed"}
     past.close()
     store.close()
 
