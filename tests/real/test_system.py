@@ -239,7 +239,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     assert "policy version" in one(run, "ask", QUESTION)
     assert "serving on" in one(run, "status")
     assert run.status()["buffer"]["paused"]
-    assert "goes on" in one(run, "resume")
+    assert "has resumed" in one(run, "resume")
 
     # Ctrl-C leaves nothing behind, and a stopped run still exports
     family = run.family()

@@ -319,7 +319,7 @@ async def test_hands_are_signed_and_written_down(tmp_path: Path) -> None:
         assert [row.standing for row in version_rows(RunReader(tmp_path))] == ["", "by hand"]
         versions_table(version_rows(RunReader(tmp_path)))
         assert await console.command("rollback", {"by": "bob", "version": "v1"}) == {"serve": 0, "before": 1}
-        with pytest.raises(VersionError, match="nothing below the base"):
+        with pytest.raises(VersionError, match="v0 is the base and cannot be rolled back"):
             await console.command("rollback", {"by": "bob", "version": "v0"})
         with pytest.raises(VersionError, match="is not a version"):  # never "the one served", asked twice
             await console.command("rollback", {"by": "bob"})

@@ -157,7 +157,7 @@ def test_nothing_is_ever_written_over(run_dir: Path, tmp_path: Path) -> None:
     folder = backup(run_dir, tmp_path / "b").folder
     with pytest.raises(ConfigError, match="never overwrites a folder: choose a new one with --to"):
         backup(run_dir, folder)
-    with pytest.raises(ConfigError, match="never written over another: choose a new --dir"):
+    with pytest.raises(ConfigError, match="never overwrites a run: choose a new --dir"):
         restore(folder, run_dir)
 
 
