@@ -1,4 +1,5 @@
-"""All parts in one process, without Ray: for tests and for study. The same classes as in actors.system."""
+"""All parts of a run in one process, without Ray: for tests and for learning how it works. The classes are the same
+as in `actors.system`."""
 
 import asyncio
 import time
@@ -25,13 +26,13 @@ from core.protocols import Policy
 
 
 class SlottedPolicy(Policy, Protocol):
-    """A policy in this process: it is told which version collectors sample from."""
+    """A policy in this process. `explore` is the version that collectors sample from."""
 
     explore: PolicyRef
 
 
 class Runs(Protocol):
-    """A part of the system as its driver sees it."""
+    """A part that the driver can start and run."""
 
     async def start(self) -> None: ...
     async def run(self) -> None: ...
@@ -39,7 +40,7 @@ class Runs(Protocol):
 
 @dataclass
 class LocalReplica:
-    """Reaches every desired state at once, and proves by saying so."""
+    """Adopts every desired state at once, and reports all its versions as proven."""
 
     versions: ReplicaPort
     policy: SlottedPolicy
@@ -59,14 +60,14 @@ class LocalReplica:
 
 
 class LocalSystem:
-    """`collectors` of them explore with the one policy. Nothing survives but the run directory."""
+    """`config.collect.collectors` collectors share one policy. Only the run directory outlives this object."""
 
     def __init__(self, config: Config, run_dir: Path, policy: SlottedPolicy, session: Session) -> None:
         self.config = config
         self.sink = MemorySink()
         metrics = Metrics([self.sink])
         self.store = Store(str(run_dir), config.run, config.learning)
-        """Another one may take its place before `run`."""
+        """May be replaced before `run`."""
         store = local(self.store)
         self.buffer = Buffer(str(run_dir), store, config.learning, config.run.versions, metrics, config.method.votes)
         windows, learning = local(self.buffer.windows), local(self.buffer.learning)
@@ -81,13 +82,13 @@ class LocalSystem:
         self.evaluator = Evaluator(str(run_dir), store, local(self.versions.gate), config, policy, metrics)
         self.feedback = FeedbackDesk(str(run_dir), store, local(self.buffer.people), config, metrics)
         self.replica: Runs = LocalReplica(local(self.versions.replicas), policy)
-        """Another one may take its place before `run`."""
+        """May be replaced before `run`."""
         self.beside: list[Runs] = []
-        """What else runs along, from before the first lease: people who vote, say."""
+        """Further parts to run, started before the first lease: for example simulated voters."""
 
     async def run(self, decided: int = 0, until_paused: bool = False, timeout_s: float = 60.0) -> None:
-        """Until so many candidates are decided, and learning is paused if asked. Raises: Overdue; an ExceptionGroup of
-        what ended a part."""
+        """Run until `decided` candidates are decided and, if `until_paused`, learning is paused. Raises: Overdue; an
+        ExceptionGroup with the error that ended a part."""
         await self.store.start()
         storing = asyncio.create_task(self.store.run())
         for part in (self.buffer, self.versions, self.trainer, self.evaluator, *self.collectors):
@@ -100,11 +101,13 @@ class LocalSystem:
                 running = [tasks.create_task(part.run()) for part in parts]
                 while not await self._is_done(decided, until_paused):
                     await asyncio.sleep(0.02)
-                await self.store.append([])  # what was told is on disk before everything stops
+                await self.store.append([])  # pending events reach the disk before everything stops
                 for task in running:
                     task.cancel()
         except TimeoutError:
-            raise Overdue(f"{decided} candidates were not decided (or no pause) within {timeout_s:.0f} s") from None
+            raise Overdue(
+                f"{decided} candidates were not decided (or no pause came) within {timeout_s:.0f} s; raise timeout_s"
+            ) from None
         finally:
             storing.cancel()
             with suppress(asyncio.CancelledError):
@@ -119,7 +122,7 @@ class LocalSystem:
 
 @dataclass
 class ScriptedSession:
-    """A training session without a model: every window becomes a version, `seconds` later."""
+    """A training session without a model: turns every window into a version after `seconds`."""
 
     run_dir: Path
     seconds: float = 0.0

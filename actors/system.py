@@ -1,4 +1,4 @@
-"""The composition root: which parts a run has and how they reach each other. Nothing else knows all of them."""
+"""The composition root: creates all actors of a run and connects them. No other module knows all of them."""
 
 import logging
 import math
@@ -53,12 +53,12 @@ from training.session import TrainingSession
 PROOF_PROMPTS = 24
 EXCUSE_S = 5.0
 MEASURE_S = 900.0
-"""Asking thousands of report questions takes minutes beside learning."""
+"""Thousands of report questions take minutes while learning runs."""
 P = TypeVar("P")
 
 
 class RaySystem:
-    """All parts of a run as Ray actors, by name. The supervisor starts, watches and stops them."""
+    """The parts of a run as named Ray actors. The supervisor starts, watches and stops them."""
 
     def __init__(self, config: Config, run_dir: Path, address: str | None = None, keys: Keys | None = None) -> None:
         self.config = config
@@ -71,7 +71,7 @@ class RaySystem:
         self._service_away_at = -math.inf
 
     def connect(self) -> None:
-        """Join the cluster at `address`, or start one that lives as long as this process."""
+        """Join the cluster at `address`, or start one that ends with this process."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         common = {"namespace": self.namespace, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -82,14 +82,15 @@ class RaySystem:
         self._link_logs()
 
     def port(self, kind: type[P], name: str, part: str = "", deadline_s: float | None = None) -> P:
-        """Patient by default: an actor may hang until that is noticed, and is then started again."""
+        """A port of the actor `name`. The default deadline is long enough for the supervisor to notice a hang and
+        restart the actor."""
         return remote(kind, name, self.namespace, deadline_s or 3 * self.config.run.hang_s, part)
 
     def kill(self, name: str) -> None:
         ray.kill(self.parts[name], no_restart=False)
 
     async def excused(self, name: str) -> bool:
-        """Evaluator and collectors wait for the policy service, which may be away or was until just now."""
+        """Whether evaluator or collector wait for the policy service, which is away or came back within `hang_s`."""
         if name != "evaluator" and not name.startswith("collector"):
             return False
         now = time.monotonic()
@@ -101,11 +102,11 @@ class RaySystem:
             self._service_away_at = now
         return now - self._service_away_at < self.config.run.hang_s
 
-    async def note(self, kind: str, **detail: Any) -> None:
+    async def note(self, kind: str, **detail: object) -> None:
         await self.port(StorePort, "store").append([as_row(event(time.time(), "supervisor", kind, **detail))])
 
     def make_core(self) -> None:
-        """What a first answer needs besides the service: memory, and who owns the versions."""
+        """Create the actors that the first answer needs besides the policy service: store and versions."""
         config, run_dir = self.config, str(self.run_dir)
         plateau = config.learning.plateau
         patience = plateau.versions if plateau is not None and config.run.versions is None else None
@@ -129,11 +130,11 @@ class RaySystem:
         open_gateway(self.config)
 
     def serve(self) -> None:
-        """Bring the policy service up; returns when every replica has proven what it is to serve."""
+        """Start the policy service; returns when every replica has proven the version that it serves."""
         self._service = deploy(self.config, self.namespace, self._gpus()[0], modes(self.config.method), self._keys)
 
     def make_learners(self) -> None:
-        """What a first answer does not need: the actors that learn, and those that people talk to."""
+        """Create the actors that the first answer does not need: those that learn, feedback and admin."""
         assert self._service is not None, "serve() comes first"
         config, policy, run_dir = self.config, ServedPolicy(self._service.learning), str(self.run_dir)
         store, ballot = self.port(StorePort, "store"), self.port(BallotPort, "buffer", "people")
@@ -159,11 +160,11 @@ class RaySystem:
         )
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, leases, config, policy)
-        self._host("admin", Admin, self._asked_by_people(), config.report.final, run_dir)
+        self._host("admin", Admin, self._admin_ports(), config.report.final, run_dir)
         gate = self.port(GatePort, "versions", "gate")
         self._host("evaluator", Evaluator, run_dir, store, gate, config, policy, _metrics())
 
-    def _asked_by_people(self) -> Ports:
+    def _admin_ports(self) -> Ports:
         return Ports(
             store=self.port(StorePort, "store"),
             versions=self.port(ServingPort, "versions", "people"),
@@ -175,7 +176,7 @@ class RaySystem:
         )
 
     def disconnect(self) -> None:
-        """Take everything down that this run brought up."""
+        """Stop everything that this run has started."""
         if ray.is_initialized():
             undeploy()
             for handle in self.parts.values():
@@ -183,12 +184,12 @@ class RaySystem:
             ray.shutdown()
 
     def _link_logs(self) -> None:
-        """logs/ray: what every actor and the engine printed, on this node."""
+        """Link logs/ray to the output of all actors and engines on this node."""
         link = self.run_dir / "logs" / "ray"
         link.unlink(missing_ok=True)
         link.symlink_to(local_cluster.logs_dir())
 
-    def _host(self, name: str, kind: type, *arguments: Any, **settings: Any) -> None:
+    def _host(self, name: str, kind: type, *arguments: object, **settings: object) -> None:
         heavy = name == "trainer"
         learns = heavy or name == "evaluator" or name.startswith("collector")
         self.parts[name] = (
@@ -206,11 +207,11 @@ class RaySystem:
         )
 
     def _gpus(self) -> tuple[float, float]:
-        """Of each engine and of each worker of the trainer."""
+        """GPUs of each engine, and of each worker of the trainer."""
         return gpu_shares.shares(self.config, ray.cluster_resources().get("GPU", 0))
 
     def _environment(self) -> dict[str, str]:
-        """Of every process that learns."""
+        """Environment variables of every process that learns."""
         offline = {"HF_HUB_OFFLINE": "1"} if Path(self.config.model.path).is_dir() else {}
         return {"OMP_NUM_THREADS": str(self.config.learning.threads), **offline}
 

@@ -87,7 +87,7 @@ def made_up() -> dict[str, Any]:
         ],
         "events": [
             event(1, 0, "measured", "v0 accuracy 33.7% (30.0-37.5, 600 questions, report only)"),
-            event(2, 4, "drawn", "window 7: 288 prompts voted, 558 examples to train on"),
+            event(2, 4, "drawn", "window 7: 288 prompts, 558 examples to train on"),
             event(3, 9, "published", "v7 trained: loss 0.041, 2.1 s"),
             event(4, 10, "proven", "v7 proven in every replica; collectors sample from it"),
             event(5, 16, "decided", "v7 promote (guarded): at most 0.03 worse after 188 probes (chance of error 0.03)"),

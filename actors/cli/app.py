@@ -1,4 +1,4 @@
-"""The command line's application, and the options that its commands share."""
+"""The command line application, and the options that its commands share."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from core import config as configuration
 from core.config import Config
 
 app = typer.Typer(
-    help="Serves a language model and makes it better while it serves, without labels.",
+    help="Serves a language model and improves it while it serves, without labels.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,7 +33,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="YAML file of s
 RunDirOption = Annotated[str | None, typer.Option("--dir", help="Run directory; the latest if not given")]
 
 
-Reason = Annotated[str, typer.Option(help="Written into the run's history")]
+Reason = Annotated[str, typer.Option(help="Recorded in the run's history")]
 
 
 def load(path: Path, overrides: list[str]) -> Config:

@@ -1,6 +1,7 @@
-"""HTTP calls to a running system."""
+"""HTTP calls from commands to a running system."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from core.errors import RatchetError
 
 
 def error_message(reply: httpx.Response) -> str:
-    """The message of an error in OpenAI's shape, or what else came."""
+    """The message of an error in OpenAI's format; otherwise the status and the start of the body."""
     try:
         return str(reply.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
@@ -26,10 +27,10 @@ def live(path: Path) -> str:
 
 
 def bearer() -> dict[str, str]:
-    """For a run with keys. Raises: RatchetError."""
+    """The header for a run with keys, from RATCHET_KEY. Raises: RatchetError."""
     key = os.environ.get("RATCHET_KEY", "").strip()
     if not key.isascii() or len(key.split()) > 1:
-        raise RatchetError("RATCHET_KEY holds no key; set it to one that `ratchet keys NAME` showed")
+        raise RatchetError("RATCHET_KEY is not a key; set it to one that `ratchet keys NAME` printed")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -37,14 +38,14 @@ def get(url: str) -> Any:
     try:
         return httpx.get(url, headers=bearer(), timeout=30, trust_env=False).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
-        raise RatchetError(f"{url} gives no answer ({error}); is the run still starting or stopping?") from None
+        raise RatchetError(f"{url} does not answer ({error}); the run may be starting or stopping, try again") from None
 
 
-def post(url: str, body: dict[str, Any], timeout_s: float = 60) -> httpx.Response:
+def post(url: str, body: Mapping[str, object], timeout_s: float = 60) -> httpx.Response:
     try:
         reply = httpx.post(url, json=body, headers=bearer(), timeout=timeout_s, trust_env=False)
     except httpx.HTTPError as error:
-        raise RatchetError(f"{url} does not answer: {error}") from None
+        raise RatchetError(f"{url} does not answer ({error}); the run may be starting or stopping, try again") from None
     if not reply.is_success:
         raise RatchetError(error_message(reply))
     return reply

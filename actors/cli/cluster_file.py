@@ -1,8 +1,6 @@
-"""`ratchet cluster-file`: cluster.yaml with a documented difference laid over it, for another cloud or one's own
-machines."""
+"""`ratchet cluster-file`: merges cluster.yaml with other files, for another cloud or for your own machines."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -11,11 +9,11 @@ from core.errors import ConfigError
 BASE = Path("cluster.yaml")
 
 
-def merged(base: Path, differences: list[Path]) -> dict[str, Any]:
-    """Mappings are merged, everything else is replaced; null takes a key away. Raises: ConfigError."""
+def merged(base: Path, differences: list[Path]) -> dict[str, object]:
+    """Mappings are merged, all other values are replaced, and null removes a key. Raises: ConfigError."""
     if not base.is_file():
         raise ConfigError(
-            f"no {base} in this folder; `ray up` sends the repository to each node, so go to a checkout of it"
+            f"no {base} in this folder; run this in a checkout of the repository, which `ray up` copies to each node"
         )
     tree = _read(base)
     for difference in differences:
@@ -23,7 +21,7 @@ def merged(base: Path, differences: list[Path]) -> dict[str, Any]:
     return tree
 
 
-def laid_over(tree: dict[str, Any], difference: dict[str, Any]) -> dict[str, Any]:
+def laid_over(tree: dict[str, object], difference: dict[str, object]) -> dict[str, object]:
     kept = {key: value for key, value in tree.items() if difference.get(key, "") is not None}
     for key, value in difference.items():
         if isinstance(value, dict):
@@ -34,7 +32,7 @@ def laid_over(tree: dict[str, Any], difference: dict[str, Any]) -> dict[str, Any
     return kept
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Commands that read a run's data, or make files of it."""
+"""Commands that read a run's data, or write it to files."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from core.errors import RatchetError
 
 
 def status(dir: RunDirOption = None) -> None:
-    """How a run stands: live if it is up, else what its store says."""
+    """Show the state of a run: its versions, and its live status if it is running."""
     from actors.cli.progress import versions_table
     from actors.inspect.report import version_rows
     from core.store.writer import RunReader
@@ -30,10 +30,12 @@ def status(dir: RunDirOption = None) -> None:
 
 
 def versions(
-    version: Annotated[str | None, typer.Argument(help="Only this one, such as v12, with the voters behind it")] = None,
+    version: Annotated[
+        str | None, typer.Argument(help="One version, such as v12: shows whose votes it learned from")
+    ] = None,
     dir: RunDirOption = None,
 ) -> None:
-    """Every version with its verdict, or one with whose votes made it."""
+    """Show every version with its verdict, or the voters behind one version."""
     from actors.cli.progress import versions_table
     from actors.inspect.report import version_rows
     from actors.inspect.trace import voters
@@ -43,18 +45,20 @@ def versions(
     if version is None:
         return console.print(versions_table(version_rows(reader)))
     if not version.removeprefix("v").isdecimal():
-        raise RatchetError(f"{version!r} names no version; expected the form v12")
+        raise RatchetError(f"{version!r} is not a version; expected the form v12")
     behind = voters(reader, int(version.removeprefix("v")))
-    console.print(f"{version}: votes of {len(behind)} people are in the ballots of its window")
+    console.print(f"{version}: {len(behind)} people voted on the prompts of its window")
     for voter, votes in behind.items():
         console.print(f"  {votes:5}  {escape(voter)}")
 
 
 def trace(
-    id: Annotated[str, typer.Argument(help="Of an answer, feedback, vote, prompt, group, candidate, example or lease")],
+    id: Annotated[
+        str, typer.Argument(help="Id of an answer, feedback, vote, prompt, group, candidate, example or lease")
+    ],
     dir: RunDirOption = None,
 ) -> None:
-    """The way over votes, groups and examples to the versions that learned from it, step by step, as JSON."""
+    """Follow an id through votes, groups and examples to the versions that learned from it; prints JSON."""
     from actors.inspect.trace import trace as follow
     from core.store.writer import RunReader
 
@@ -62,19 +66,21 @@ def trace(
 
 
 def export_data(
-    kind: Annotated[str, typer.Argument(help="sft: winners; kto: liked or not; dpo: pairs and corrections")],
+    kind: Annotated[str, typer.Argument(help="sft: winners; kto: likes and dislikes; dpo: pairs and corrections")],
     to: Annotated[Path, typer.Option(help="File to write, .jsonl or .parquet")],
     dir: RunDirOption = None,
 ) -> None:
-    """Write samples or votes in the formats that TRL reads."""
+    """Write samples or votes in TRL's dataset formats."""
     from actors.inspect.export_data import export as write
     from core.store.writer import RunReader
 
     console.print(f"{write(RunReader(find(dir)), kind, to)} rows in {to}", soft_wrap=True, highlight=False)
 
 
-def evaluate(version: str = typer.Argument("v0", help="e.g. v3; must be loaded"), dir: RunDirOption = None) -> None:
-    """Accuracy of a loaded version on the report's questions."""
+def evaluate(
+    version: str = typer.Argument("v0", help="Version, e.g. v3; must be loaded"), dir: RunDirOption = None
+) -> None:
+    """Measure the accuracy of a loaded version on the report questions."""
     reply = post(f"{live(find(dir))}/admin/eval", {"argument": version}, timeout_s=900).json()
     console.print(
         f"v{reply['version']}: {100 * reply['accuracy']:.1f}% "
@@ -83,7 +89,7 @@ def evaluate(version: str = typer.Argument("v0", help="e.g. v3; must be loaded")
 
 
 def gate(candidate: Path, dir: RunDirOption = None) -> None:
-    """Weigh any checkpoint of the run's base (a PEFT adapter, or a whole model) as the gate would."""
+    """Weigh a checkpoint of the run's base model (a PEFT adapter or a whole model) as the gate would."""
     from actors.cli.offline import weigh_checkpoint
 
     decision = weigh_checkpoint(candidate, find(dir), console)
@@ -93,13 +99,13 @@ def gate(candidate: Path, dir: RunDirOption = None) -> None:
 
 def anchors(
     questions: Annotated[Path, typer.Argument(help="JSONL or Parquet of held-out prompts, without answers")],
-    to: Annotated[Path, typer.Option(help="Parquet file to write; name it in gate.anchors")],
+    to: Annotated[Path, typer.Option(help="Parquet file to write; then set gate.anchors to it")],
     overrides: Overrides = None,
     config: ConfigFile = DEFAULT,
     samples: int = 32,
     min_share: float = 0.3,
 ) -> None:
-    """Make the gate's anchors for a model: its own majority answers to held-out questions."""
+    """Make the gate's anchors for a model: the model's majority answers to held-out questions."""
     from actors.cli.offline import make_anchors
 
     resolved = load(config, overrides or [])
@@ -114,7 +120,7 @@ def export(
     merged: Annotated[bool, typer.Option(help="Write a whole model with the adapter merged in")] = False,
     dir: RunDirOption = None,
 ) -> None:
-    """Write a version as a folder that plain transformers or peft loads."""
+    """Write a version as a folder that transformers or peft can load."""
     from actors.cli.offline import export_version
 
     path = find(dir)
@@ -125,21 +131,23 @@ def backup(
     run: Annotated[str | None, typer.Argument(help="Run directory; the latest if not given")] = None,
     to: Annotated[Path, typer.Option(help="Folder to write; must not exist")] = Path("backup"),
 ) -> None:
-    """Copy a run, running or stopped, into a folder that `restore` makes a run of again."""
+    """Back up a run, running or stopped, into a folder; `restore` makes a run from it."""
     from actors.storage.backup import backup as take
 
     taken = take(find(run), to)
     console.print(f"{len(taken.versions)} versions and the store, {taken.bytes / 2**20:.1f} MiB, in {taken.folder}")
     if taken.pruned:
-        console.print(f"[dim]pruned before: {', '.join(f'v{version}' for version in taken.pruned)}[/]")
+        console.print(
+            f"[dim]not in the backup, pruned earlier: {', '.join(f'v{version}' for version in taken.pruned)}[/]"
+        )
 
 
 def restore(
     folder: Annotated[Path, typer.Argument(help="A folder that `backup` wrote")],
-    dir: Annotated[Path, typer.Option("--dir", help="Run directory to make; must not exist")],
+    dir: Annotated[Path, typer.Option("--dir", help="Run directory to create; must not exist")],
 ) -> None:
-    """Make a run directory of a backup, every file checked; `up --dir` goes on with it."""
+    """Make a run directory from a backup, and check every file; `up --dir` resumes it."""
     from actors.storage.backup import restore as make
 
     versions = make(folder, dir)
-    console.print(f"{dir} has {len(versions)} versions; go on with ./run up --dir {dir}", soft_wrap=True)
+    console.print(f"{dir} has {len(versions)} versions; resume it with ./run up --dir {dir}", soft_wrap=True)

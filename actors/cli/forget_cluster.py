@@ -1,6 +1,6 @@
-"""`python -m actors.cli.forget_cluster`: Ray's Redis, as the environment names it, forgets the cluster.
+"""`python -m actors.cli.forget_cluster`: deletes the cluster's state from Ray's Redis (address from the environment).
 
-A process of its own, because Ray 2.60 aborts with a wrong password."""
+It is a separate process because Ray 2.60 aborts the process on a wrong password."""
 
 import os
 import sys

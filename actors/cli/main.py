@@ -1,4 +1,4 @@
-"""The `ratchet` command: every command by its name, in the order in which `--help` lists them."""
+"""The `ratchet` command: all commands by name, in the order of `--help`."""
 
 import sys
 
@@ -39,7 +39,7 @@ app.add_typer(cluster_commands.service, name="service")
 
 
 def main() -> None:
-    """An error is one readable line with the remedy; details are in the run's logs."""
+    """Prints an error as one line with its remedy; the details are in the run's logs."""
     try:
         app()
     except RatchetError as error:

@@ -33,7 +33,7 @@ OFFLINE_CANDIDATE = PolicyRef(adapter="checkpoint", version=1)
 
 @asynccontextmanager
 async def offline_policy(config: Config, max_versions: int = 2) -> AsyncIterator[tuple[Engine, EnginePolicy]]:
-    """An engine in this process, for as long as the block lasts."""
+    """An engine in this process, stopped at the end of the block."""
     os.environ.update(environment(config.model, config.serve.engine))
     multiplex = isinstance(config.model.weights, Full)
     engine = Engine(
@@ -47,15 +47,15 @@ async def offline_policy(config: Config, max_versions: int = 2) -> AsyncIterator
 
 
 def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decision:
-    """The gate's word on any checkpoint of the run's base, also one that another trainer made: a PEFT adapter, or a
-    whole model where the run has whole models. A fresh gate: nothing of this counts in the run's ledger, of which only
-    the champion's agreement is taken, for it says whether the anchors are saturated.
+    """The gate's decision on a checkpoint of the run's base model, from any trainer: a PEFT adapter, or a whole model
+    if the run uses whole models. Uses a fresh gate, so nothing counts in the run's ledger. Only the champion's
+    agreement is read from the ledger, because it shows whether the anchors are saturated.
 
-    Raises: ConfigError when there is nothing to weigh with; ArtifactError for a folder that is no checkpoint."""
+    Raises: ConfigError if the run has no probes; ArtifactError if the folder is no checkpoint."""
     config = load(run_dir / "config.yaml")
     probes, certified = probes_of(config)
     if not probes:
-        raise ConfigError("this run has neither gate.anchors nor gate.keys; there is nothing to weigh with")
+        raise ConfigError("this run has neither gate.anchors nor gate.keys, so there are no probes; set one of them")
     published = _as_published(candidate, OFFLINE_CANDIDATE)
     champion = _champion(run_dir)
     known = _ledger(run_dir).under(champion.ref if champion else BASE)
@@ -65,8 +65,8 @@ def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decisi
             await engine.stage(published)
             if champion is not None:
                 await engine.stage(champion)
-            told = known.model_dump(include={"champion_asked", "champion_hits"})
-            gate = Gate(config.gate, GateLedger(champion=known.champion, **told))
+            counts = known.model_dump(include={"champion_asked", "champion_hits"})
+            gate = Gate(config.gate, GateLedger(champion=known.champion, **counts))
             weighing = Weighing(
                 policy=policy,
                 gate=gate,
@@ -85,9 +85,10 @@ def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decisi
 
 
 def make_anchors(questions: PromptsConfig, config: Config, to: Path, samples: int, min_share: float) -> tuple[int, int]:
-    """Held-out questions with the base's own frozen majority answers, for the gate. Returns asked and kept.
+    """Write held-out questions with the base model's majority answers, for the gate. Returns the numbers of questions
+    and of anchors.
 
-    No answer key is read. Raises: ConfigError when no question reaches the share."""
+    Reads no answer key. Raises: ConfigError if no question reaches the share."""
     pool = prompts.read(questions, config.run.seed)
     extract = extractor(config.method.answer)
     sampling = Sampling(
@@ -113,7 +114,9 @@ def make_anchors(questions: PromptsConfig, config: Config, to: Path, samples: in
 
     anchors = asyncio.run(run())
     if not anchors:
-        raise ConfigError(f"the base reaches a share of {min_share} on none of {len(pool)} prompts; lower --min-share")
+        raise ConfigError(
+            f"the base model reaches a share of {min_share} on none of {len(pool)} questions; lower --min-share"
+        )
     asked, answers, shares = zip(*anchors, strict=True)
     weights = Path(config.model.path) / "model.safetensors"
     digest = digest_file(weights) if weights.is_file() else ""
@@ -123,10 +126,10 @@ def make_anchors(questions: PromptsConfig, config: Config, to: Path, samples: in
 
 
 def export_version(run_dir: Path, config: Config, name: str, to: Path | None, merged: bool) -> Path:
-    """Raises: ConfigError for a name that is no version."""
+    """Raises: ConfigError if `name` is not a version."""
     digits = name.removeprefix("v")
     if not digits.isdecimal():
-        raise ConfigError(f"{name!r} names no version; expected the form v3")
+        raise ConfigError(f"{name!r} is not a version; expected the form v3")
     from training.versions.export import export
 
     ref = PolicyRef(version=int(digits))
@@ -136,7 +139,7 @@ def export_version(run_dir: Path, config: Config, name: str, to: Path | None, me
 def _as_published(folder: Path, ref: PolicyRef) -> Published:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ArtifactError(f"{folder} holds no safetensors; give a PEFT adapter or a model saved by transformers")
+        raise ArtifactError(f"{folder} holds no safetensors file; give a PEFT adapter or a model saved by transformers")
     digest = hashlib.sha256("".join(digest_file(file) for file in files).encode()).hexdigest()
     return Published(ref=ref, path=str(folder.absolute()), parent=BASE, window=0, fingerprint=digest)
 
@@ -149,7 +152,7 @@ def _ledger(run_dir: Path) -> GateLedger:
 
 
 def _champion(run_dir: Path) -> Published | None:
-    """None while that is the base."""
+    """The run's champion; None if that is the base."""
     reader = RunReader(run_dir)
     lineage = reader.read(LineageFact) or LineageFact()
     published = {each.ref.version: each for each in reader.versions()}

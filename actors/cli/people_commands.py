@@ -1,9 +1,9 @@
-"""Commands of people to a running system."""
+"""Commands that act on a running system."""
 
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,42 +19,43 @@ def forget(
     voter: Annotated[str, typer.Argument(help="A voter such as shop/ann, or a key with all its users")],
     dir: RunDirOption = None,
 ) -> None:
-    """Remove what came from a voter, and name the versions that learned with it."""
-    told = post(f"{live(find(dir))}/admin/forget", {"argument": voter}).json()
-    versions = ", ".join(f"v{version}" for version in told["versions"]) or "none"
+    """Remove everything that came from a voter, and name the versions that learned from it."""
+    removed = post(f"{live(find(dir))}/admin/forget", {"argument": voter}).json()
+    versions = ", ".join(f"v{version}" for version in removed["versions"]) or "none"
     console.print(
-        f"{told['votes']} votes and {told['rows'] - told['votes']} other rows removed; learned with it: {versions}"
+        f"{removed['votes']} votes and {removed['rows'] - removed['votes']} other rows removed; "
+        f"versions that learned from them: {versions}"
     )
 
 
 def vote(
     response: Annotated[str, typer.Argument(help="The id of an answer, such as chatcmpl-v3-...")],
     good: Annotated[bool | None, typer.Option("--good/--bad", help="Whether the answer is good")] = None,
-    correction: Annotated[str | None, typer.Option(help="A better answer, word for word")] = None,
+    correction: Annotated[str | None, typer.Option(help="A better answer, as it should read")] = None,
     choice: Annotated[int, typer.Option(help="Which choice, from 0")] = 0,
-    user: Annotated[str, typer.Option(help="Who votes, below the key's name")] = "",
+    user: Annotated[str, typer.Option(help="Name of the voter, below the key's name")] = "",
     dir: RunDirOption = None,
 ) -> None:
     """Vote on an answer of a running system."""
     if (good is None) == (correction is None):
-        raise RatchetError("say one thing: --good, --bad or --correction TEXT")
+        raise RatchetError("give exactly one of --good, --bad and --correction TEXT")
     said = {"binary": good} if good is not None else {"correction": correction}
     reply = post(f"{live(find(dir))}/v1/feedback", {"response_id": response, "choice": choice, "user": user, **said})
     console.print(reply.json()["results"][0]["result"])
 
 
 def ask(
-    question: Annotated[str | None, typer.Argument(help="What to ask; sample questions if not given")] = None,
+    question: Annotated[str | None, typer.Argument(help="The question; prints sample questions if not given")] = None,
     dir: RunDirOption = None,
     version: Annotated[str, typer.Option(help="policy, or a promoted version such as policy@v3")] = "policy",
 ) -> None:
-    """Ask the served policy."""
+    """Ask the served model a question."""
     from actors.cli.up import sample_questions
 
     path = find(dir)
     config = load(path / CONFIG_FILE, [])
     if question is None:
-        console.print("Ask something of the kind that the model knows, for example:")
+        console.print("The model can answer questions such as:")
         for sample in sample_questions(config):
             console.print(f"  ./run ask {escape(json.dumps(sample))}", soft_wrap=True)
         return
@@ -66,34 +67,34 @@ def ask(
 
 
 def pause(reason: str = "paused by hand", dir: RunDirOption = None) -> None:
-    """Stop learning; serving goes on."""
+    """Pause learning; serving continues."""
     post(f"{live(find(dir))}/admin/pause", {"argument": reason})
-    console.print("learning is paused; `ratchet resume` goes on")
+    console.print("learning is paused; `ratchet resume` resumes it")
 
 
 def resume(dir: RunDirOption = None) -> None:
-    """Go on learning."""
+    """Resume learning."""
     post(f"{live(find(dir))}/admin/resume", {})
-    console.print("learning goes on")
+    console.print("learning has resumed")
 
 
 def promote(
     version: Annotated[str, typer.Argument(help="e.g. v3")], reason: Reason = "", dir: RunDirOption = None
 ) -> None:
-    """Serve a version whatever the gate said; the next promotion of the gate replaces it, unless you hold."""
-    told = _by_hand("promote", dir, reason, version)
-    console.print(f"v{told['serve']} is promoted by hand (before: v{told['before']})")
+    """Serve a version regardless of the gate. The gate's next promotion replaces it, unless you hold it."""
+    moved = _by_hand("promote", dir, reason, version)
+    console.print(f"v{moved['serve']} is promoted by hand (before: v{moved['before']})")
 
 
 def rollback(
-    version: Annotated[str | None, typer.Argument(help="e.g. v3; the served one if not given")] = None,
+    version: Annotated[str | None, typer.Argument(help="e.g. v3; the served version if not given")] = None,
     reason: Reason = "",
     dir: RunDirOption = None,
 ) -> None:
-    """Stop serving a version: users get the champion again, and what the version sampled is learned from no more."""
+    """Stop serving a version: users get the champion again, and the version's samples are no longer learned from."""
     served = get(f"{live(find(dir))}/status")["versions"]["slots"]["serve"] if version is None else None
-    told = _by_hand("rollback", dir, reason, version or f"v{served}")
-    console.print(f"v{told['serve']} is served (before: v{told['before']})")
+    moved = _by_hand("rollback", dir, reason, version or f"v{served}")
+    console.print(f"v{moved['serve']} is served (before: v{moved['before']})")
 
 
 def hold(
@@ -101,27 +102,29 @@ def hold(
     reason: Reason = "",
     dir: RunDirOption = None,
 ) -> None:
-    """Serve what is served now and nothing else, until `hold --off`; learning and weighing go on."""
-    told = _by_hand("release" if off else "hold", dir, reason)
-    console.print(f"v{told['serve']} is served" + ("" if off else ", and held; `ratchet hold --off` goes on"))
+    """Keep serving the current version until `hold --off`; learning and weighing continue."""
+    served = _by_hand("release" if off else "hold", dir, reason)
+    console.print(f"v{served['serve']} is served" + ("" if off else " and held; `ratchet hold --off` ends the hold"))
 
 
 def keys(
-    name: Annotated[str, typer.Argument(help="Whose key it is, as app-1; shown in votes and errors")],
+    name: Annotated[str, typer.Argument(help="Name of the key's owner, such as app-1; shown in votes and errors")],
     role: Annotated[Literal["user", "admin"], typer.Option(help="admin may pause, promote, roll back, vote")] = "user",
-    file: Annotated[Path, typer.Option(help="Keys file to append to; name it in serve.access.keys")] = Path("keys.txt"),
+    file: Annotated[Path, typer.Option(help="Keys file to append to; set serve.access.keys to it")] = Path("keys.txt"),
 ) -> None:
-    """Make a key for the HTTP service: its hash goes into the file, the key itself is shown once."""
+    """Make a key for the HTTP service. The file gets its hash; the key itself is printed once."""
     from serve.http import keys_file
 
     secret = keys_file.add(file, name, role)
-    told = Console(stderr=True, width=console.width)
-    told.print(f"{name} ({role}) is in {file}; a run started with serve.access.keys={file} knows it", soft_wrap=True)
-    told.print("[dim]shown once; send it as `Authorization: Bearer KEY`, or set RATCHET_KEY for these commands[/]")
+    stderr = Console(stderr=True, width=console.width)
+    stderr.print(f"{name} ({role}) is in {file}; a run with serve.access.keys={file} accepts it", soft_wrap=True)
+    stderr.print(
+        "[dim]printed only once; send it as `Authorization: Bearer KEY`, or set RATCHET_KEY for these commands[/]"
+    )
     print(secret)
 
 
-def _by_hand(command: str, dir: str | None, reason: str, version: str | None = None) -> dict[str, Any]:
-    """Signed with the name of the operating system's user."""
+def _by_hand(command: str, dir: str | None, reason: str, version: str | None = None) -> dict[str, object]:
+    """Post a command signed with the name of the operating system's user."""
     signed = {"version": version, "by": getpass.getuser(), "reason": reason}
     return post(f"{live(find(dir))}/admin/{command}", {"argument": signed}).json()

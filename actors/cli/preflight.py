@@ -1,4 +1,4 @@
-"""What cannot work is refused here, before anything heavy starts: access, files, overlap, port, memory."""
+"""Checks before the start, so that a run that cannot work fails early: access, files, overlap, port, disk, memory."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -28,18 +27,18 @@ from training import objectives
 
 GIB = 2**30
 RAY_BYTES = 1.5 * GIB
-"""Ray, Serve and the light actors."""
+"""Ray, Ray Serve and the light actors."""
 RAY_TRAIN_BYTES = 0.8 * GIB
-"""Ray Train's own actors beside its workers."""
+"""Ray Train's own actors, without its workers."""
 ENGINE_FIXED_BYTES = 1.2 * GIB
-"""An engine's two processes before weights and KV."""
+"""An engine's two processes, without weights and KV cache."""
 TRAINER_FIXED_BYTES = 0.6 * GIB
 BYTES_OF = {"float32": 4, "bfloat16": 2, "auto": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a run needs at its peak, part by part."""
+    """Bytes that a run needs at its peak, by part."""
 
     engines: float
     kv_caches: float
@@ -52,7 +51,8 @@ class Memory:
 
 
 def check(config: Config, joining: bool = False) -> list[str]:
-    """Notes worth telling (lines skipped, duplicates folded). `joining` a cluster, whose gateway may be up already.
+    """Returns notes for the user, such as skipped lines and merged duplicates. `joining`: the run joins a cluster,
+    whose gateway may already listen on the port.
 
     Raises: ConfigError naming the field and the remedy."""
     notes = check_access(config, os.environ)
@@ -77,33 +77,36 @@ def check(config: Config, joining: bool = False) -> list[str]:
     _check_memory(config)
     notes += [f"skipped {report}" for report in pool.reports]
     if pool.duplicates:
-        notes.append(f"{pool.duplicates} duplicate prompts in {config.prompts.path} were folded")
+        notes.append(f"{pool.duplicates} duplicate prompts in {config.prompts.path} were merged")
     if suspects:
-        notes.append(f"{len(suspects)} of {len(pool)} prompts nearly ask what gate or report ask, and are left out")
+        notes.append(
+            f"{len(suspects)} of {len(pool)} prompts are nearly the same as gate or report questions, and are left out"
+        )
     if method.makes is Reinforce and config.learning.replay_windows > 1:
         notes.append(
-            f"recipe {method.name} learns from what its own version sampled; learning.replay_windows="
-            f"{config.learning.replay_windows} also trains on older samples, 1 is what was published"
+            f"recipe {method.name} is meant for samples of the current version; learning.replay_windows="
+            f"{config.learning.replay_windows} also trains on older samples, the published method uses 1"
         )
     if not probes:
-        notes.append("no gate.anchors and no gate.keys: every candidate will be held, nothing will be promoted")
+        notes.append("neither gate.anchors nor gate.keys is set: every candidate will be held, none promoted")
     return notes
 
 
 def check_access(config: Config, environ: Mapping[str, str]) -> list[str]:
-    """Notes. Raises: ConfigError for keys that cannot be read, and for a server without keys that others reach."""
+    """Returns notes. Raises: ConfigError if keys cannot be read, or if other machines can reach a server without
+    keys."""
     keys = keys_file.read(config.serve.access, environ)
     if not keys.held and not cors.is_loopback(config.serve.host):
         raise ConfigError(
-            f"serve.host={config.serve.host!r} is reached from other machines, and without keys whoever reaches it may "
-            "use and administer it; make a key with `ratchet keys NAME --role admin --file keys.txt` and set "
+            f"serve.host={config.serve.host!r} can be reached from other machines; without keys anyone there can use "
+            "and administer it; make a key with `ratchet keys NAME --role admin --file keys.txt` and set "
             "serve.access.keys=keys.txt, or keep serve.host=127.0.0.1"
         )
     return keys_file.notes(keys, config.serve.access)
 
 
-def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
-    """What a run needs, computed from the model's size and the settings."""
+def memory(config: Config, parameters: int, shape: Mapping[str, int]) -> Memory:
+    """Memory that a run needs, computed from the model's size and the settings."""
     full = isinstance(config.model.weights, Full)
     engines = config.serve.replicas + (1 if full else 0)
     weights = parameters * BYTES_OF[config.model.engine_dtype]
@@ -116,7 +119,7 @@ def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
     copies = 2 if full and "reference" in objective.terms(config.learning).columns else 1
     read = copies * parameters * BYTES_OF[config.model.trainer_dtype]
     workers = config.learning.devices
-    # each worker reads the whole model before it keeps its part of it
+    # each worker loads the whole model before it keeps its shard
     trainer = workers * (read + TRAINER_FIXED_BYTES) + trained * gradient_and_adam + activations + logits
     return Memory(
         engines=engines * (weights + ENGINE_FIXED_BYTES),
@@ -127,7 +130,7 @@ def memory(config: Config, parameters: int, shape: dict[str, Any]) -> Memory:
 
 
 def here(config: Config, need: Memory) -> Memory:
-    """Without what has nodes of its own."""
+    """Memory needed on this node only."""
     cluster = config.cluster
     if cluster.serving is not None:
         need = replace(need, engines=0, kv_caches=0)
@@ -135,18 +138,18 @@ def here(config: Config, need: Memory) -> Memory:
 
 
 def parameters_of(folder: Path) -> int:
-    """Counted from the headers of the safetensors files, without reading the weights."""
+    """The number of parameters, from the headers of the safetensors files, without reading the weights."""
     total = 0
     for file in folder.glob("*.safetensors"):
         try:
             with file.open("rb") as opened:
                 size = int.from_bytes(opened.read(8), "little")
                 if size > file.stat().st_size:
-                    raise ValueError(f"its header would be {size} bytes long")
+                    raise ValueError(f"its header claims {size} bytes, more than the file has")
                 header = json.loads(opened.read(size))
             total += sum(_product(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"{file} is no safetensors file ({error}); restore it") from None
+            raise ConfigError(f"{file} is not a safetensors file ({error}); restore it") from None
     return total
 
 
@@ -155,35 +158,37 @@ def _check_model(config: Config) -> None:
     looks_local = folder.is_absolute() or config.model.path.startswith((".", "models/"))
     if not folder.is_dir():
         if looks_local:
-            raise ConfigError(f"model.path={config.model.path!r} is no folder; it takes config.json and safetensors")
+            raise ConfigError(
+                f"model.path={config.model.path!r} is not a folder; give one with config.json and safetensors files"
+            )
         return
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise ConfigError(f"model.path={config.model.path!r} has no {name}; save model and tokenizer there")
+            raise ConfigError(f"model.path={config.model.path!r} has no {name}; save the model and its tokenizer there")
     positions, asked = _shape(folder / "config.json")["max_position_embeddings"], config.serve.engine.max_tokens
     if positions and asked > positions:
-        raise ConfigError(f"serve.engine.max_tokens={asked} is over the {positions} positions of the model; lower it")
+        raise ConfigError(f"serve.engine.max_tokens={asked} exceeds the {positions} positions of the model; lower it")
 
 
 def _check_anchors(config: Config) -> None:
-    """Anchors are the answers of one base; those of another would weigh with somebody else's mistakes."""
+    """Refuse anchors that another base model answered: they would repeat that model's mistakes."""
     path = config.gate.anchors
     weights = Path(config.model.path) / "model.safetensors"
     if path is None or config.gate.keys is not None or not weights.is_file() or Path(path).suffix != ".parquet":
-        return  # only `ratchet anchors` says which model answered, in Parquet
+        return  # only Parquet files of `ratchet anchors` name the model that answered
     try:
         made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()
     except (OSError, ValueError) as error:
         raise ConfigError(f"gate.anchors={path} cannot be read: {error}") from None
     if made_for and made_for != digest_file(weights):
         raise ConfigError(
-            f"gate.anchors={path} were made for another model than {config.model.path}; make its own with "
+            f"gate.anchors={path} were made with another model than {config.model.path}; make new ones with "
             "`ratchet anchors`, or set gate.anchors=null (then every candidate is held)"
         )
 
 
 def check_same_base(config: Config, run_dir: Path) -> None:
-    """Raises: ConfigError when the run directory was made with another base model."""
+    """Raises: ConfigError if the run directory was made with another base model."""
     manifest = run_dir / "versions" / "v0000" / MANIFEST
     folder = Path(config.model.path)
     if not manifest.is_file() or not folder.is_dir():
@@ -198,12 +203,12 @@ def check_same_base(config: Config, run_dir: Path) -> None:
 
 
 def check_disk(config: Config, free: Callable[[Path], int] = free_bytes) -> None:
-    """Raises: ConfigError when the run could not write from the start."""
+    """Raises: ConfigError if the disk has less than run.min_free_bytes free."""
     place = Path(config.run.dir) if config.run.dir else RUNS
     there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
     if free(there) < config.run.min_free_bytes:
         raise ConfigError(
-            f"{free(there) / 2**20:.0f} MiB are free on the disk of {place}, run.min_free_bytes asks for "
+            f"{free(there) / 2**20:.0f} MiB are free on the disk of {place}, run.min_free_bytes requires "
             f"{config.run.min_free_bytes / 2**20:.0f}; free some space, or choose another disk with --dir"
         )
 
@@ -215,8 +220,8 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
-                f"serve.port={port} on {host} cannot be taken ({error.strerror}); stop what listens there, "
-                "or choose another with serve.port=N (0 takes a free one)"
+                f"serve.port={port} on {host} cannot be used ({error.strerror}); stop the process that listens "
+                "there, or choose another with serve.port=N (0 picks a free one)"
             ) from None
 
 
@@ -238,22 +243,24 @@ def _check_memory(config: Config) -> None:
         )
 
 
-def _shape(file: Path) -> dict[str, Any]:
-    """What is asked of a model's config.json; no positions are 0. Raises: ConfigError naming what is missing."""
+def _shape(file: Path) -> dict[str, int]:
+    """Sizes from a model's config.json; an optional size that is missing is 0. Raises: ConfigError naming the bad
+    field."""
     try:
-        shape: dict[str, Any] = json.loads(file.read_bytes())
-        shape["max_position_embeddings"] = int(shape.get("max_position_embeddings") or 0)
-        missing = [name for name in ("hidden_size", "num_hidden_layers", "vocab_size") if int(shape[name]) < 1]
+        read = json.loads(file.read_bytes())
+        shape = {name: int(read[name]) for name in ("hidden_size", "num_hidden_layers", "vocab_size")}
+        missing = [name for name, size in shape.items() if size < 1]
+        shape |= {name: int(read.get(name) or 0) for name in ("intermediate_size", "max_position_embeddings")}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{file} is no model's config ({error!r}); restore it") from None
+        raise ConfigError(f"{file} is not a model's config ({error!r}); restore it") from None
     if missing:
         raise ConfigError(f"{file} says {missing[0]}={shape[missing[0]]}, expected at least 1; restore it")
     return shape
 
 
-def _lora_parameters(config: Config, shape: dict[str, Any]) -> int:
+def _lora_parameters(config: Config, shape: Mapping[str, int]) -> int:
     assert isinstance(config.model.weights, Lora)
-    widest = max(shape["hidden_size"], shape.get("intermediate_size", shape["hidden_size"]))
+    widest = max(shape["hidden_size"], shape.get("intermediate_size", 0))
     per_layer = len(config.model.weights.targets) * config.model.weights.rank * (shape["hidden_size"] + widest)
     return per_layer * shape["num_hidden_layers"]
 

@@ -1,8 +1,8 @@
-"""What the person at the terminal sees: events as lines, and below them, on a terminal, how the run stands now."""
+"""Output of a run on the terminal: one line per event, and below them the live state of the run."""
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.inspect.report import VersionRow, version_rows
-from actors.inspect.sentences import STYLES, told
+from actors.inspect.sentences import STYLES, sentence
+from actors.runtime.ports import CollectorStatus, RunStatus
 from core.errors import StoreError
 from core.store.writer import RunReader
 
@@ -19,14 +20,14 @@ SHOWN_VERSIONS = 8
 
 
 class Progress:
-    """Feed it a status every second or so."""
+    """Call `show` with a new status about every second."""
 
     def __init__(self, run_dir: Path, url: str, console: Console) -> None:
         self._reader = RunReader(run_dir)
         self._url = url
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
-        self._events_seen = len(self._reader.events())  # a resumed run does not tell its past again
+        self._events_seen = len(self._reader.events())  # do not print the events of before a resume again
         self._table: Table | None = None
         self._before: tuple[float, dict[str, float]] | None = None
         self._rates: dict[str, float] = {}
@@ -41,7 +42,7 @@ class Progress:
             self._live.stop()
         self._reader.close()
 
-    def show(self, status: dict[str, Any]) -> None:
+    def show(self, status: RunStatus) -> None:
         try:
             events = self._reader.events(after=self._events_seen)
         except StoreError:
@@ -50,14 +51,14 @@ class Progress:
         if events or self._table is None:
             self._table = versions_table(version_rows(self._reader)[-SHOWN_VERSIONS:])
         for event in events:
-            line = told(event)
+            line = sentence(event)
             if line is not None:
                 self._console.print(Text.from_markup(f"[dim]{_clock(event.at)}[/] {line}"))
         self._rates = self._tokens_per_s(status)
         if self._live is not None:
             self._live.update(Group(self._table, Text(self.line(status))))
 
-    def line(self, status: dict[str, Any]) -> str:
+    def line(self, status: RunStatus) -> str:
         """The run in one line."""
         slots = status.get("versions", {}).get("slots", {})
         buffer = status.get("buffer", {})
@@ -75,12 +76,12 @@ class Progress:
         ]
         held = status.get("versions", {}).get("held")
         if held:
-            parts.append(f"HELD by {held['by']}: {held['why']}; `ratchet hold --off` goes on")
+            parts.append(f"HELD by {held['by']}: {held['why']}; `ratchet hold --off` ends the hold")
         if buffer.get("paused"):
-            parts.append(f"PAUSED: {buffer['paused']}; `ratchet resume` goes on")
+            parts.append(f"PAUSED: {buffer['paused']}; `ratchet resume` resumes it")
         return f"{self._url}   " + " | ".join(parts)
 
-    def _tokens_per_s(self, status: dict[str, Any]) -> dict[str, float]:
+    def _tokens_per_s(self, status: RunStatus) -> dict[str, float]:
         now, totals = time.monotonic(), tokens_by_purpose(status)
         if self._before is None:
             self._before = (now, totals)
@@ -94,10 +95,10 @@ def _clock(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
-def tokens_by_purpose(status: dict[str, Any]) -> dict[str, float]:
-    """Totals so far: users, explore, gate (with the report's)."""
+def tokens_by_purpose(status: RunStatus) -> dict[str, float]:
+    """Totals so far for users, explore and gate; gate includes the report."""
     replicas = status.get("versions", {}).get("replicas", {}).values()
-    collectors = [part for name, part in status.items() if name.startswith("collector")]
+    collectors = [cast(CollectorStatus, part) for name, part in status.items() if name.startswith("collector")]
     evaluator = status.get("evaluator", {}).get("tokens", {})
     return {
         "users": sum(replica.get("tokens_user", 0) for replica in replicas),

@@ -1,4 +1,4 @@
-"""Commands that start a run, and show what it would be."""
+"""Commands that start a run, or show its config."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +12,18 @@ from core import config as configuration
 
 def up(
     overrides: Overrides = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; a resumed run has its own")] = None,
-    versions: Annotated[int | None, typer.Option(help="End after so many decided candidates, with a report")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to serve on; 0 takes a free one")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; a resumed run uses its own")] = None,
+    versions: Annotated[
+        int | None, typer.Option(help="Stop after this many decided candidates and write a report")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to serve on; 0 picks a free one")] = None,
     dir: Annotated[str | None, typer.Option(help="Run directory; an existing one is resumed")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; else a local one")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, e.g. auto; starts a local one if not given")
+    ] = None,
 ) -> None:
-    """Start everything: serve the model, and make it better while it serves."""
+    """Serve the model and improve it while it serves."""
     from actors.cli.up import up as run_up
 
     named = {"run.versions": versions, "run.seed": seed, "serve.port": port, "run.dir": dir}
@@ -31,5 +35,5 @@ def up(
 
 
 def show_config(overrides: Overrides = None, config: ConfigFile = DEFAULT) -> None:
-    """Print every setting, resolved."""
+    """Print the full config with all defaults."""
     print(configuration.dump(load(config, overrides or [])), end="")

@@ -1,7 +1,8 @@
-"""`ratchet service`: Ray's head node and Ratchet on it, on a machine where `ray up` finds no service manager.
+"""`ratchet service`: runs Ray's head node and Ratchet, for machines of `ray up` without a service manager.
 
-Both are started again when they die; Ratchet finds its state in the run directory. The service ends when it is told to,
-and when Ray was stopped: `ray stop`, also that of `ray down`, forgets the address of the cluster, a crash does not.
+It restarts both when they die; Ratchet reads its state from the run directory. The service ends on a signal, or after
+`ray stop` (which `ray down` runs too). It tells `ray stop` from a crash by Ray's address file: `ray stop` deletes it, a
+crash does not.
 """
 
 import logging
@@ -25,15 +26,16 @@ log = logging.getLogger("ratchet.service")
 
 LOOK_S, START_S, STOP_S = 1.0, 300.0, 60.0
 PAUSE_S = 10.0
-"""Before something that died is started again. `ray stop` forgets the address sooner than that after it ended Ray."""
+"""Wait before a restart. `ray stop` deletes the address file within this time after it has ended Ray."""
 PID, PASSWORD = "service.pid", "RAY_REDIS_PASSWORD"
 Process = subprocess.Popen[bytes]
 
 
 @dataclass
 class Service:
-    """`head`: `ray start --head ... --block`. `ratchet`: `ratchet up`. `address_file`: there while Ray was not stopped.
-    `clear`: ends what a dead head left behind, before the next. `stopping`: ends both."""
+    """`head`: the command `ray start --head ... --block`. `ratchet`: the command `ratchet up`. `address_file`: exists
+    until `ray stop`. `clear`: ends the processes that a dead head left behind, before the next starts. `stopping`: set
+    it to end both."""
 
     head: Sequence[str]
     ratchet: Sequence[str]
@@ -53,11 +55,11 @@ class Service:
             log.info("Ray's head ended with %s", head.returncode)
             if not self.stopping.wait(self.pause_s):
                 if was_up and not self.address_file.exists():
-                    return log.info("Ray was stopped; so is Ratchet")
+                    return log.info("Ray was stopped; Ratchet stops too")
                 self.clear()
 
     def _keep_ratchet(self, head: Process) -> bool:
-        """Until Ray is gone; a run that came to its end is not started again. Returns whether Ray was up."""
+        """Keep Ratchet running until Ray ends. Does not restart a run that has finished. Returns whether Ray was up."""
         ratchet, began = None, 0.0
         try:
             while head.poll() is None and not self.stopping.wait(self.look_s):
@@ -65,7 +67,7 @@ class Service:
                     if ratchet is not None:
                         break
                 elif ratchet is None or (ratchet.poll() and time.monotonic() > began + self.pause_s):
-                    log.info("starting Ratchet%s", f" again, it ended with {ratchet.returncode}" if ratchet else "")
+                    log.info("starting Ratchet%s", f" again; it ended with {ratchet.returncode}" if ratchet else "")
                     ratchet, began = subprocess.Popen(self.ratchet), time.monotonic()
         finally:
             if ratchet is not None:
@@ -74,30 +76,33 @@ class Service:
 
 
 def start(run_dir: Path, arguments: Sequence[str]) -> Path:
-    """`service run` with these arguments in a session of its own, which no logout ends; returns its log once Ray is up.
+    """Start `service run` with these arguments in its own session, which survives a logout. Returns its log file once
+    Ray is up.
 
-    Raises: RunInUse; RatchetError with the end of its log when Ray did not come up."""
+    Raises: RunInUse; RatchetError with the end of the log if Ray does not start."""
     if (before := running(run_dir)) is not None:
-        raise RunInUse(f"the service of {run_dir} runs already, as process {before.pid}; end it with `service stop`")
+        raise RunInUse(
+            f"the service of {run_dir} is already running as process {before.pid}; stop it with `ratchet service stop`"
+        )
     _forget_cluster()
-    told = run_dir / "logs" / "service.log"
-    told.parent.mkdir(parents=True, exist_ok=True)
+    log_file = run_dir / "logs" / "service.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "actors.cli", "service", "run", "--dir", str(run_dir), *arguments]
-    with told.open("ab") as out:
+    with log_file.open("ab") as out:
         began = out.tell()
         service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     address_file, deadline = Path(get_ray_address_file(None)), time.monotonic() + START_S
     while not address_file.exists():
         if service.poll() is not None or time.monotonic() > deadline:
             _end(service)
-            words = told.read_bytes()[began:][-2000:].decode(errors="replace")
-            raise RatchetError(f"Ray's head did not come up; {told}:\n{words}")
+            words = log_file.read_bytes()[began:][-2000:].decode(errors="replace")
+            raise RatchetError(f"Ray's head node did not start; end of {log_file}:\n{words}")
         time.sleep(0.2)
-    return told
+    return log_file
 
 
 def run(run_dir: Path, up: Sequence[str], head: Sequence[str]) -> None:
-    """In this process, until it is told to stop or Ray was stopped."""
+    """Run the service in this process until a signal, or until Ray is stopped."""
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / PID).write_text(str(os.getpid()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
@@ -110,7 +115,8 @@ def run(run_dir: Path, up: Sequence[str], head: Sequence[str]) -> None:
 
 
 def stop(run_dir: Path) -> None:
-    """End Ratchet in order, then Ray's head. Nothing to do is no error. Raises: RatchetError when it will not end."""
+    """Stop Ratchet cleanly, then Ray's head node. Does nothing if the service is not running. Raises: RatchetError if
+    it does not end."""
     if (service := running(run_dir)) is not None:
         service.terminate()
         if psutil.wait_procs([service], 2 * STOP_S)[1]:
@@ -118,22 +124,25 @@ def stop(run_dir: Path) -> None:
 
 
 def running(run_dir: Path) -> psutil.Process | None:
-    """The process of this directory's service."""
+    """The process of this run directory's service, if it is running."""
     with suppress(FileNotFoundError, psutil.Error):
         process = psutil.Process(int((run_dir / PID).read_text()))
-        return process if "service" in process.cmdline() else None  # else the number is another's by now
+        return process if "service" in process.cmdline() else None  # else another process has this id by now
     return None
 
 
 def _forget_cluster() -> None:
-    """A cluster that was stopped leaves nothing to the next; only one that died goes on from what its Redis holds."""
+    """Delete the last cluster's state from Redis: only a cluster that crashed continues from it, not one that was
+    stopped."""
     redis, command = os.environ.get("RAY_REDIS_ADDRESS"), [sys.executable, "-m", "actors.cli.forget_cluster"]
     if redis and subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        raise RatchetError(f"the Redis at {redis} did not forget; is it up, is {PASSWORD} right?")
+        raise RatchetError(
+            f"the Redis at {redis} did not delete the last cluster's state; check that it is up and {PASSWORD} is right"
+        )
 
 
 def _clear() -> None:
-    """HAProxy too: it outlives a proxy actor that was killed, and keeps the port."""
+    """End Ray's processes, and HAProxy: it survives a killed proxy actor and keeps the port."""
     subprocess.run(["ray", "stop", "--force"], stdout=subprocess.DEVNULL, timeout=STOP_S, check=False)
     binary = os.path.realpath(os.environ.get("RATCHET_HAPROXY", "/"))
     for process in psutil.process_iter(["exe", "ppid"]):

@@ -1,4 +1,4 @@
-"""`ratchet up`: the whole system, self-improving while it serves, until it is stopped or has done what was asked."""
+"""`ratchet up`: runs the whole system until it is stopped, or until `run.versions` candidates are decided."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import httpx
 import psutil
@@ -19,7 +19,7 @@ from rich.markup import escape
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
 from actors.inspect import report
-from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, StorePort
+from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, RunStatus, StorePort
 from actors.runtime.supervisor import Supervisor
 from actors.storage.run_dir import RunDir
 from actors.system import MEASURE_S, RaySystem
@@ -39,14 +39,14 @@ from serve.replica.haproxy import free_ports
 LOOK_S = 2.0
 SIGN_OF_LIFE_S = 60.0
 RESTLESS = frozenset({"store.free_bytes", "store.room_for_s"})
-"""What changes without the run's doing."""
+"""Values that change although the run does nothing."""
 STATUS_S = 10.0
 
 
 def up(config: Config, console: Console, address: str | None = None) -> Path:
-    """Run until `run.versions` candidates are decided, or for ever. Returns the run directory.
+    """Run until `run.versions` candidates are decided, or forever. Returns the run directory.
 
-    Raises: ConfigError before anything heavy started; RatchetError for what ended the run."""
+    Raises: ConfigError before anything heavy starts; RatchetError with the error that ended the run."""
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
     gc_tuning.pause()
@@ -65,7 +65,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
 
 
 def _opened(config: Config, console: Console, address: str | None) -> RunDir:
-    """Once everything that can be checked before is checked. Raises: ConfigError."""
+    """Check everything that can be checked early, then open the run directory. Raises: ConfigError; RunInUse."""
     for note in preflight.check(config, joining=address is not None):
         console.print(f"[yellow]note[/] {escape(note)}")
     if config.run.dir is not None:
@@ -78,7 +78,7 @@ def _opened(config: Config, console: Console, address: str | None) -> RunDir:
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
     console.print(f"run directory {run.path}")
     keys, own = keys_file.read(config.serve.access, os.environ).with_own()
-    os.environ.pop(keys_file.ENVIRONMENT, None)  # nobody that this process starts needs them
+    os.environ.pop(keys_file.ENVIRONMENT, None)  # no child process needs them
     system = RaySystem(config, run.path, address, keys)
     supervisor = Supervisor(system, config.run.start_timeout_s, config.run.stop_timeout_s, config.run.hang_s)
     url = f"http://{config.serve.host}:{config.serve.port}"
@@ -99,7 +99,7 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
 
 
 async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
-    """Ask one question as any user would. Returns seconds since this process began."""
+    """Ask one question over HTTP as a user would. Returns seconds since this process started."""
     question = sample_questions(config)[0]
     body = {
         "model": "policy",
@@ -112,7 +112,7 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
         async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
             reply = await client.post(f"{url}/v1/chat/completions", json=body)
     except httpx.HTTPError as error:
-        raise RatchetError(f"{url} did not answer its first question: {error!r}; more in the run's logs/") from None
+        raise RatchetError(f"{url} did not answer its first question: {error!r}; see the run's logs/") from None
     if not reply.is_success:
         raise RatchetError(f"the service answered {reply.status_code} to its first question: {reply.text[:300]}")
     took_s = time.time() - psutil.Process().create_time()
@@ -125,8 +125,8 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
 
 async def _until_done(
     config: Config, run: RunDir, supervisor: Supervisor, system: RaySystem, url: str, console: Console
-) -> dict[str, Any]:
-    """Show how it goes until enough candidates are decided. Raises: what ended a part for good."""
+) -> RunStatus:
+    """Show progress until enough candidates are decided. Raises: the error that ended a part for good."""
     sinks = _sinks(config, run.path)
     flush = WhenChanged()
     failed = asyncio.create_task(supervisor.failed())
@@ -154,34 +154,35 @@ async def _until_done(
             sink.close()
 
 
-def _check_learning(status: dict[str, Any], versions: int, run_dir: Path) -> None:
-    """A run with an end has nobody who would say `resume`. Raises: RatchetError when its trainer waits for that."""
+def _check_learning(status: RunStatus, versions: int, run_dir: Path) -> None:
+    """Raises: RatchetError if learning is paused: in a run with an end, no person is there to resume it."""
     reason = status.get("buffer", {}).get("paused")
     if reason is not None and status.get("trainer", {}).get("phase") == "paused":
         decided = status.get("versions", {}).get("decided", 0)
         raise RatchetError(
             f"learning stopped after {decided} of {versions} versions: {reason}; "
-            f"once that is mended, `./run up --dir {run_dir}` goes on, and `./run resume` lets it learn"
+            f"fix that, then resume the run with `./run up --dir {run_dir}`, and learning with `./run resume`"
         )
 
 
 async def _finish(
-    config: Config, run: RunDir, system: RaySystem, console: Console, status: dict[str, Any], first_answer_s: float
+    config: Config, run: RunDir, system: RaySystem, console: Console, status: RunStatus, first_answer_s: float
 ) -> None:
-    """Measure base and served version on all report questions, write the report, show the table."""
+    """Measure the base and the served version on `report.final` questions, write the report, print the table."""
+    versions = status.get("versions", {})
     wall_s = time.time() - psutil.Process().create_time()
     tokens = tokens_by_purpose(status)
     store = system.port(StorePort, "store")
     evaluator = system.port(MeasurePort, "evaluator", deadline_s=MEASURE_S)
     if report.has_questions(config):
-        with console.status(f"asking base and served version {config.report.final} report questions"):
-            served = status["versions"]["slots"]["serve"]
+        with console.status(f"asking the base and the served version {config.report.final} report questions"):
+            served = versions.get("slots", {}).get("serve", 0)
             start, end = await asyncio.gather(
                 *(evaluator.measure(version, config.report.final) for version in (0, served))
             )
             ends = [FinalMeasured(**dict(found)).record(at) for at, found in (("start", start), ("end", end))]
             await store.append([*map(as_row, ends)])
-    finished = event(time.time(), "driver", "finished", decided=status["versions"]["decided"])
+    finished = event(time.time(), "driver", "finished", decided=versions.get("decided", 0))
     await store.append([as_row(finished)])
     timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
     explored = status.get("buffer", {}).get("tokens", tokens["explore"])
@@ -189,26 +190,26 @@ async def _finish(
     reader = RunReader(run.path)
     console.print(versions_table(report.version_rows(reader)))
     reader.close()
-    if body["accuracy_start"] is not None:
+    if body["accuracy_start"] is not None and body["accuracy_end"] is not None:
         console.print(
             f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% "
             f"on {body['accuracy_n']} questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
         )
 
 
-async def _status(admin: AdminPort, collectors: Mapping[str, HasStatus]) -> dict[str, Any]:
+async def _status(admin: AdminPort, collectors: Mapping[str, HasStatus]) -> RunStatus:
     try:
-        status = cast(dict[str, Any], await admin.status())
+        status = dict(await admin.status())
         for name, collector in collectors.items():
             status[name] = await collector.status()
     except RatchetError as error:
         logging.getLogger("ratchet.driver").warning("no status: %s", error)
         return {}
-    return status
+    return cast(RunStatus, status)
 
 
 def _sinks(config: Config, run_dir: Path) -> list[Sink]:
-    """metrics.jsonl always; others by `run.sinks`."""
+    """metrics.jsonl always; others as `run.sinks` says."""
     sinks: list[Sink] = [JsonlSink(run_dir / "metrics.jsonl", config.run.retention.metrics_bytes)]
     if "tensorboard" in config.run.sinks:
         sinks.append(TensorBoardSink(run_dir / "tensorboard"))
@@ -218,7 +219,7 @@ def _sinks(config: Config, run_dir: Path) -> list[Sink]:
 
 
 class WhenChanged:
-    """Numbers go to the sinks when one of them changed, and once a minute all the same, as a sign of life."""
+    """Sends numbers to the sinks when one has changed, and at least once a minute as a sign of life."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -227,24 +228,24 @@ class WhenChanged:
 
     def __call__(self, sinks: list[Sink], values: dict[str, float]) -> None:
         now = self._clock.now()
-        told = {name: value for name, value in values.items() if name not in RESTLESS}
-        if told == self._last and now - self._at < SIGN_OF_LIFE_S:
+        steady = {name: value for name, value in values.items() if name not in RESTLESS}
+        if steady == self._last and now - self._at < SIGN_OF_LIFE_S:
             return
-        self._last, self._at = told, now
+        self._last, self._at = steady, now
         for sink in sinks:
             sink.flush(now, values)
 
 
-def _snapshot(status: dict[str, Any]) -> dict[str, float]:
+def _snapshot(status: RunStatus) -> dict[str, float]:
     """The status as flat numbers."""
     flat: dict[str, float] = {}
-    for part, values in status.items():
+    for part, values in cast(Mapping[str, Mapping[str, object]], status).items():
         flat |= {f"{part}.{name}": v for name, v in values.items() if isinstance(v, int | float)}
     return flat | {f"tokens.{who}": total for who, total in tokens_by_purpose(status).items()}
 
 
 def sample_questions(config: Config) -> list[str]:
-    """What a newcomer may ask: the model's own samples, else the first prompts of the pool."""
+    """Questions to try: the samples of the model's manifest, else the first prompts of the pool."""
     manifest = Path(config.model.path).parent / "manifest.json"
     if manifest.is_file():
         samples = _samples(manifest)
@@ -272,7 +273,7 @@ def _log_to(file: Path) -> None:
 
 
 def _stop_on_signals() -> None:
-    """SIGINT and SIGTERM cancel the run, which then stops everything in order."""
+    """SIGINT and SIGTERM cancel the run, which then stops everything cleanly."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,5 +1,5 @@
-"""Explores leased prompts, many at once, and streams what it found into the buffer; settles prompts again on which
-people voted late."""
+"""The collector: explores leased prompts, many at once, and delivers the outcomes to the buffer. It also settles
+prompts again that got late votes."""
 
 import asyncio
 import time
@@ -23,11 +23,11 @@ from methods.explore import NO_VOTES, about, explore, settle_again
 T = TypeVar("T")
 
 LEASES = 8
-"""A prompt that ends is not leased anew alone: an eighth of all that may be under way is, in one call."""
+"""The collector requests a lease once an eighth of `collect.in_flight` is free, not for every single prompt."""
 LEASE_WAIT_S = 20.0
 RETRY_S = 1.0
 BATCH = 32
-"""Outcomes of one delivery; what gathers while the last one is under way goes out together."""
+"""The most outcomes in one delivery. Outcomes that finish during a delivery go out together in the next."""
 
 
 class Collector(Part):
@@ -47,14 +47,14 @@ class Collector(Part):
         self._idle_s = 0.0
 
     async def start(self) -> None:
-        """Read the pool without what the gate or the report asks. Whatever else may ever be explored meets the same
-        check, in `_explore`."""
+        """Read the prompt pool without the questions of the gate and the report. `_explore` checks every other prompt
+        in the same way."""
         self._probes = await asyncio.to_thread(kept_out, self._config)
         pool = (self._config.prompts, self._config.run.seed, self._probes)
         self._prompts = await asyncio.to_thread(prompts.read, *pool)
 
     async def run(self) -> None:
-        """Keep as many prompts in flight as the config allows and the buffer's leases cover."""
+        """Keep as many prompts in flight as the config and the buffer's leases allow."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._deliver_for_ever())
             tasks.create_task(self._settle_for_ever())
@@ -73,7 +73,7 @@ class Collector(Part):
     async def stop(self) -> None: ...
 
     async def quiet_s(self) -> float:
-        """Seconds since its work last moved on; 0 while it has none."""
+        """Seconds since its work last made progress; 0 while it has no work."""
         return self._policy.quiet_s
 
     async def status(self) -> CollectorStatus:
@@ -97,12 +97,13 @@ class Collector(Part):
         return lease
 
     async def _explore(self, lease: Lease, place: int) -> None:
-        """One place, from lease to outbox. A policy that is away makes it a failure, never the end of the collector."""
+        """Explore one place, from lease to outbox. An error of the policy becomes a failed outcome; the collector goes
+        on."""
         started = time.monotonic()
         try:
             prompt = dict(lease.asked).get(place) or self._prompts[place]
             if self._probes.holds(prompt):
-                raise PromptError("a probe asks this, or nearly this: it is not learned from")
+                raise PromptError("a probe asks the same, or nearly the same; probes are never learned from")
             revision, votes = await self._votes_on(prompt) if lease.voted else (0, NO_VOTES)
             outcome = await explore(
                 self._method,
@@ -119,7 +120,7 @@ class Collector(Part):
             await asyncio.sleep((time.monotonic() - started) * (1 / self._config.run.cpu_share - 1))
         except (RatchetError, OSError) as error:
             failure = f"{type(error).__name__}: {error}"
-            asked = dict(lease.asked).get(place)  # named where trying again is no use
+            asked = dict(lease.asked).get(place)  # the outcome names the prompt only if a retry is useless
             of = asked.id if asked is not None and isinstance(error, PromptError) else ""
             await self._outbox.put(Outcome(lease_id=lease.id, place=place, prompt_id=of, failure=failure))
         finally:
@@ -133,7 +134,7 @@ class Collector(Part):
             while len(batch) < BATCH and not self._outbox.empty():
                 batch.append(self._outbox.get_nowait())
             encoded = encode_outcomes(batch)
-            # until it is taken, or refused because the lease has expired: then it is explored again
+            # until the buffer accepts it, or refuses it because the lease expired; then the place is explored again
             await _insist(lambda encoded=encoded: self._buffer.deliver(encoded))
             self._undelivered -= len(batch)
 
@@ -142,7 +143,7 @@ class Collector(Part):
         return revision, Votes(tuple(cast))
 
     async def _settle_for_ever(self) -> None:
-        """One prompt at a time: it asks the policy for nothing, unless the method's scorer does."""
+        """Settle prompts again, one at a time. This calls the policy only if the method's scorer does."""
         while True:
             work = await _insist(lambda: self._buffer.resettle(LEASE_WAIT_S))
             if work is not None:
@@ -159,7 +160,7 @@ class Collector(Part):
 
 
 async def _insist(call: Callable[[], Awaitable[T]]) -> T:
-    """Ask again for as long as the buffer or its store is away: whoever watches it ends the run if it stays so."""
+    """Retry while the buffer or its store is away. The supervisor ends the run if that lasts."""
     while True:
         try:
             return await call()

@@ -1,6 +1,9 @@
-"""The greedy answers that the evaluator knows, kept on disk: one that dies over a weighing or a watch takes it up again
-where it was. A version's answer to a question never changes, and a candidate's probes come in an order of its own, so
-nothing else has to be kept."""
+"""The evaluator's cache of greedy answers, also on disk: after a restart it continues a weighing or a watch where it
+was.
+
+Nothing else needs to be stored. A version's answer to a question never changes, and the order of a candidate's probes
+follows from the seed.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -14,7 +17,7 @@ from training.gate.guards import Answer
 
 class AnswerCache(dict[tuple[PolicyRef, str], Answer]):
     def restore(self, reader: RunReader, questions: Iterable[Question]) -> None:
-        """What is on disk. Whether it is a hit is said anew: the probes' own answers may have been changed."""
+        """Load the cache from disk. Hits are computed again, because the probes' expected answers may have changed."""
         expected = {question.prompt.id: question.answer for question in questions}
         for version, answers in reader.read_all(Answers).items():
             ref = PolicyRef(version=int(version))
@@ -23,7 +26,7 @@ class AnswerCache(dict[tuple[PolicyRef, str], Answer]):
                     self[ref, id] = Answer(hit=value == expected[id], value=value, tokens=tokens)
 
     def records(self, refs: Collection[PolicyRef]) -> Sequence[Record]:
-        """All that is known of these versions, for the store."""
+        """All cached answers of these versions, as records for the store."""
         bodies: dict[PolicyRef, dict[str, tuple[str | None, int]]] = {ref: {} for ref in refs}
         for (ref, id), answer in self.items():
             if ref in bodies:
@@ -31,7 +34,7 @@ class AnswerCache(dict[tuple[PolicyRef, str], Answer]):
         return [Answers(body).record(ref.version) for ref, body in bodies.items()]
 
     def keep_only(self, refs: Collection[PolicyRef]) -> Sequence[Record]:
-        """Forget the others; returns what makes the store forget them too."""
+        """Drop all other versions; returns the records that delete them from the store."""
         gone = {ref for ref, _ in self if ref not in refs}
         for key in [key for key in self if key[0] in gone]:
             del self[key]

@@ -1,11 +1,11 @@
-"""Weighs candidates for the gate, and reports accuracy where answer keys exist. The report never reaches the gate."""
+"""The evaluator: weighs candidates for the gate, and measures accuracy on report questions with answer keys. The gate
+never sees the report."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from actors.evaluate.answer_cache import AnswerCache
 from actors.runtime.ports import (
@@ -64,30 +64,30 @@ class Evaluator(Part, MeasurePort):
         self._asked: set[PolicyRef] = set()
         self._known = AnswerCache()
         self._watched: Weighing | None = None
-        """The version promoted last, as long as it is to be asked on."""
+        """The weighing of the version promoted last, while its watch runs."""
         self._before: Weighing | None = None
-        """What was watched until then, as long as nobody has said whether it was promoted."""
+        """The previous watch, until versions confirms the promotion."""
         self._weighing: WeighingStatus | None = None
         self._idle_s = 0.0
         self._last: RatesStatus = {}
 
     async def start(self) -> None:
-        """Read probes and report questions, and what was measured before a restart."""
+        """Read probes, report questions, and the measurements from before a restart."""
         self._probes, self._certified = await asyncio.to_thread(probes_of, self._config)
         self._report = await asyncio.to_thread(report_questions, self._config)
         Random(self._config.run.seed).shuffle(self._report)
         reader = RunReader(self._run_dir)
         self._reported = {int(version) for version in reader.read_all(Measured)}
         self._known.restore(reader, self._probes)
-        self._take_up_the_watch(reader)
+        self._restore_watch(reader)
         reader.close()
         self._metrics.begin("probes_total")
 
     async def run(self) -> None:
-        """One candidate after the other; its report runs beside the weighing of the next."""
+        """Weigh one candidate after the other. A candidate's report runs beside the weighing of the next."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._report_on(BASE))
-            for left in (await self._versions.status())["reporting"]:  # by one that died over it
+            for left in (await self._versions.status())["reporting"]:  # left over from before a restart
                 tasks.create_task(self._report_on(PolicyRef(version=left)))
             while True:
                 asked = time.monotonic()
@@ -104,7 +104,7 @@ class Evaluator(Part, MeasurePort):
     async def stop(self) -> None: ...
 
     async def quiet_s(self) -> float:
-        """Seconds since its work last moved on; 0 while it has none."""
+        """Seconds since its work last made progress; 0 while it has no work."""
         return self._policy.quiet_s
 
     async def status(self) -> EvaluatorStatus:
@@ -118,18 +118,19 @@ class Evaluator(Part, MeasurePort):
         }
 
     async def measure(self, version: int, questions: int) -> Measured:
-        """Greedy accuracy of a loaded version on so many report questions: for `ratchet eval` and the final report.
+        """Greedy accuracy of a loaded version on the first `questions` report questions, for `ratchet eval` and the
+        final report.
 
-        Raises: ConfigError when the run has no report questions."""
+        Raises: ConfigError if the run has no report questions."""
         if not self._report:
-            raise ConfigError("this run has no report.questions; name a file of prompts and answers to measure with")
+            raise ConfigError("this run has no report.questions; set it to a file of prompts and answers")
         ref = PolicyRef(version=version)
         hits = await self._hits(ref, self._report[:questions])
         rate, low, high = accuracy(hits)
         return Measured(version=version, accuracy=rate, low=low, high=high, n=len(hits), hits=_bits(hits))
 
     async def _weigh_or_try_again(self, work: Pairing) -> None:
-        """A policy that is away costs one batch: the candidate is weighed again, and what it answered is known."""
+        """Weigh a candidate. If the policy is away, retry later: only one batch is lost, earlier answers are cached."""
         try:
             await self._weigh(work.candidate, work.champion, work.ledger)
         except (RatchetError, OSError) as error:
@@ -153,7 +154,7 @@ class Evaluator(Part, MeasurePort):
             "saturated": decision.saturated,
         }
         to_watch = decision.verdict == "promote" and self._config.gate.enabled and not decision.new_champion
-        if to_watch:  # already when the answer to this is lost, or what comes next fails
+        if to_watch:  # set before the call, in case its answer is lost or a later step fails
             self._before, self._watched = self._before or self._watched, weighing
         watch = Watched(version=candidate.version, order=order) if to_watch else None
         taken = await self._versions.decide(decision, gate.ledger, watch)
@@ -169,8 +170,8 @@ class Evaluator(Part, MeasurePort):
         await self._store.append(self._known.keep_only({gate.ledger.champion, champion, BASE, *watching}))
 
     def _between(self, candidate: PolicyRef, champion: PolicyRef, gate: Gate, order: int) -> Weighing:
-        """The weighing of the `order`-th candidate: its probes come in an order of its own, which nothing that training
-        could know tells, and which is the same after a restart."""
+        """The weighing of the `order`-th candidate. Its probes have their own order, which training cannot know and
+        which is the same after a restart."""
         return Weighing(
             policy=self._policy,
             gate=gate,
@@ -188,8 +189,8 @@ class Evaluator(Part, MeasurePort):
     async def _keep(self, refs: Sequence[PolicyRef]) -> None:
         await self._store.append(self._known.records(refs))
 
-    def _take_up_the_watch(self, reader: RunReader) -> None:
-        """Of a version that was promoted before a restart and not let go since."""
+    def _restore_watch(self, reader: RunReader) -> None:
+        """Continue the watch of a version that was promoted before a restart, if it had not ended."""
         watched = reader.read(Watched)
         decision = watched and reader.get("decisions", Decision, str(PolicyRef(version=watched.version)))
         if watched is None or decision is None or decision.verdict != "promote" or not self._config.gate.watch_probes:
@@ -199,15 +200,15 @@ class Evaluator(Part, MeasurePort):
         self._watched = weighing if weighing.take_up(decision) else None
 
     async def _watch(self) -> None:
-        """While nothing waits for the gate: one more batch of the version promoted last, for as long as it is served
-        and its champion stands. Sooner or later that ends in a rollback or in nothing."""
+        """While no candidate waits: ask the version promoted last one more batch of probes. The watch ends with a new
+        champion, a rollback or no finding, or when the version is no longer served or its champion has changed."""
         weighing = self._watched
         if weighing is None:
             return
         status = await self._versions.status()
         version, slots = weighing.candidate.version, status["slots"]
         if status["waiting"] == version or status["states"].get(str(version)) in ("published", "proven"):
-            return await asyncio.sleep(RETRY_S)  # for a hold to end, or to be weighed again
+            return await asyncio.sleep(RETRY_S)  # it waits for a hold to end, or is weighed again
         if (slots["serve"], slots["champion"]) != (version, weighing.champion.version):
             self._watched, self._before = self._before, None
             if self._watched is not None:
@@ -221,7 +222,7 @@ class Evaluator(Part, MeasurePort):
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self, weighing: Weighing, seen: WatchResult | None) -> None:
-        """What the probes since a promotion have shown; None: nothing yet, so they go on."""
+        """Act on the result of the probes since the promotion. None: no result yet, so the watch continues."""
         version = weighing.candidate.version
         if seen is None:
             self._watched = weighing if self._config.gate.watch_probes > 0 else None
@@ -233,11 +234,11 @@ class Evaluator(Part, MeasurePort):
                 await self._versions.call_back(version, seen.reason)
             case "nothing":
                 await self._note("watched", version=version, probes=seen.probes, why=seen.reason)
-        self._watched = None  # not before that is said: who dies before says it again
+        self._watched = None  # only now: after a crash before this line the result is reported again
         await self._store.append([Watched.cleared()])
 
     async def _report_on(self, ref: PolicyRef) -> None:
-        """Accuracy of one version, once; then it may be unloaded."""
+        """Measure the accuracy of one version once; then replicas may unload it."""
         if self._report and ref.version not in self._reported and self._config.report.per_version > 0:
             try:
                 found = await self.measure(ref.version, self._config.report.per_version)
@@ -253,10 +254,10 @@ class Evaluator(Part, MeasurePort):
     async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
         return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")
 
-    async def _note(self, kind: str, **detail: Any) -> None:
+    async def _note(self, kind: str, **detail: object) -> None:
         await self._store.append([event(self._clock.now(), "evaluator", kind, **detail)])
 
 
 def _bits(hits: Sequence[bool]) -> str:
-    """One character a question, for paired comparisons between versions."""
+    """One character per question, for paired comparisons between versions."""
     return "".join("1" if hit else "0" for hit in hits)

@@ -1,8 +1,8 @@
-"""Votes and samples as TRL reads them, conversational: JSONL, or Parquet by the file's name.
+"""Exports votes and samples in TRL's conversational formats, as JSONL or Parquet by the file's suffix.
 
-    sft    prompt, completion           what the model's own votes made of the explored prompts: the winners
-    kto    prompt, completion, label    what people liked or did not
-    dpo    prompt, chosen, rejected     pairs that people made, and corrections against what they correct
+    sft    prompt, completion           samples with the winning answer of their group's vote
+    kto    prompt, completion, label    responses that people liked or disliked
+    dpo    prompt, chosen, rejected     pairs that people made; corrections with the response that they correct
 
 Source of the formats: https://huggingface.co/docs/trl/dataset_formats.
 """
@@ -10,7 +10,6 @@ Source of the formats: https://huggingface.co/docs/trl/dataset_formats.
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,13 +18,13 @@ from core.errors import ConfigError
 from core.messages import Feedback, Prompt, Response
 from core.store.writer import RunReader
 
-TrlRow = dict[str, Any]
+TrlRow = dict[str, object]
 
 
 def export(reader: RunReader, kind: str, path: Path) -> int:
-    """Write all rows of a kind; returns how many. Raises: ConfigError for a kind or a file that there is not."""
+    """Write all rows of a kind; returns their number. Raises: ConfigError for an unknown kind or file suffix."""
     if kind not in KINDS:
-        raise ConfigError(f"no kind of data {kind!r}; there are {', '.join(KINDS)}")
+        raise ConfigError(f"unknown kind of data {kind!r}; expected one of {', '.join(KINDS)}")
     rows = KINDS[kind](reader)
     match path.suffix:
         case ".jsonl":
@@ -69,7 +68,7 @@ KINDS: dict[str, Callable[[RunReader], Iterator[TrlRow]]] = {"sft": sft, "kto": 
 
 
 def _feedback(reader: RunReader) -> Iterator[tuple[Feedback, Response, Prompt]]:
-    """Feedback on chats, with what it is about; not on answers that were thrown away meanwhile."""
+    """Feedback on chats, with its response and prompt. Skips feedback whose response was deleted."""
     for feedback in reader.all("feedback", Feedback):
         response = reader.get("responses", Response, feedback.response_id)
         if response is not None and response.prompt is not None:

@@ -1,10 +1,10 @@
-"""What a run has come to, from its store alone: report.json, report.md and a plot. Works on a stopped run too."""
+"""The report of a run: report.json, report.md and a plot, from the store alone. Works on a stopped run too."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from core.config import Config, Lora
 from core.messages import Decision, Event, Outcome, Published
@@ -16,23 +16,42 @@ from core.store.writer import RunReader
 class VersionRow:
     version: int
     verdict: str
-    """base, undecided, promote, reject, hold; `rolled back` for one that was promoted or held and is withdrawn."""
+    """base, undecided, promote, reject or hold; `rolled back` if it was promoted or held and is now withdrawn."""
     standing: str
-    """What the verdict rests on: certified (answer keys), guarded (anchors), by hand, unweighed; empty without one."""
+    """The evidence behind the verdict: certified (answer keys), guarded (anchors), by hand, unweighed; empty without a
+    verdict."""
     reason: str
     probes: int
     agreement: float | None
     champion_agreement: float | None
-    """The champion's on the same probes."""
+    """The champion's agreement on the same probes."""
     accuracy: float | None
     low: float | None
     high: float | None
     tokens: int
-    """Tokens that collectors had generated when its training began."""
+    """Tokens that collectors had generated when the version's training began."""
+
+
+class ReportBody(TypedDict):
+    """report.json."""
+
+    accuracy_start: float | None
+    accuracy_end: float | None
+    accuracy_n: int
+    served: int | None
+    tokens_generated: int
+    tokens_evaluated: int
+    wall_s: float
+    first_answer_s: float
+    engine: str
+    method: str
+    seed: int
+    gate: str
+    versions: list[dict[str, object]]
 
 
 def version_rows(reader: RunReader, tokens: bool = True) -> list[VersionRow]:
-    """Version 0 and every published version, in order. Counting `tokens` reads every outcome of the run."""
+    """Version 0 and every published version, in order. `tokens` reads every outcome of the run."""
     decisions = {d.candidate.version: d for d in reader.all("decisions", Decision)}
     measured = {int(version): found for version, found in reader.read_all(Measured).items()}
     spent = _tokens_by_version(reader.events("training"), reader) if tokens else {}
@@ -42,7 +61,7 @@ def version_rows(reader: RunReader, tokens: bool = True) -> list[VersionRow]:
 
 
 def _as_it_stands(rows: list[VersionRow], lineage: LineageFact) -> list[VersionRow]:
-    """With what came after the gate's word: rollbacks, and what people promoted."""
+    """Apply later changes to the gate's decisions: rollbacks, and promotions by hand."""
     standing: list[VersionRow] = []
     for row in rows:
         if row.version in lineage.by_hand:
@@ -59,20 +78,21 @@ def has_questions(config: Config) -> bool:
 
 def write(
     run_dir: Path, config: Config, timing: dict[str, float], tokens_generated: float, tokens_evaluated: float
-) -> dict[str, Any]:
-    """Write all three files; returns what report.json holds."""
+) -> ReportBody:
+    """Write all three files; returns the content of report.json."""
     reader = RunReader(run_dir)
     rows = version_rows(reader)
     start, end = reader.read(FinalMeasured, "start"), reader.read(FinalMeasured, "end")
     reader.close()
-    body = {
+    body: ReportBody = {
         "accuracy_start": start.accuracy if start else None,
         "accuracy_end": end.accuracy if end else None,
         "accuracy_n": start.n if start else 0,
         "served": end.version if end else None,
         "tokens_generated": int(tokens_generated),
         "tokens_evaluated": int(tokens_evaluated),
-        **timing,
+        "wall_s": timing["wall_s"],
+        "first_answer_s": timing["first_answer_s"],
         "engine": "vllm " + ("lora" if isinstance(config.model.weights, Lora) else "full"),
         "method": config.method.recipe,
         "seed": config.run.seed,
@@ -102,7 +122,7 @@ def _row(version: int, decision: Decision | None, measured: Measured | None, tok
 
 
 def _tokens_by_version(trainings: Sequence[Event], reader: RunReader) -> dict[int, int]:
-    """Tokens of the outcomes in every window up to the one that each version was trained on."""
+    """Version -> tokens of the outcomes in all windows up to the one that it was trained on."""
     spent = {outcome.place: outcome.tokens for outcome in reader.all("outcomes", Outcome)}
     tokens: dict[int, int] = {}
     total = 0
@@ -119,7 +139,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}%"
 
 
-def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
+def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
     lines = [
         f"# Ratchet: {body['method']}, seed {body['seed']}",
         "",
@@ -143,28 +163,28 @@ def _markdown(body: dict[str, Any], rows: Sequence[VersionRow]) -> str:
 
 
 def _plot(path: Path, rows: Sequence[VersionRow]) -> None:
-    import matplotlib  # here, because it takes a second that no other command should pay
+    import matplotlib  # imported here because the import takes a second
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    colours = {"promote": "tab:green", "reject": "tab:red", "hold": "tab:orange", "base": "tab:blue"}
-    colours["rolled back"] = "tab:purple"
+    colors = {"promote": "tab:green", "reject": "tab:red", "hold": "tab:orange", "base": "tab:blue"}
+    colors["rolled back"] = "tab:purple"
     known = [row for row in rows if row.accuracy is not None]
     figure, (by_version, by_tokens) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for axes, at in ((by_version, lambda r: r.version), (by_tokens, lambda r: r.tokens / 1000)):
         axes.plot([at(r) for r in known], [r.accuracy for r in known], color="lightgrey", zorder=1)
         for row in known:
-            colour = colours.get(row.verdict, "tab:grey")
+            color = colors.get(row.verdict, "tab:grey")
             rate, low, high = row.accuracy or 0.0, row.low or 0.0, row.high or 0.0
-            axes.errorbar([at(row)], [rate], yerr=[[rate - low], [high - rate]], fmt="o", color=colour, capsize=2)
+            axes.errorbar([at(row)], [rate], yerr=[[rate - low], [high - rate]], fmt="o", color=color, capsize=2)
         axes.grid(alpha=0.3)
         axes.set_ylim(0, 1)
     by_version.set_xlabel("version")
     by_tokens.set_xlabel("collector tokens (thousands)")
     by_version.set_ylabel("accuracy, 95% interval")
-    for verdict, colour in colours.items():
-        by_tokens.plot([], [], "o", color=colour, label=verdict)
+    for verdict, color in colors.items():
+        by_tokens.plot([], [], "o", color=color, label=verdict)
     by_tokens.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -1,6 +1,6 @@
-"""A run's events as sentences for people."""
+"""Turns a run's events into sentences for people."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from rich.markup import escape
 
@@ -10,21 +10,21 @@ from core.messages import Event
 STYLES = {"promote": "green", "reject": "red", "hold": "yellow", "base": "cyan", "rolled back": "magenta"}
 
 
-def _standing(detail: dict[str, Any]) -> str:
-    """Events of older runs do not say it."""
+def _standing(detail: Mapping[str, object]) -> str:
+    """Empty for events of older runs, which have no standing."""
     return f" ({detail['standing']})" if "standing" in detail else ""
 
 
-def _signed(detail: dict[str, Any]) -> str:
+def _signed(detail: Mapping[str, object]) -> str:
     return escape(f"by {detail['by']}: {detail['reason']}")
 
 
-def told(event: Event) -> str | None:
-    """One event in words, or None for one that only machines need."""
+def sentence(event: Event) -> str | None:
+    """One event as a sentence with Rich markup; None for an event that people do not need."""
     d = event.detail
     match event.kind:
         case "drawn":
-            return f"window {d['window']}: {d['prompts']} prompts voted, {d['examples']} examples to train on"
+            return f"window {d['window']}: {d['prompts']} prompts, {d['examples']} examples to train on"
         case "voted":
             left_out = f", {d['left_out']} left out" if d["left_out"] else ""
             return f"people cast {d['votes']} votes{left_out}; {d['resettled']} prompts settled again"
@@ -50,7 +50,7 @@ def told(event: Event) -> str | None:
         case "rejected" if d["reason"] in FELL:
             return f"v{d['version']} [red]dropped[/]: {escape(d['reason'])}"
         case "proof_failed":
-            return f"[red]v{d['version']} did not arrive[/]: {escape(d['why'])}"
+            return f"[red]v{d['version']} could not be proven[/]: {escape(d['why'])}"
         case "measured":
             return (
                 f"v{d['version']} accuracy {100 * d['accuracy']:.1f}% ({100 * d['low']:.1f}-{100 * d['high']:.1f}, "
@@ -59,13 +59,13 @@ def told(event: Event) -> str | None:
         case "paused":
             return f"[yellow]learning paused[/]: {escape(str(d['reason']))}"
         case "resumed":
-            return "learning goes on"
+            return "learning has resumed"
         case "hung":
             return f"[red]{d['part']} hangs[/]: {escape(d['why'])}"
         case "restarted":
-            return f"[yellow]{d['part']} was started again[/] in {d['seconds']:.0f} s: {escape(d['why'])}"
+            return f"[yellow]{d['part']} was restarted[/] in {d['seconds']:.0f} s: {escape(d['why'])}"
         case "swap_hung":
             return f"[red]a replica hangs[/]: {escape(d['why'])}"
         case "disk_full":
-            return f"[yellow]the disk was full[/] for {d['seconds']:.0f} s; learning goes on"
+            return f"[yellow]the disk was full[/] for {d['seconds']:.0f} s; learning continues"
     return None

@@ -1,5 +1,5 @@
-"""What happened to a prompt's samples, from who asked it to the versions that learned from it: every step with its time
-and the actor which said it, out of what the run directory keeps."""
+"""The history of one prompt, from the request to the versions that learned from its samples: every step with its time
+and the actor that recorded it, read from the run directory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -8,11 +8,12 @@ from core.messages import Outcome, Response, Vote
 from core.store.writer import RunReader
 
 Step = dict[str, Any]
-"""`at` in seconds since the epoch, or None where no time was kept; `by`: the actor; `what`; and what else there is."""
+"""`at`: seconds since the epoch, or None if no time was stored. `by`: the actor. `what`: the kind of step. Further keys
+depend on the kind."""
 
 
-def life(reader: RunReader, prompt_id: str, places: Sequence[int], responses: Iterable[Response]) -> list[Step]:
-    """All steps in the order in which they happened; one without a time stands after what it follows from."""
+def timeline(reader: RunReader, prompt_id: str, places: Sequence[int], responses: Iterable[Response]) -> list[Step]:
+    """All steps in order of time. A step without a time stands next to a step of the same place, see `_in_order`."""
     outcomes = [outcome for place in places if (outcome := reader.outcome(place)) is not None]
     mine = {outcome.place for outcome in outcomes}
     windows = {number for number, drawn in reader.windows().items() if mine.intersection(drawn)}
@@ -22,7 +23,7 @@ def life(reader: RunReader, prompt_id: str, places: Sequence[int], responses: It
         *(_answered(response) for response in responses),
         *(_voted(vote) for vote in votes),
         *(step for outcome in outcomes for step in _explored(reader, outcome)),
-        *_told(reader, windows, versions),
+        *_history(reader, windows, versions),
         *_served(reader, versions),
     ]
     return _in_order(steps)
@@ -41,7 +42,7 @@ def _voted(vote: Vote) -> Step:
 
 
 def _explored(reader: RunReader, outcome: Outcome) -> Iterator[Step]:
-    """A lease has no time of its own: no lease is written down before something came of it."""
+    """The lease and the exploration of one place. A lease has no time: it is stored only with its outcome."""
     place = {"place": outcome.place}
     yield {"at": None, "by": "buffer", "what": "leased", **place, "lease": outcome.lease_id}
     groups = [
@@ -63,7 +64,7 @@ def _explored(reader: RunReader, outcome: Outcome) -> Iterator[Step]:
 
 
 def _settled_at(reader: RunReader, outcome: Outcome) -> float | None:
-    """Samples vote when they are settled, also in runs that kept no other time."""
+    """When the prompt was settled. Older runs stored no such time; there the votes of its samples have it."""
     if outcome.settled_at:
         return outcome.settled_at
     sampled = {candidate.id for scored in outcome.scored for candidate in scored.group.candidates}
@@ -71,8 +72,8 @@ def _settled_at(reader: RunReader, outcome: Outcome) -> float | None:
     return min((at for at in cast if at), default=None)
 
 
-def _told(reader: RunReader, windows: set[int], versions: set[int]) -> Iterator[Step]:
-    """Whatever the run's history says of these windows and versions."""
+def _history(reader: RunReader, windows: set[int], versions: set[int]) -> Iterator[Step]:
+    """All events about these windows and versions."""
     for event in reader.events():
         of = event.detail
         named = {of.get("version"), *of.get("fell", ()), *_several(of.get("versions"))}
@@ -81,12 +82,12 @@ def _told(reader: RunReader, windows: set[int], versions: set[int]) -> Iterator[
             yield {"at": event.at, "by": event.actor, "what": event.kind, **of}
 
 
-def _several(value: Any) -> Sequence[Any]:
+def _several(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else ()
 
 
 def _served(reader: RunReader, versions: set[int]) -> Iterator[Step]:
-    """The first answer of each version that is still kept."""
+    """The first answer of each version that is still in the store."""
     wanted = set(versions)
     for response in reader.all("responses", Response) if wanted else ():
         if response.start.version in wanted:
@@ -97,7 +98,7 @@ def _served(reader: RunReader, versions: set[int]) -> Iterator[Step]:
 
 
 def _in_order(steps: Sequence[Step]) -> list[Step]:
-    """By time; a step without one is next to a step of the same place that follows it, else the last."""
+    """Sort by time. A step without a time goes before the next step of the same place that has one, else to the end."""
     known = {step["place"]: step["at"] for step in reversed(steps) if step.get("place") is not None and step["at"]}
     never = float("inf")
     return sorted(steps, key=lambda step: step["at"] or known.get(step.get("place"), never))

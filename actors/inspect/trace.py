@@ -1,11 +1,11 @@
-"""From any id to the versions that learned from it, and back: read from the run directory, running or stopped."""
+"""Traces any id to the versions that learned from it, and a version to its voters. Reads the run directory, running or
+stopped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from actors.inspect.timeline import life
+from actors.inspect.timeline import timeline
 from core.codec import sample_vote_id
 from core.errors import Missing, VersionError
 from core.messages import Decision, Example, Feedback, Outcome, Prompt, Response, Scored, Vote
@@ -16,7 +16,7 @@ PLACE = "place:"
 
 @dataclass(frozen=True)
 class Found:
-    """What an id stands for, the prompt it is about, and the places where that was explored."""
+    """The kind of an id, its prompt, and the places where the prompt was explored."""
 
     kind: str
     prompt_id: str | None
@@ -24,29 +24,29 @@ class Found:
     response: Response | None = None
 
 
-def trace(reader: RunReader, id: str) -> dict[str, Any]:
-    """What an id is, the votes on its prompt, what was explored of it, the versions that learned from that, and `life`:
-    all of it in order of time, with the actor which said it. An id of an answer, of feedback, a vote, a prompt, a
-    group, a candidate, an example or a lease, or a place as `place:17`.
+def trace(reader: RunReader, id: str) -> dict[str, object]:
+    """The kind of an id, the votes on its prompt, its explorations, the versions that learned from them, and `life`:
+    all steps in order of time, with the actor that recorded each. The id may be that of an answer, feedback, a vote, a
+    prompt, a group, a candidate, an example or a lease, or a place such as `place:17`.
 
     Raises: Missing."""
     found = find(reader, id)
-    told: dict[str, Any] = {"id": id, "is": found.kind, "prompt": found.prompt_id}
+    result: dict[str, object] = {"id": id, "is": found.kind, "prompt": found.prompt_id}
     if (response := found.response) is not None:
         about = {"response": response.id, "answered_by": str(response.start), "key": response.key}
-        told |= about | {"texts": list(response.texts)}
-    told |= {"votes": [], "explored": [], "life": []}
+        result |= about | {"texts": list(response.texts)}
+    result |= {"votes": [], "explored": [], "life": []}
     if found.prompt_id is None:
-        return told
+        return result
     cast = reader.children("votes", Vote, found.prompt_id)
-    told["votes"] = [_told(v) for v in cast if v.by != "sample" and (response is None or v.response_id == response.id)]
-    for place in found.places:
-        outcome = reader.outcome(place)
-        if outcome is not None:
-            told["explored"].append(_explored(reader, outcome))
+    result["votes"] = [
+        _vote(v) for v in cast if v.by != "sample" and (response is None or v.response_id == response.id)
+    ]
+    outcomes = [outcome for place in found.places if (outcome := reader.outcome(place)) is not None]
+    result["explored"] = [_explored(reader, outcome) for outcome in outcomes]
     responses = [response] if response is not None else reader.children("responses", Response, found.prompt_id)
-    told["life"] = life(reader, found.prompt_id, found.places, responses)
-    return told
+    result["life"] = timeline(reader, found.prompt_id, found.places, responses)
+    return result
 
 
 def find(reader: RunReader, id: str) -> Found:
@@ -65,7 +65,7 @@ def find(reader: RunReader, id: str) -> Found:
     if (found := _sampled(reader, id) or _leased(reader, id) or _unvoted(reader, id)) is not None:
         return found
     raise Missing(
-        f"nothing in this run has the id {id!r}; expected that of an answer, of feedback, a vote, a prompt, a group, a "
+        f"nothing in this run has the id {id!r}; expected the id of an answer, feedback, a vote, a prompt, a group, a "
         "candidate, an example or a lease, or a place such as place:17"
     )
 
@@ -85,13 +85,13 @@ def _places(reader: RunReader, prompt_id: str) -> tuple[int, ...]:
 
 
 def _feedback(reader: RunReader, id: str) -> Feedback | None:
-    """As it is kept, below the name of its key, or as its key gave it."""
+    """Feedback by its full id, which starts with the key's name, or by the id that the client gave."""
     known = reader.get("feedback", Feedback, id)
     return known or next((each for each in reader.all("feedback", Feedback) if each.id.endswith(f"/{id}")), None)
 
 
 def _sampled(reader: RunReader, id: str) -> Found | None:
-    """A group, an example, or a candidate by the vote that it cast."""
+    """A group, an example, or a candidate that cast a vote."""
     if (scored := reader.get("groups", Scored, id)) is not None:
         return _in_group(reader, "group", scored)
     if (example := reader.get("examples", Example, id)) is not None:
@@ -102,7 +102,7 @@ def _sampled(reader: RunReader, id: str) -> Found | None:
 
 
 def _unvoted(reader: RunReader, id: str) -> Found | None:
-    """A candidate without a vote of its name, as what people wrote and those of older runs: it may be in any group."""
+    """A candidate without a vote of its own, such as a text by a person or one of an older run. Searches all groups."""
     return _candidate(reader, id, reader.all("groups", Scored))
 
 
@@ -111,7 +111,7 @@ def _leased(reader: RunReader, id: str) -> Found | None:
     places = tuple(outcome.place for outcome in outcomes)
     if len({outcome.prompt_id for outcome in outcomes}) > 1:
         some = ", ".join(f"{PLACE}{place}" for place in places)
-        raise Missing(f"lease {id!r} was for several prompts; trace one of them: {some}")
+        raise Missing(f"lease {id!r} covers several prompts; trace one of them: {some}")
     return Found("lease", outcomes[0].prompt_id, places) if outcomes else None
 
 
@@ -134,7 +134,7 @@ def _in_group(reader: RunReader, kind: str, scored: Scored) -> Found:
 
 
 def voters(reader: RunReader, version: int) -> dict[str, int]:
-    """Whose votes are in the ballots of a version's window: voter -> votes that counted. Raises: VersionError."""
+    """Voter -> number of counted votes in the ballots of a version's window. Raises: VersionError."""
     windows = {published.ref.version: published.window for published in reader.versions()}
     if version not in windows:
         there = ", ".join(f"v{v}" for v in sorted(windows)) or "none"
@@ -146,7 +146,7 @@ def voters(reader: RunReader, version: int) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def _explored(reader: RunReader, outcome: Outcome) -> dict[str, Any]:
+def _explored(reader: RunReader, outcome: Outcome) -> dict[str, object]:
     drawn = [number for number, places in reader.windows().items() if outcome.place in places]
     return {
         "place": outcome.place,
@@ -159,7 +159,7 @@ def _explored(reader: RunReader, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _version(reader: RunReader, version: int) -> dict[str, Any]:
+def _version(reader: RunReader, version: int) -> dict[str, object]:
     decisions = {decision.candidate.version: decision for decision in reader.all("decisions", Decision)}
     decision = decisions.get(version)
     return {"version": f"v{version}", "verdict": decision.verdict if decision is not None else "undecided"}
@@ -172,7 +172,7 @@ def _of_window(reader: RunReader, window: int) -> Iterator[Outcome]:
             yield outcome
 
 
-def _told(vote: Vote) -> dict[str, Any]:
+def _vote(vote: Vote) -> dict[str, object]:
     said = {"answer": vote.answer, "correction": vote.correction}
-    about = {"id": vote.id, "voter": vote.voter, "weight": vote.weight, "counted": vote.counted}
+    about: dict[str, object] = {"id": vote.id, "voter": vote.voter, "weight": vote.weight, "counted": vote.counted}
     return about | {name: value for name, value in said.items() if value is not None}

@@ -1,5 +1,5 @@
-"""What people ask of a running system: one status over all parts, what the status page shows, and the few commands.
-Reached over HTTP."""
+"""The admin actor, behind the HTTP admin routes: the status of all parts, the data of the status page, and the
+commands."""
 
 import asyncio
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ COMMANDS = ("pause", "resume", "eval", "vote", "forget", "promote", "rollback", 
 
 @dataclass(frozen=True)
 class Ports:
-    """Every part that answers for its own status, and those that carry commands out."""
+    """The parts with a status, and the parts that carry out commands."""
 
     store: StorePort
     versions: ServingPort
@@ -56,7 +56,7 @@ class Ports:
 
 class Admin(Part, AdminPort):
     def __init__(self, ports: Ports, questions: int, run_dir: str, clock: Clock | None = None) -> None:
-        """`questions`: that the `eval` command asks."""
+        """`questions`: number of report questions that the `eval` command asks."""
         self._ports = ports
         self._questions = questions
         self._past = Past(Path(run_dir))
@@ -73,7 +73,7 @@ class Admin(Part, AdminPort):
             self._past.close()
 
     async def quiet_s(self) -> float:
-        """An answer is all that tells that its loop turns."""
+        """0: the answer itself shows that the event loop runs."""
         return 0.0
 
     async def status(self) -> RunStatus:
@@ -101,13 +101,13 @@ class Admin(Part, AdminPort):
                 return {"votes": await ports.ballot.vote(_votes(argument))}
             case "forget":
                 if not isinstance(argument, str) or not argument:
-                    raise ArtifactError(f"forget takes the name of a voter or key, found {argument!r}")
+                    raise ArtifactError(f"forget takes the name of a voter or a key, got {argument!r}")
                 await ports.feedback.forget(argument)
                 return await ports.ballot.forget(argument)
             case "promote":
                 return await ports.versions.promote(_version(_named(argument)), *_signed(argument))
             case "rollback":
-                # never "the served one": a client that asks twice would roll back twice
+                # the version is required: with a default, a client that retries would roll back two versions
                 return await ports.versions.rollback(_version(_named(argument)), *_signed(argument))
             case "hold":
                 return await ports.versions.hold(*_signed(argument))
@@ -135,24 +135,24 @@ def _named(argument: object) -> object:
 
 
 def _signed(argument: object) -> tuple[str, str]:
-    """Who asks, and why."""
+    """The name of the caller, and the reason."""
     signed = cast(dict[str, object], argument) if isinstance(argument, dict) else dict[str, object]()
     return str(signed.get("by") or "somebody over HTTP")[:200], str(signed.get("reason") or "no reason given")[:1000]
 
 
 def _votes(argument: object) -> list[Vote]:
-    """Raises: ArtifactError naming what is wrong with the first bad one."""
+    """Raises: ArtifactError with the first error found."""
     if not isinstance(argument, list):
         raise ArtifactError(f"expected a list of votes, got {type(argument).__name__}")
     try:
         return [Vote.model_validate(vote) for vote in cast(list[object], argument)]
     except ValidationError as error:
-        raise ArtifactError(f"no valid vote: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from None
+        raise ArtifactError(f"invalid vote: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from None
 
 
 def _version(argument: object) -> int:
     """`v7` or `7`. Raises: VersionError."""
     digits = argument.removeprefix("v") if isinstance(argument, str) else ""
     if not (digits.isascii() and digits.isdecimal()):
-        raise VersionError(f"{argument!r} names no version; expected the form v7")
+        raise VersionError(f"{argument!r} is not a version; expected the form v7")
     return int(digits)

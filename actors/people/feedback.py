@@ -1,7 +1,7 @@
-"""Where users' answers are written down, and what people say of them is taken in and becomes votes.
+"""The feedback actor: records the answers that users get, and turns feedback on them into votes.
 
-A feedback is acknowledged when it and the votes that it makes are on disk. Whatever of that is sent again changes
-nothing: feedback and votes are known by their ids. What is learned from votes is the buffer's.
+Feedback is acknowledged once it and its votes are on disk. Sending it again changes nothing, because feedback and votes
+have ids. The buffer decides what to learn from votes.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from actors.replay.erasure import asker, is_of
 from actors.runtime.ports import BallotPort, FeedbackPort, FeedbackStatus, Part, StorePort
@@ -31,9 +31,9 @@ from serve.http.feedback import LATE_S, Results, Submission
 
 log = logging.getLogger("ratchet.feedback")
 REMEMBERED = 4096
-"""Newest responses that feedback finds without the store."""
+"""Newest responses that are kept in memory."""
 ASK_AGAIN_S = 60.0
-"""To explore a prompt is asked once in so long, however many vote on it meanwhile."""
+"""A prompt is queued for exploration at most once in this time, however many people vote on it."""
 PAGE = 256
 
 
@@ -60,7 +60,7 @@ class FeedbackDesk(Part, FeedbackPort):
         self._came = asyncio.Condition()
         self._kept = Batcher(self._keep)
         self._asked: OrderedDict[str, float] = OrderedDict()
-        """Prompt -> when the buffer was last asked to have it explored."""
+        """Prompt -> when it was last queued for exploration."""
         self._chance = random.Random()
 
     async def start(self) -> None:
@@ -72,7 +72,7 @@ class FeedbackDesk(Part, FeedbackPort):
     async def stop(self) -> None: ...
 
     async def quiet_s(self) -> float:
-        """An answer is all that tells that its loop turns."""
+        """0: the answer itself shows that the event loop runs."""
         return 0.0
 
     async def status(self) -> FeedbackStatus:
@@ -81,14 +81,14 @@ class FeedbackDesk(Part, FeedbackPort):
     # --- answers ---
 
     async def answered(self, bodies: Sequence[Mapping[str, object]]) -> None:
-        """Write down what users were answered: fields of a Response, with `messages` in place of its prompt."""
+        """Record answers that users got: fields of a Response, with `messages` in place of its prompt."""
         responses, records = list[Response](), list[Record]()
         for body in bodies:
             try:
                 response = self._response(body)
                 records.append(message("responses", response.id, _prompt_id(response), response))
-            except ValueError as error:  # one that cannot be written down must not hold up the others
-                log.error("an answer is not recorded: %s", error)
+            except ValueError as error:  # an invalid answer must not block the others
+                log.error("an answer was not recorded: %s", error)
                 continue
             responses.append(response)
         await self._store.append(records)
@@ -107,12 +107,12 @@ class FeedbackDesk(Part, FeedbackPort):
         fields["texts"] = [self._redact(text) for text in cast(Sequence[str], fields["texts"])]
         try:
             prompt = as_prompt(messages, origin="asked") if messages is not None else None
-        except PromptError:  # tools, pictures: nothing that a text model learns from
+        except PromptError:  # tools or pictures: a text model cannot learn from them
             prompt = None
         return Response.model_validate({**fields, "prompt": prompt, "at": fields.get("at") or self._clock.now()})
 
     async def _learn_from(self, responses: Sequence[Response]) -> None:
-        """Explore a part of the traffic, where that is switched on and the client did not refuse."""
+        """Queue a sample of the traffic for exploration, if that is turned on and the client has not opted out."""
         if not self._live.ratio:
             return
         drawn = [r.prompt for r in responses if r.learn and r.prompt and self._chance.random() < self._live.ratio]
@@ -123,10 +123,10 @@ class FeedbackDesk(Part, FeedbackPort):
     # --- feedback ---
 
     async def feedback(self, requests: Sequence[Submission], wait_s: float = LATE_S) -> list[Results | RatchetError]:
-        """Take in what keys say, each request all or nothing, on disk when this returns. Of each feedback what became
-        of it, as `Buffer.vote` says of votes, `kept` where it casts none; or why its request was refused: Missing for a
-        response that does not exist or is another key's, ArtifactError for a choice that it does not have. All wait up
-        to `wait_s` for a response that is not here yet."""
+        """Accept feedback; it is on disk when this returns. Each request succeeds or fails as a whole. Returns a result
+        for each feedback, as `BallotPort.vote` does, or `kept` if it casts no vote; or the error of its request:
+        Missing if the response does not exist or belongs to another key, ArtifactError if the response has no such
+        choice. Waits up to `wait_s` for responses that have not arrived yet."""
         now = self._clock.now()
         said = [[_feedback(body, key, now) for body in bodies] for bodies, key, _ in requests]
         about = await self._responses([each for one in said for each in one], wait_s)
@@ -138,15 +138,15 @@ class FeedbackDesk(Part, FeedbackPort):
         await self._explore([about[each.response_id] for each in taken], votes, results)
         self._metrics.count("feedback_total", len(taken))
         counted = iter(results)
-        told = iter(["kept" if vote is None else next(counted) for vote in cast])
+        given = iter(["kept" if vote is None else next(counted) for vote in cast])
         return [
-            why or [{"id": _own_id(each), "result": next(told)} for each in one]
+            why or [{"id": _own_id(each), "result": next(given)} for each in one]
             for one, why in zip(said, refused, strict=True)
         ]
 
     async def _keep(self, said: Sequence[tuple[Sequence[Feedback], Sequence[Vote]]]) -> list[list[str]]:
-        """All are on disk when this returns, in one write; what became of the votes of each. What came while the last
-        went there goes together."""
+        """Write everything that arrived during the last write in one transaction; returns the results of each request's
+        votes once it is on disk."""
         records = [message("feedback", each.id, each.key, each) for taken, _ in said for each in taken]
         votes = [vote for _, cast in said for vote in cast]
         results = iter(list[str]())
@@ -170,12 +170,13 @@ class FeedbackDesk(Part, FeedbackPort):
         return {"data": data, "next": rows[-1][0] if len(rows) == min(limit, PAGE) else None}
 
     async def forget(self, name: str) -> None:
-        """Answers that a voter, or a key with all its users, got are not remembered; the store's are the buffer's."""
+        """Drop the answers to a voter, or to a key with all its users, from memory. The buffer removes them from the
+        store."""
         for response in [r for r in self._recent.values() if is_of(asker(r), name)]:
             del self._recent[response.id]
 
     async def _responses(self, said: Sequence[Feedback], wait_s: float) -> dict[str, Response]:
-        """Those that exist; one that was given a moment ago is waited for."""
+        """The responses that this feedback refers to. Waits for responses that have not arrived yet."""
         wanted = {each.response_id for each in said} | {each.better_than[0] for each in said if each.better_than}
         found: dict[str, Response] = {}
         deadline = self._clock.monotonic() + wait_s
@@ -199,9 +200,9 @@ class FeedbackDesk(Part, FeedbackPort):
         return {id: response for id, response in found.items() if response is not None}
 
     def _vote(self, feedback: Feedback, response: Response) -> Vote | None:
-        """What it says in the ballot of its prompt: for or against an answer, or a text to imitate. A pair is a vote
-        for the better one. Where no answer can be read, a text that is liked is one to imitate, and what is disliked
-        says nothing."""
+        """The vote that the feedback casts: for or against an answer, or a text to imitate. A pair is a vote for the
+        better response. If no answer can be read from the text, a liked text becomes one to imitate, and a disliked
+        text casts no vote."""
         if feedback.correction is not None:
             return _cast(feedback, response, correction=feedback.correction)
         if feedback.binary is None and feedback.better_than is None:
@@ -213,7 +214,7 @@ class FeedbackDesk(Part, FeedbackPort):
         return _cast(feedback, response, correction=text) if weight > 0 and text.strip() else None
 
     async def _explore(self, responses: Sequence[Response], votes: Sequence[Vote], results: Sequence[str]) -> None:
-        """What was voted on and never explored goes to the collectors next."""
+        """Queue prompts with votes that were never explored."""
         if not self._votes.explore:
             return
         waiting = {vote.prompt_id for vote, result in zip(votes, results, strict=True) if result == "waiting"}
@@ -229,7 +230,8 @@ class FeedbackDesk(Part, FeedbackPort):
                 self._asked.popitem(last=False)
 
     def _may_ask(self, prompt_id: str) -> bool:
-        """The buffer knows it by now, explored it, or had no room."""
+        """Whether the last request for this prompt is long enough ago. Since then the buffer has queued or explored the
+        prompt, or had no room."""
         asked_at = self._asked.get(prompt_id)
         return asked_at is None or self._clock.monotonic() - asked_at >= ASK_AGAIN_S
 
@@ -238,21 +240,21 @@ def _prompt_id(response: Response) -> str:
     return response.prompt.id if response.prompt is not None else ""
 
 
-def _cast(feedback: Feedback, response: Response, **what: Any) -> Vote | None:
+def _cast(feedback: Feedback, response: Response, **content: object) -> Vote | None:
     if response.prompt is None:
         return None
     about = {"id": feedback.id, "prompt_id": response.prompt.id, "by": "person", "voter": feedback.voter}
-    return Vote.model_validate({**about, "response_id": response.id, **what})
+    return Vote.model_validate({**about, "response_id": response.id, **content})
 
 
-def _feedback(body: Mapping[str, Any], key: str, at: float) -> Feedback:
-    """What ids one key gives is no other's business."""
+def _feedback(body: Mapping[str, object], key: str, at: float) -> Feedback:
+    """Prefix the id with the key's name, so that ids of different keys cannot collide."""
     id = body.get("id") or uuid.uuid4().hex
     return Feedback.model_validate({**body, "id": f"{key}/{id}" if key else id, "key": key, "at": at})
 
 
 def _own_id(feedback: Feedback) -> str:
-    """As its key gave it."""
+    """The id that the client gave."""
     return feedback.id.removeprefix(f"{feedback.key}/") if feedback.key else feedback.id
 
 
@@ -260,7 +262,9 @@ def _refusal(said: Sequence[Feedback], about: Mapping[str, Response], key: str, 
     for each in said:
         for id, choice in ((each.response_id, each.choice), *((each.better_than,) if each.better_than else ())):
             if id not in about or (about[id].key != key and not admin):
-                return Missing(f"no response {id!r} of this key's; feedback takes the `id` of an answer that it got")
+                return Missing(f"this key has no response {id!r}; give the `id` of an answer that this key received")
             if choice >= len(about[id].texts):
-                return ArtifactError(f"choice={choice} of {id}, which has {len(about[id].texts)}; they count from 0")
+                return ArtifactError(
+                    f"choice={choice} of {id}, which has {len(about[id].texts)} choices; choices count from 0"
+                )
     return None

@@ -1,48 +1,75 @@
-"""What the status page shows of a run: the parts' statuses and the run directory as one small JSON object.
+"""The data of the status page: the parts' statuses and the run directory as one small JSON object.
 
-at          when it was taken, seconds since the epoch
+at          time of the snapshot, seconds since the epoch
 slots       serve, explore, champion, candidate -> version, state, standing; None for an empty slot
 versions    the newest SHOWN_VERSIONS: verdict, standing, reason, probes, agreement, accuracy with its interval
-held        who holds serving, why and since when; `waiting`: the version that takes effect at the release
-paused      why learning is paused; `disk_full`: why nothing can be written
+held        name, reason and time of a hold; `waiting`: the version that takes effect at the release
+paused      reason of a pause of learning; `disk_full`: reason why nothing can be written
 tokens      totals by purpose: users, learning, gate, report
-learning    the buffer's fill, agreement of votes, what trainer and evaluator are at
-replicas    what each serves and has proven
+learning    fill of the buffer, agreement of votes, current work of trainer and evaluator
+replicas    versions that each replica serves and has proven
 events      the newest SHOWN_EVENTS as sentences
 away        parts that did not answer
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 from rich.text import Text
 
 from actors.inspect.report import VersionRow, version_rows
-from actors.inspect.sentences import told
-from actors.runtime.ports import Away, ReplicaStatus, RunStatus
+from actors.inspect.sentences import sentence
+from actors.runtime.ports import Away, ReplicaStatus, RunStatus, VersionsStatus
 from core.messages import Event
 from core.store.writer import RunReader
 
-SLOTS = ("serve", "explore", "champion", "candidate")
+SlotName = Literal["serve", "explore", "champion", "candidate"]
+SLOTS: tuple[SlotName, ...] = ("serve", "explore", "champion", "candidate")
 SHOWN_VERSIONS = 100
 SHOWN_EVENTS = 30
 READ_EVENTS = 200
-"""Some events only machines need."""
+"""More than SHOWN_EVENTS, because some events have no sentence."""
 LONGEST_TEXT = 400
 SILENT_S = 10.0
-"""A replica is heard of every two seconds."""
+"""A replica reports every two seconds."""
+
+
+class ShownVersion(TypedDict):
+    version: int
+    verdict: str
+    standing: str
+    probes: int
+    agreement: float | None
+    champion_agreement: float | None
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    reason: str
+
+
+class ShownEvent(TypedDict):
+    id: int
+    at: float
+    kind: str
+    text: str
+
+
+class ShownSlot(TypedDict):
+    version: int
+    state: str
+    standing: str
 
 
 class PastSaid(TypedDict, total=False):
-    versions: list[dict[str, Any]]
-    events: list[dict[str, Any]]
+    versions: list[ShownVersion]
+    events: list[ShownEvent]
     away: dict[str, str]
-    """Why nothing can be read."""
+    """Reason why the run directory cannot be read."""
 
 
 class Past:
-    """What the run directory says, read anew only when something was written down. For one thread at a time."""
+    """Versions and events from the run directory, read again only after a new event. For one thread at a time."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -69,9 +96,9 @@ class Past:
 
 
 def overview(at: float, status: RunStatus, past: PastSaid) -> dict[str, object]:
-    """All in one, of whatever is there: a part that is away leaves its place empty."""
+    """The whole object. The fields of a part that is away are empty."""
     parts = cast(Mapping[str, Away], status)
-    versions, buffer = status.get("versions", {}), status.get("buffer", {})
+    versions, buffer = cast(VersionsStatus, status.get("versions", {})), status.get("buffer", {})
     standings = {row["version"]: row["standing"] for row in past.get("versions", [])}
     return {
         "at": at,
@@ -89,8 +116,8 @@ def overview(at: float, status: RunStatus, past: PastSaid) -> dict[str, object]:
     }
 
 
-def slot(versions: Mapping[str, Any], name: str, standings: dict[int, str]) -> dict[str, Any] | None:
-    """`standing` is what its verdict rests on; empty as long as it has none."""
+def slot(versions: VersionsStatus, name: SlotName, standings: Mapping[int, str]) -> ShownSlot | None:
+    """`standing` is the evidence behind the verdict; empty without a verdict."""
     number = versions.get("slots", {}).get(name)
     if number is None:
         return None
@@ -101,13 +128,23 @@ def slot(versions: Mapping[str, Any], name: str, standings: dict[int, str]) -> d
     return {"version": number, "state": state, "standing": standing}
 
 
-def version(row: VersionRow) -> dict[str, Any]:
-    shown = ("version", "verdict", "standing", "probes", "agreement", "champion_agreement", "accuracy", "low", "high")
-    return {name: getattr(row, name) for name in shown} | {"reason": row.reason[:LONGEST_TEXT]}
+def version(row: VersionRow) -> ShownVersion:
+    return {
+        "version": row.version,
+        "verdict": row.verdict,
+        "standing": row.standing,
+        "probes": row.probes,
+        "agreement": row.agreement,
+        "champion_agreement": row.champion_agreement,
+        "accuracy": row.accuracy,
+        "low": row.low,
+        "high": row.high,
+        "reason": row.reason[:LONGEST_TEXT],
+    }
 
 
 def tokens(status: RunStatus) -> dict[str, float]:
-    """Totals so far, each since its part started; learning's are of the prompts whose outcomes arrived."""
+    """Totals, each since the start of its part. `learning` counts prompts whose outcomes have arrived."""
     evaluator = status.get("evaluator", {}).get("tokens", {})
     return {
         "users": sum(said.get("tokens_user", 0) for said in status.get("versions", {}).get("replicas", {}).values()),
@@ -117,7 +154,7 @@ def tokens(status: RunStatus) -> dict[str, float]:
     }
 
 
-def learning(status: RunStatus) -> dict[str, Any]:
+def learning(status: RunStatus) -> dict[str, object]:
     buffer, weighing = status.get("buffer", {}), status.get("evaluator", {}).get("weighing")
     share = buffer.get("vote_share")
     counts = ("waiting", "capacity", "outstanding", "lag", "windows_drawn")
@@ -128,16 +165,18 @@ def learning(status: RunStatus) -> dict[str, Any]:
     }
 
 
-def replica(name: str, said: ReplicaStatus) -> dict[str, Any]:
+def replica(name: str, said: ReplicaStatus) -> dict[str, object]:
     kept = ("serving", "proven", "failed", "users", "background", "swaps")
-    return {"name": name, "silent": said.get("age_s", 0) > SILENT_S} | {key: said.get(key) for key in kept}
+    about: dict[str, object] = {"name": name, "silent": said.get("age_s", 0) > SILENT_S}
+    return about | {key: said.get(key) for key in kept}
 
 
-def sentences(events: Sequence[tuple[int, Event]]) -> list[dict[str, Any]]:
-    """Newest last, as the terminal tells them, in plain text."""
-    lines = [(number, event, told(event)) for number, event in events]
-    return [
+def sentences(events: Sequence[tuple[int, Event]]) -> list[ShownEvent]:
+    """The same sentences as on the terminal, in plain text, newest last."""
+    lines = [(number, event, sentence(event)) for number, event in events]
+    shown: list[ShownEvent] = [
         {"id": number, "at": event.at, "kind": event.kind, "text": Text.from_markup(line).plain[:LONGEST_TEXT]}
         for number, event, line in lines
         if line is not None
-    ][-SHOWN_EVENTS:]
+    ]
+    return shown[-SHOWN_EVENTS:]

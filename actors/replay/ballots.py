@@ -1,5 +1,4 @@
-# pyright: strict
-"""What people vote and ask, and how it is taken out again."""
+"""The buffer's port for people: their votes, the prompts that they asked, and the removal of both."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ class Ballots(BallotPort):
         return await self._batches((votes, beside))
 
     async def _cast(self, batches: Sequence[tuple[Sequence[Vote], Sequence[Row]]]) -> list[list[str]]:
-        """Votes that came while the last ones were written are written together."""
+        """Write all votes that arrived during the last write in one transaction."""
         every = [vote for votes, _ in batches for vote in votes]
         beside = [row for _, rows in batches for row in rows]
         async with self._one_at_a_time:
@@ -58,7 +57,7 @@ class Ballots(BallotPort):
             removed = await state.store.remove(found.ids)
             await state.late_votes.withdraw(name, found.prompts)
         about = Forgotten(votes=len(found.ids["votes"]), rows=removed, versions=found.versions)
-        await state.tell(state.event("forgotten", **about))  # the name is not kept either
+        await state.tell(state.event("forgotten", **about))  # the event does not hold the name either
         await state.wake()
         return about
 

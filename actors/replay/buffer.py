@@ -1,15 +1,15 @@
-"""The replay buffer: an actor that leases places in the prompt source to collectors, takes in outcomes and votes, and
-hands windows to the trainer.
+"""The replay buffer: an actor that leases places of the prompt source to collectors, accepts outcomes and votes, and
+gives windows to the trainer.
 
     collectors   Exploration    leases and deliveries      actors.replay.exploration
-    windows      Windows        draw, settle               actors.replay.windows
-    people       Ballots        votes and questions        actors.replay.ballots
+    windows      Windows        draw, decided              actors.replay.windows
+    people       Ballots        votes and asked prompts        actors.replay.ballots
     learning     Learning       pause, resume, status      actors.replay.learning
 
-Memory holds a view; the truth is in the store. A delivery or a vote is acknowledged when the store has it on disk.
+Memory holds only a view of the store. A delivery or a vote is acknowledged once the store has it on disk.
 
-A write may end without anybody knowing whether it was kept (an overdue store). So the buffer writes again until it
-knows, hands nothing on before that, and where two outcomes of one place met, the one on disk counts.
+After an overdue write it is unknown whether the store has the records. So the buffer repeats the write until it is
+acknowledged, and passes nothing on before that. If two outcomes arrive for one place, the one on disk counts.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from core.config import LearningConfig, VotesConfig
 from core.metrics import Metrics
 
 TOLD_S = 15.0
-"""The votes of so long become one event."""
+"""All votes within this time become one event."""
 COUNTED = ("prompts_total", "candidates_total", "votes_total", "resettled_total", "windows_drawn_total")
 
 
@@ -58,7 +58,7 @@ class Buffer(Part):
         await state.pause.restore(found.paused)
 
     async def run(self) -> None:
-        """Take back leases that ran out, and write again what the store did not acknowledge."""
+        """Expire leases, and repeat writes that the store has not acknowledged."""
         while True:
             await self.tick()
             longest = RETRY_S if self.state.outbox else TOLD_S
@@ -77,5 +77,5 @@ class Buffer(Part):
         self.state.late_votes.close()
 
     async def quiet_s(self) -> float:
-        """Only an answer shows that its loop turns."""
+        """0: the answer itself shows that the event loop runs."""
         return 0.0

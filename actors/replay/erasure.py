@@ -1,6 +1,5 @@
-# pyright: strict
-"""What came from a voter, so that it can be taken out of a run: ids by table, prompts to be settled again, and the
-versions that learned with it, which keep what they have learned."""
+"""Finds everything that came from one voter, so that it can be removed: row ids by table, prompts to settle again, and
+the versions that learned from it. Those versions keep what they have learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,20 +14,20 @@ from methods.ballot import account
 @dataclass
 class Traces:
     ids: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """Table -> what to remove of it."""
+    """Table -> ids of the rows to remove."""
     prompts: list[str] = field(default_factory=list[str])
-    """With a vote of this voter's in their ballot."""
+    """Prompts whose ballot holds a vote of this voter."""
     versions: list[int] = field(default_factory=list[int])
-    """Made of a window with such a ballot, or descended from one that was."""
+    """Versions trained on a window with such a ballot, and their descendants."""
 
 
 def is_of(voter: str, name: str) -> bool:
-    """`name` is a voter, or a key with all its users."""
+    """Whether the voter is `name`, or a user of the key `name`."""
     return voter == name or account(voter) == name
 
 
 def traces(reader: RunReader, name: str, voted: Sequence[str]) -> Traces:
-    """`voted`: the prompts that people voted on."""
+    """`voted`: all prompts that people voted on."""
     found = Traces(ids={"votes": [], "feedback": [], "responses": [], "resettled": []})
     found.ids["facts"] = [FirstVote.cleared(first_vote_key(prompt, name)).id for prompt in voted]
     places: list[str] = []
@@ -38,7 +37,7 @@ def traces(reader: RunReader, name: str, voted: Sequence[str]) -> Traces:
         if any(vote.counted for vote in cast):
             found.prompts.append(prompt)
             places += reader.ids("outcomes", prompt)
-    # what was settled with these votes must not stand when a settling without them has fewer
+    # delete results that used these votes, or they would stand against a new result with fewer votes
     found.ids["resettled"] = [id for place in places for id in reader.ids("resettled", place)]
     found.ids["feedback"] = [f.id for f in reader.all("feedback", Feedback) if is_of(f.voter, name)]
     found.ids["responses"] = [r.id for r in reader.all("responses", Response) if is_of(asker(r), name)]
@@ -47,7 +46,7 @@ def traces(reader: RunReader, name: str, voted: Sequence[str]) -> Traces:
 
 
 def asker(response: Response) -> str:
-    """As a voter."""
+    """The voter name of the user who got this response."""
     return f"{response.key}/{response.user}" if response.key and response.user else response.key or response.user
 
 

@@ -1,5 +1,4 @@
-# pyright: strict
-"""Leases for collectors, and the outcomes that they deliver."""
+"""The buffer's port for collectors: leases, delivered outcomes, and prompts to settle again."""
 
 import asyncio
 import uuid
@@ -19,7 +18,7 @@ class Exploration(LeasePort):
     def __init__(self, state: BufferState) -> None:
         self._state = state
         self._failures = 0
-        """In a row."""
+        """Failed prompts in a row."""
 
     async def lease(self, wanted: int, wait_s: float, token: str = "") -> Lease | None:
         state = self._state
@@ -40,7 +39,7 @@ class Exploration(LeasePort):
         mine = [outcome for outcome, leased in zip(outcomes, claimed, strict=True) if leased is not None]
         try:
             stored = await self._store(mine)
-        except BaseException:  # not acknowledged for whatever reason: the lease runs on
+        except BaseException:  # not acknowledged: the lease stays valid, whatever the error
             self._unclaim(outcomes, claimed)
             raise
         results = iter(self._take(mine, stored))
@@ -75,7 +74,7 @@ class Exploration(LeasePort):
         return results
 
     async def expire(self) -> None:
-        """Take back leased places, and places to settle again, that were not delivered in time."""
+        """Take back places that were not delivered in time: leased ones, and ones to settle again."""
         state, resettling = self._state, self._state.late_votes.resettling
         for place, id in state.leases.overdue():
             if resettling.is_under_way(place, id):
@@ -92,8 +91,8 @@ class Exploration(LeasePort):
                 self._state.leases.unclaim(outcome.place, leased)
 
     async def _store(self, outcomes: Sequence[EncodedOutcome]) -> list[tuple[EncodedOutcome, Explored]]:
-        """Write them; for each, the outcome that the store now holds for its place. Raises: ArtifactError, before it
-        writes, for one that cannot be read."""
+        """Write outcomes. Returns for each the outcome that the store now holds for its place. Raises: ArtifactError
+        for an outcome that cannot be read, before anything is written."""
         explored = [_explored(outcome) for outcome in outcomes]
         if outcomes:
             await self._state.append([row for outcome in outcomes for row in outcome.rows])
@@ -104,8 +103,8 @@ class Exploration(LeasePort):
         ]
 
     async def _earlier(self, outcomes: Sequence[EncodedOutcome]) -> dict[int, EncodedOutcome]:
-        """Place -> the outcome that the store holds for it, if that is another one: an outcome that was thought lost
-        may have been first."""
+        """Place -> the outcome that the store holds for it, if it is a different one. An earlier delivery may have
+        reached the store although its write seemed to fail."""
         return await asyncio.to_thread(self._read_earlier, outcomes) if outcomes else {}
 
     def _read_earlier(self, outcomes: Sequence[EncodedOutcome]) -> dict[int, EncodedOutcome]:
@@ -116,7 +115,7 @@ class Exploration(LeasePort):
     def _take(
         self, delivered: Sequence[EncodedOutcome], stored: Sequence[tuple[EncodedOutcome, Explored]]
     ) -> list[str]:
-        """Count what is stored."""
+        """Count the stored outcomes; returns a result for each delivered one."""
         results = [self._count(outcome, *kept) for outcome, kept in zip(delivered, stored, strict=True)]
         self._meter([outcome for outcome, _ in stored], results)
         return [
@@ -147,7 +146,7 @@ class Exploration(LeasePort):
             metrics.observe("vote_share", share)
 
     async def _pause_after_failures(self, outcomes: Sequence[EncodedOutcome]) -> None:
-        """A window's worth of failures in a row is no accident."""
+        """Pause learning after as many failures in a row as a window has groups."""
         if self._failures < self._state.learning.groups_per_window:
             return
         last = next((outcome.failure for outcome in reversed(outcomes) if outcome.failure), "unknown")

@@ -1,8 +1,7 @@
-# pyright: strict
-"""Votes of people, as the buffer keeps them: which prompts they are on, and which of them count.
+"""Votes of people as the buffer keeps them: the prompts that they are on, and how many of them count.
 
-The votes themselves are in the store's table of votes; the fact `voted:PROMPT` beside them says how many count, so that
-a restart finds the work again: every held prompt that was settled with fewer.
+The votes are rows in the store's table `votes`. The fact `voted:PROMPT` holds how many of them count. So after a
+restart the buffer finds the prompts to settle again: those in the buffer that were settled with fewer votes.
 """
 
 import asyncio
@@ -38,26 +37,26 @@ class VoteCounts(TypedDict):
 
 @dataclass
 class Voted:
-    """What people did on one prompt."""
+    """People's votes on one prompt."""
 
     kept: int = 0
     """Votes in the store that count."""
     since: dict[str, int] = field(default_factory=dict[str, int])
-    """Voter -> the window in which that voter first counted here."""
+    """Voter -> the window in which a vote of that voter first counted on this prompt."""
 
 
 @dataclass
 class Draft:
-    """One prompt with a batch of votes that is not on disk yet."""
+    """The counts of one prompt, including a batch of votes that is not on disk yet."""
 
     kept: int
     new: dict[str, int]
-    """Part of `since`: voters who first count in this batch."""
+    """The part of `since` that this batch adds."""
     since: MutableMapping[str, int]
 
 
 def facts(prompt_id: str, kept: int, since: Mapping[str, int]) -> list[Record]:
-    """`since`: of those voters who are to be written down."""
+    """The facts of one prompt. `since`: the voters to write down."""
     firsts = [FirstVote(prompt=prompt_id, voter=voter, window=window) for voter, window in since.items()]
     return [
         PromptVoted(kept=kept).record(prompt_id),
@@ -88,10 +87,10 @@ class LateVotes:
         self._clock = clock
         self._voted: dict[str, Voted] = {}
         self._unsure: set[str] = set()
-        """Prompts on which votes were written and not acknowledged."""
+        """Prompts with votes that were written and not acknowledged."""
         self._budgets = Budgets(config.ballots_per_window)
         self._reader: RunReader | None = None
-        """Of `cast`: to open the file for each batch takes ten times as long as to read there."""
+        """Kept open between calls of `cast`: opening the file takes ten times as long as reading from it."""
         self.tally = VoteTally()
         self.resettling = Resettling(run_dir, append, replay, self._kept, self.tally, metrics, clock)
 
@@ -101,11 +100,11 @@ class LateVotes:
 
     @property
     def prompts(self) -> list[str]:
-        """That people voted on."""
+        """Prompts that people voted on."""
         return list(self._voted)
 
     def votes_on(self, prompt_id: str) -> list[Vote]:
-        """Those that count; reads the store."""
+        """The votes that count, read from the store."""
         if prompt_id not in self._voted:
             return []
         with closing(RunReader(self._run_dir)) as reader:
@@ -114,8 +113,8 @@ class LateVotes:
     # --- voting ---
 
     async def cast(self, votes: Sequence[Vote], beside: Sequence[Row] = ()) -> list[str]:
-        """All or none of the batch, and of the rows `beside` it, which are written whatever becomes of its votes.
-        The store decides which votes are new, so that to try again is safe."""
+        """Store a batch of votes and the rows in `beside`, all or none. The rows are written even if no vote is new.
+        The store decides which votes are new, so a retry is safe."""
         prompts = list(dict.fromkeys(vote.prompt_id for vote in votes))
         unsure = [prompt for prompt in prompts if prompt in self._unsure]
         seen, kept = await asyncio.to_thread(self._known, [vote.id for vote in votes], unsure)
@@ -129,25 +128,25 @@ class LateVotes:
         return results
 
     def _known(self, ids: Sequence[str], unsure: Iterable[str]) -> tuple[set[str], dict[str, int]]:
-        """Which votes the store holds; and how many count on those prompts where a write that nobody acknowledged may
-        have been kept."""
+        """The votes that the store already holds; and how many count on each prompt in `unsure`, where an
+        unacknowledged write may have reached the disk."""
         reader, self._reader = self._reader or RunReader(self._run_dir), None
         try:
             kept = {prompt: sum(vote.counted for vote in votes_of_people(reader, prompt)) for prompt in unsure}
             seen = reader.which("votes", ids)
-        except BaseException:  # one that failed is not asked again
+        except BaseException:  # a reader that failed is not used again
             reader.close()
             raise
         self._reader = reader
         return seen, kept
 
     def _draft(self, prompt: str, kept: Mapping[str, int]) -> Draft:
-        """Earlier voters are not copied: a vote costs no more the more voters there are."""
+        """Does not copy the earlier voters, so that the cost of a vote does not grow with their number."""
         voted, new = self._of(prompt), dict[str, int]()
         return Draft(kept.get(prompt, voted.kept), new, ChainMap(new, voted.since))
 
     def _stamp(self, votes: Sequence[Vote], seen: set[str], drafts: Mapping[str, Draft]) -> list[Vote | None]:
-        """Each with whether it counts; None for a duplicate."""
+        """Mark each vote as counted or not; None for a duplicate."""
         stamped: list[Vote | None] = []
         for vote in votes:
             stamped.append(None if vote.id in seen else self._stamped(vote, drafts[vote.prompt_id]))
@@ -172,12 +171,12 @@ class LateVotes:
     async def _append_votes(self, rows: Sequence[Row]) -> None:
         try:
             await self._append(rows)
-        except BaseException:  # not acknowledged: it costs its voters nothing
+        except BaseException:  # not acknowledged: give the voters their budget back
             self._restore_budgets()
             raise
 
     def _accept(self, drafts: Mapping[str, Draft]) -> None:
-        """These are on disk."""
+        """The batch is on disk: take its counts over."""
         self._unsure.difference_update(drafts)
         for prompt, draft in drafts.items():
             if draft.kept:
@@ -201,7 +200,7 @@ class LateVotes:
     # --- taking back ---
 
     async def withdraw(self, name: str, prompts: Sequence[str]) -> None:
-        """The votes of this voter are gone from the store: count the others, and settle those prompts again."""
+        """The votes of this voter were removed from the store: recount the others, and settle the prompts again."""
         _, kept = await asyncio.to_thread(self._known, [], prompts)
         for prompt in prompts:
             since = {voter: window for voter, window in self._of(prompt).since.items() if voter != name}
@@ -211,14 +210,14 @@ class LateVotes:
             await self._append([each for p, voted in left.items() for each in facts(p, voted.kept, voted.since)])
         self.resettling.withdrawn(prompts)
 
-    # --- life ---
+    # --- start and stop ---
 
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
 
     def restore(self, voted: Mapping[str, PromptVoted], firsts: Iterable[FirstVote]) -> None:
-        """From the facts, once the replay is restored."""
+        """Restore from the facts. Call it after the replay is restored."""
         self._voted = {prompt: Voted(fact.kept) for prompt, fact in voted.items()}
         for first in firsts:
             self._voted.setdefault(first.prompt, Voted()).since[first.voter] = first.window
@@ -241,15 +240,17 @@ class LateVotes:
         }
 
     def take_news(self) -> dict[str, int]:
-        """For one line of history."""
+        """The counts for one event, since the last one."""
         return {**self.tally.take(), "prompts": len(self._voted), "to_resettle": len(self.resettling)}
 
 
 def check(votes: Sequence[Vote]) -> None:
-    """Raises: ArtifactError for anything else than a vote of a person or a verifier."""
+    """Raises: ArtifactError for a vote that is not a complete vote of a person or a verifier."""
     for vote in votes:
         if vote.by == "sample":
-            raise ArtifactError(f"vote {vote.id!r} is by a sample; here only people and verifiers vote")
+            raise ArtifactError(
+                f"vote {vote.id!r} is by a sample; expected a person or a verifier, collectors deliver votes of samples"
+            )
         if not vote.id or not vote.prompt_id:
             raise ArtifactError(f"vote {vote.id!r} on prompt {vote.prompt_id!r}: give it an id, and name its prompt")
         if vote.candidate_id is None and vote.answer is None and vote.correction is None:

@@ -1,5 +1,4 @@
-# pyright: strict
-"""Whether learning goes on, and how far it is."""
+"""The buffer's port for people that pauses and resumes learning, and reports its status."""
 
 from actors.replay.state import BufferState
 from actors.runtime.ports import BufferStatus, LearningPort
@@ -18,7 +17,7 @@ class Learning(LearningPort):
         await self._state.pause.end(self._state.wake)
 
     async def status(self) -> BufferStatus:
-        """Before the start too: all counts are 0 then."""
+        """Works before the start too; all counts are 0 then."""
         state, counts, throttle = self._state, self._state.replay.counts(), self._state.throttle
         return {
             **state.pause.status(),

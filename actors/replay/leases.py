@@ -1,7 +1,8 @@
-# pyright: strict
-"""Which places of the prompt source are leased, by which lease, until when. A place is leased until its outcome is
-stored, and leased again only when its lease ran out before. Pure but for the clock; the throttle counts what came of
-each lease."""
+"""The leased places of the prompt source: which lease holds each, and until when.
+
+A place stays leased until its outcome is stored. It is leased again only if its lease expires first. Backpressure
+counts the result of each lease. No I/O; the clock is an argument.
+"""
 
 import heapq
 import uuid
@@ -16,7 +17,7 @@ from core.store.encoded import EncodedOutcome
 from training.replay.backpressure import Backpressure
 
 TOKENS_KEPT = 256
-"""Newest leases that may be asked for once more."""
+"""Newest leases that a repeated request can still get."""
 
 
 @dataclass(frozen=True)
@@ -32,35 +33,37 @@ class Leases:
         self._clock = clock
         self.outstanding: dict[int, Leased] = {}
         self.returned: deque[int] = deque()
-        """Leased before, and free again."""
+        """Places whose lease expired, to be leased again."""
         self.next_place = 0
-        """No place from here on was leased."""
+        """No place from this one on has been leased."""
         self._arriving: dict[int, Leased] = {}
-        """Claimed, and not known to be stored."""
+        """Places whose outcome is being stored."""
         self._deadlines: list[tuple[float, int, str]] = []
         self._granted: OrderedDict[str, Lease] = OrderedDict()
         self._second_hand: set[int] = set()
         self._leased_before = 0
-        """Places before this may have been leased before the last start, their outcomes still on the way to disk."""
+        """Places below this number may have been leased before the last start, and their outcomes may still reach the
+        disk."""
 
     @property
     def expires_at(self) -> float:
-        """When a lease that begins now ends."""
+        """The end of a lease that starts now."""
         return self._clock.monotonic() + self._lease_s
 
     @property
     def soonest(self) -> float:
-        """No lease ends before."""
+        """The earliest end of a lease."""
         return self._deadlines[0][0] if self._deadlines else self.expires_at
 
     # --- granting ---
 
     def granted(self, token: str) -> Lease | None:
-        """The lease that was asked for with this token, for as long as it runs."""
+        """The running lease that was granted for this token."""
         return self._granted.get(token)
 
     def grant(self, wanted: int, token: str, voted: bool, asked: PromptQueue) -> Lease | None:
-        """As many of the wanted places as the throttle allows, with prompts that people asked at the first of them."""
+        """Lease as many of the wanted places as backpressure allows. The first of them get prompts that people
+        asked."""
         n = self._throttle.lease(wanted)
         if not n:
             return None
@@ -96,7 +99,8 @@ class Leases:
     # --- delivery ---
 
     def claim(self, outcome: EncodedOutcome) -> Leased | None:
-        """The lease that this outcome ends, if it still runs; no other outcome may end it meanwhile, nor time."""
+        """The lease that this outcome ends, if it still runs. Until `end` or `unclaim` no other outcome can claim it,
+        and it cannot expire."""
         leased = self.outstanding.get(outcome.place)
         if leased is None or leased.lease_id != outcome.lease_id:
             return None
@@ -104,19 +108,18 @@ class Leases:
         return leased
 
     def unclaim(self, place: int, leased: Leased) -> None:
-        """Its outcome was not acknowledged: the lease runs on."""
+        """Its outcome was not acknowledged: the lease stays valid."""
         del self._arriving[place]
         self.outstanding[place] = leased
         self._second_hand.add(place)
         self.watch(place, leased.lease_id, leased.expires_at)
 
     def is_second_hand(self, place: int) -> bool:
-        """Whether it was leased before, so that its first outcome may have been stored all the same."""
+        """Whether the place was leased before, so that an earlier outcome may be in the store."""
         return place in self._second_hand
 
     def end(self, place: int, result: str) -> None:
-        """The outcome that claimed it is stored. A place is used once: what is withdrawn is made up for by the next
-        prompts."""
+        """The outcome that claimed the place is stored. A place is used once; later prompts replace withdrawn ones."""
         del self._arriving[place]
         self._second_hand.discard(place)
         match result:
@@ -130,16 +133,16 @@ class Leases:
                 self._throttle.accept()
                 self._throttle.quarantine(1)
             case _:
-                raise ValueError(f"no outcome ends as {result!r}")
+                raise ValueError(f"unknown result {result!r}; expected accepted, filtered, failed, duplicate or stale")
 
     # --- running out ---
 
     def watch(self, place: int, id: str, expires_at: float) -> None:
-        """`overdue` tells of this when it ends: a lease, or a place to settle again."""
+        """Make `overdue` report this at its end: a lease, or a place to settle again."""
         heapq.heappush(self._deadlines, (expires_at, place, id))
 
     def overdue(self) -> list[tuple[int, str]]:
-        """Place and id of all that ended since the last call; some was delivered meanwhile."""
+        """Place and id of everything that ended since the last call, including what was delivered in time."""
         now, ended = self._clock.monotonic(), list[tuple[int, str]]()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, place, id = heapq.heappop(self._deadlines)
@@ -149,7 +152,7 @@ class Leases:
         return ended
 
     def expire(self, place: int, lease_id: str) -> bool:
-        """Take the place back, if this lease still holds it."""
+        """Take the place back if this lease still holds it; returns whether it did."""
         leased = self.outstanding.get(place)
         if leased is None or leased.lease_id != lease_id:
             return False
@@ -163,15 +166,15 @@ class Leases:
 
     @property
     def open_places(self) -> list[int]:
-        """Leased before, and not known to be stored."""
+        """Places that were leased and whose outcome is not known to be stored."""
         return sorted({*self.outstanding, *self._arriving, *self.returned})
 
     def restore(self, found: Recovered, held: int) -> None:
-        """Nothing is outstanding after a restart: those places are leased again. `held` prompts are drawn or wait to
-        be."""
+        """After a restart no lease is outstanding: open places are leased again. `held`: prompts that are drawn or wait
+        to be drawn."""
         t = self._throttle
         self.next_place = found.next_place
-        # as many as could be under way: the throttle lets no more be
+        # backpressure allows at most this many leases in flight
         self._leased_before = found.next_place + (t.max_lag + 1) * t.groups_per_window
         self.returned.extend(found.open)
         self._second_hand.update(found.open)

@@ -1,6 +1,5 @@
-# pyright: strict
-"""Facts that the store has not acknowledged. A write may end without anybody knowing whether it was kept, so they are
-written again until the store acknowledges them."""
+"""Facts that the store has not acknowledged. After a failed write it may be unknown whether the store has them, so the
+outbox writes them again until the store acknowledges them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -9,7 +8,7 @@ from core.store.facts import Paused
 from core.store.records import Record
 
 UNSURE = (StoreError, Overdue, Unavailable)
-"""Ends of a write after which nobody knows whether it was kept."""
+"""Errors of a write after which it is unknown whether the store has the records."""
 
 
 class Outbox:
@@ -19,7 +18,7 @@ class Outbox:
         self._append = append
         self._facts: dict[str, Record] = {}
         self._paused: Record | None = None
-        """The newest `paused` fact, whatever order the store takes them in."""
+        """The newest `paused` fact. The store may have received an older one last."""
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -28,13 +27,13 @@ class Outbox:
         return name in self._facts
 
     def add(self, record: Record) -> None:
-        """In place of one of the same name."""
+        """Replaces a waiting fact of the same name."""
         self._facts[record.id] = record
         if record.id == Paused.NAME:
             self._paused = record
 
     async def write(self, insist: bool = False) -> None:
-        """Write all; what the store does not take is left to the next time. `insist`: raise its error instead."""
+        """Write all waiting facts. On an error they wait for the next call. `insist`: raise the error instead."""
         due = dict(self._facts)
         if not due:
             return
@@ -51,4 +50,4 @@ class Outbox:
             if self._facts.get(name) is record:
                 del self._facts[name]
             elif name == Paused.NAME and name not in self._facts and self._paused is not None:
-                self._facts[name] = self._paused  # this one waited, and overwrote a newer one just now
+                self._facts[name] = self._paused  # this write was delayed and has just overwritten a newer one

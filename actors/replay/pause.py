@@ -1,6 +1,5 @@
-# pyright: strict
-"""Why nothing is leased and drawn. A pause by people or by versions outlives a restart; one after a run of failed
-prompts does not."""
+"""The pause of learning: while it lasts, nothing is leased or drawn. A pause by people or by versions survives a
+restart; one after a series of failed prompts does not."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypedDict
@@ -19,7 +18,7 @@ class PauseStatus(TypedDict):
 
 
 class Pause:
-    """`tell` writes a line of history."""
+    """`tell` writes an event into the history."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class Pause:
             await self._save()
 
     async def end(self, wake: Callable[[], Awaitable[None]]) -> None:
-        """`wake`: calls that wait go on before it is on disk."""
+        """`wake`: wakes waiting calls, before the end of the pause is on disk."""
         if self._now is not None:
             self._set(None)
             self._outbox.add(Paused.cleared())
@@ -58,10 +57,12 @@ class Pause:
         await self._save()
 
     async def restore(self, found: Paused | None) -> None:
-        """From before this start."""
+        """Take over a pause from before this start."""
         self._set(found, before_start=found is not None)
         if found is not None:
-            await self._tell_of("paused", reason=f"{found.reason} (before this start; `ratchet resume` goes on)")
+            await self._tell_of(
+                "paused", reason=f"{found.reason} (since before this start; `ratchet resume` continues)"
+            )
 
     def status(self) -> PauseStatus:
         now = self._now

@@ -1,10 +1,8 @@
-# pyright: strict
-"""What the buffer finds in the store when it starts: counts, outcomes that no window has drawn, and the windows that a
-replay may need. That is as much as the last windows hold, however long the run was.
+"""Reads the buffer's state from the store at its start: counts, outcomes that no window has drawn, and the windows that
+a replay may need. The work is bounded by the last windows, and does not grow with the run.
 
-A drawn window is written together with `BufferCounts`: what was counted until then, and which places were known. Only
-what was delivered after that is counted again. A run of an older program has no counts, and is counted from its
-beginning.
+A drawn window is stored together with `BufferCounts`: the counts so far, and the known places. Only later deliveries
+are counted again. A run of an older program has no such counts, so everything is counted.
 """
 
 from collections import Counter
@@ -34,14 +32,14 @@ class Recovered:
     counts: BufferCounts
     next_place: int
     open: list[int]
-    """Places before that of which nothing is known: their leases ended with the buffer."""
+    """Places below `next_place` without an outcome: their leases ended with the buffer."""
     windows: dict[int, WindowDrawn]
-    """Those that a draw may need, the newest among them."""
+    """The windows that a draw may need, including the newest."""
     outcomes: list[Outcome]
-    """Of these windows, and those that no window has drawn, in order of delivery."""
-    settled: dict[int, WindowDecided]
+    """Outcomes of these windows, and outcomes that no window has drawn, in order of delivery."""
+    decided: dict[int, WindowDecided]
     unwritten: list[int]
-    """Settled windows of which only the decision was stored."""
+    """Decided windows whose `WindowDecided` fact is missing in the store or out of date."""
     bad_versions: set[int]
     versions: list[int]
     paused: Paused | None
@@ -52,31 +50,31 @@ class Recovered:
 
 @dataclass
 class Recount:
-    """`BufferCounts`, and what was stored after them."""
+    """`BufferCounts`, brought up to date with later outcomes."""
 
     counts: BufferCounts
     new: list[int]
-    """Places of usable outcomes that were not counted yet, in order."""
+    """Places of usable outcomes that the stored counts lack, in order."""
     next_place: int
     unknown: list[int]
-    """Places before that of which nothing is known."""
+    """Places below `next_place` without an outcome."""
 
 
 def recover(run_dir: Path, learning: LearningConfig) -> Recovered:
     with closing(RunReader(run_dir)) as reader:
-        settled, unwritten = _settled(reader)
+        decided, unwritten = _decided(reader)
         drawn = sorted(map(int, reader.keys(WindowDrawn)), reverse=True)
-        windows = _needed(reader, drawn, settled, learning.replay_windows + learning.max_lag + 1)
+        windows = _needed(reader, drawn, decided, learning.replay_windows + learning.max_lag + 1)
         before = reader.read(BufferCounts) or BufferCounts()
         found = _recount(reader, before, drawn)
-        rejected = {fact.version for fact in settled.values() if fact.rejected}
+        rejected = {fact.version for fact in decided.values() if fact.rejected}
         return Recovered(
             counts=found.counts,
             next_place=found.next_place,
             open=found.unknown,
             windows=windows,
             outcomes=_outcomes(reader, windows, _waiting(reader, before, found.new, drawn, windows)),
-            settled=settled,
+            decided=decided,
             unwritten=unwritten,
             bad_versions=rejected | _withdrawn(reader),
             versions=[published.ref.version for published in reader.versions()],
@@ -95,39 +93,39 @@ def _withdrawn(reader: RunReader) -> set[int]:
 # --- windows ---
 
 
-def _settled(reader: RunReader) -> tuple[dict[int, WindowDecided], list[int]]:
-    """What the buffer was told, and what it was to be told: a decision is stored before that. And the windows of which
-    it was not told all."""
-    told = {int(window): fact for window, fact in reader.read_all(WindowDecided).items()}
+def _decided(reader: RunReader) -> tuple[dict[int, WindowDecided], list[int]]:
+    """The decided windows, and the numbers of those whose stored fact is missing or out of date. Versions stores a
+    decision before it tells the buffer, so a decision may exist without the buffer's fact."""
+    known = {int(window): fact for window, fact in reader.read_all(WindowDecided).items()}
     window_of = {published.ref.version: published.window for published in reader.versions()}
     withdrawn = _withdrawn(reader)
-    settled = dict(told)
+    decided = dict(known)
     for decision in reader.all("decisions", Decision):
         window = window_of.get(decision.candidate.version)
         if window is not None:
-            settled[window] = _decided(decision, withdrawn, told.get(window), settled.get(window))
-    return settled, [window for window, fact in settled.items() if told.get(window) != fact]
+            decided[window] = _as_decided(decision, withdrawn, known.get(window), decided.get(window))
+    return decided, [window for window, fact in decided.items() if known.get(window) != fact]
 
 
-def _decided(
-    decision: Decision, withdrawn: set[int], told: WindowDecided | None, settled: WindowDecided | None
+def _as_decided(
+    decision: Decision, withdrawn: set[int], known: WindowDecided | None, decided: WindowDecided | None
 ) -> WindowDecided:
     version = decision.candidate.version
     rejected = decision.verdict == "reject" or version in withdrawn
-    if told is None:
+    if known is None:
         return WindowDecided(version=version, rejected=rejected, discarded=decision.reason in FELL)
-    if rejected and not told.rejected:
-        return told.model_copy(update={"rejected": True})
-    return settled or told
+    if rejected and not known.rejected:
+        return known.model_copy(update={"rejected": True})
+    return decided or known
 
 
 def _needed(
-    reader: RunReader, drawn: Sequence[int], settled: Mapping[int, WindowDecided], good: int
+    reader: RunReader, drawn: Sequence[int], decided: Mapping[int, WindowDecided], good: int
 ) -> dict[int, WindowDrawn]:
-    """The newest window, and so many of the newest that were not rejected."""
+    """The newest window, and the newest `good` windows that were not rejected."""
     needed: dict[int, WindowDrawn] = {}
     for window in drawn:
-        rejected = window in settled and settled[window].rejected
+        rejected = window in decided and decided[window].rejected
         if window == drawn[0] or (not rejected and good > 0):
             needed[window] = _window(reader, window)
         good -= not rejected
@@ -140,7 +138,7 @@ def _window(reader: RunReader, number: int) -> WindowDrawn:
     """Raises: StoreError."""
     found = reader.read(WindowDrawn, number)
     if found is None:
-        raise StoreError(f"window {number} is listed in the store and cannot be read; restore it from a backup")
+        raise StoreError(f"window {number} is listed in the store but cannot be read; restore the run from a backup")
     return found
 
 
@@ -166,7 +164,7 @@ def _outcomes(reader: RunReader, windows: Mapping[int, WindowDrawn], waiting: Se
 
 
 def _recount(reader: RunReader, before: BufferCounts, drawn: Sequence[int]) -> Recount:
-    """Count what was stored and not counted yet."""
+    """Add the outcomes that the stored counts lack."""
     grown, new, met = Counter[str](), list[int](), set[int]()
     for outcome in _uncounted(reader, before, drawn):
         met.add(outcome.place)
@@ -181,8 +179,8 @@ def _recount(reader: RunReader, before: BufferCounts, drawn: Sequence[int]) -> R
 
 
 def _uncounted(reader: RunReader, counts: BufferCounts, drawn: Sequence[int]) -> Iterator[Outcome]:
-    """Outcomes of places that were open when the window was drawn; then of all that were leased, and so stored, after
-    that."""
+    """Outcomes of places that were open when the counts were stored; then outcomes of places that were leased
+    later."""
     for place in counts.open:
         outcome = reader.get("outcomes", Outcome, str(place))
         if outcome is not None:

@@ -1,9 +1,8 @@
-# pyright: strict
-"""Explored prompts that are to be settled again because people voted on them.
+"""Explored prompts to settle again because people voted on them.
 
-To settle a prompt again costs as much as it has votes. So it is done at once when they have grown by an eighth since
-the last time, and otherwise within `SETTLE_S` for up to `SETTLE_VOTES`, within as many times that as there are more:
-the cost of one vote does not grow with the votes before it.
+Settling a prompt costs time in proportion to its votes. So a prompt is settled at once when its votes have grown by an
+eighth since the last time. Otherwise it waits `SETTLE_S` seconds, times votes / `SETTLE_VOTES` if it has more than
+`SETTLE_VOTES`. So the cost of one vote does not grow with the earlier votes.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -27,7 +26,7 @@ GROWTH = 8
 
 @dataclass(frozen=True)
 class Work:
-    """A collector settles a prompt again, until then."""
+    """A collector settles a prompt again and has until `expires_at`."""
 
     id: str
     expires_at: float
@@ -44,7 +43,7 @@ class Resettling:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        """`append` returns when its records are on disk; `kept`: how many votes on a prompt count."""
+        """`append` returns when its records are on disk. `kept`: returns how many votes on a prompt count."""
         self._run_dir = run_dir
         self._append = append
         self._replay = replay
@@ -53,7 +52,7 @@ class Resettling:
         self._metrics = metrics
         self._clock = clock
         self._due_at: dict[int, float] = {}
-        """By place."""
+        """Place -> when to settle it."""
         self._under_way: dict[int, Work] = {}
 
     def __len__(self) -> int:
@@ -66,12 +65,12 @@ class Resettling:
     # --- what is due ---
 
     def delivered(self, outcome: EncodedOutcome) -> None:
-        """A prompt was explored: people may have voted on it before, or meanwhile."""
+        """A prompt was explored. People may have voted on it before, or during the exploration."""
         self._settle_soon(outcome.place, outcome.prompt_id, outcome.revision)
 
     def voted(self, prompts: Iterable[str]) -> set[str]:
-        """People voted on these prompts. Those that a window may take are settled again if they have votes that they
-        were not settled with; returns them all."""
+        """People voted on these prompts. Returns those that a window can still use, and schedules each of them that has
+        votes it was not settled with."""
         wanted, held = set(prompts), set[str]()
         for explored in self._replay.held():
             if explored.prompt_id in wanted:
@@ -81,12 +80,12 @@ class Resettling:
         return held
 
     def withdrawn(self, prompts: Iterable[str]) -> None:
-        """Votes on these prompts are gone: settle them again now."""
+        """Votes on these prompts were removed: settle them again now."""
         again, now = set(prompts), self._clock.monotonic()
         self._due_at |= {e.place: now for e in self._replay.held() if e.prompt_id in again}
 
     def forget(self) -> None:
-        """Places that no window takes any more."""
+        """Drop places that no window can use any more."""
         held = {explored.place for explored in self._replay.held()} if self._due_at else set[int]()
         self._due_at = {place: due_at for place, due_at in self._due_at.items() if place in held}
 
@@ -95,7 +94,7 @@ class Resettling:
         return next((place for place, due_at in self._due_at.items() if due_at <= now), None)
 
     def _settle_soon(self, place: int, prompt_id: str, revision: int) -> None:
-        """`revision`: the votes that it was settled with."""
+        """`revision`: the number of votes that the prompt was settled with."""
         new, now = self._kept(prompt_id) - revision, self._clock.monotonic()
         if new > 0:
             due_at = now if new * GROWTH >= revision else now + SETTLE_S * max(1.0, revision / SETTLE_VOTES)
@@ -104,7 +103,7 @@ class Resettling:
     # --- work ---
 
     def take(self, work_id: str, expires_at: float) -> int | None:
-        """The place to settle again next, the caller's until `expires_at`."""
+        """The next place to settle again; it belongs to the caller until `expires_at`."""
         self.forget()
         place = self._due()
         if place is not None:
@@ -113,7 +112,8 @@ class Resettling:
         return place
 
     def work(self, place: int, work_id: str) -> Resettle | None:
-        """What to settle, from the store; None when it is deleted there, since no window takes it any more."""
+        """The work for a collector, read from the store; None if the store has deleted it because no window can use
+        it."""
         with closing(RunReader(self._run_dir)) as reader:
             outcome = reader.outcome(place)
             if outcome is None or not outcome.scored:
@@ -131,7 +131,8 @@ class Resettling:
         )
 
     async def finish(self, outcomes: Sequence[Outcome]) -> list[str]:
-        """`replaced`, `failed`, `late` or `expired`; on disk before a window takes it."""
+        """Returns `replaced`, `failed`, `late` or `expired` for each. An outcome is on disk before a window can use
+        it."""
         mine = [self.is_under_way(outcome.place, outcome.lease_id) for outcome in outcomes]
         kept = [o for o, held in zip(outcomes, mine, strict=True) if held and o.failure is None]
         if kept:
@@ -144,7 +145,7 @@ class Resettling:
         return work is not None and work.id == work_id
 
     def drop(self, place: int) -> None:
-        """Nobody does it any more, nor is it to be done."""
+        """Stop the work at this place, without scheduling it again."""
         self._under_way.pop(place, None)
 
     def expire(self, place: int) -> None:

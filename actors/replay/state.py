@@ -1,5 +1,4 @@
-# pyright: strict
-"""What the ports of the buffer share: the view of the run in memory, and the way to the store."""
+"""The state that all ports of the buffer share: the view of the run in memory, and writes to the store."""
 
 import asyncio
 from collections import deque
@@ -26,7 +25,7 @@ from training.replay.interval_set import IntervalSet
 from training.replay.replay import Replay
 
 RETRY_S = 1.0
-"""Between two tries of a write."""
+"""Between two attempts of a write."""
 
 
 class BufferState:
@@ -55,16 +54,16 @@ class BufferState:
         self.outbox = Outbox(self.append)
         self.pause = Pause(self.outbox, self.tell, metrics, self.clock)
         self.rejected: dict[int, bool] = {}
-        """Settled window -> whether its version was rejected."""
+        """Decided window -> whether its version was rejected."""
         self.unsaved: dict[int, list[Record]] = {}
-        """Windows drawn that the store has not acknowledged yet; nobody was given them."""
+        """Drawn windows that the store has not acknowledged; the trainer has not got them yet."""
         self.shares: deque[float] = deque(maxlen=size)
-        """Of the winners of the newest groups."""
+        """Vote shares of the winners of the newest groups."""
         self.tokens = 0
         self.lag = 0
-        """In versions, of the newest window's oldest sample."""
+        """Age of the newest window's oldest sample, in versions."""
         self.told_at = 0.0
-        """When votes were last written into the history."""
+        """Monotonic time of the last event about votes."""
         self.started = False
         self._changed = asyncio.Condition()
 
@@ -74,11 +73,11 @@ class BufferState:
             raise Unavailable("the buffer is not started yet; try again")
 
     async def wait_until(self, holds: Callable[[], bool], wait_s: float) -> None:
-        """Until it holds, or `wait_s` have passed."""
+        """Wait until `holds()` is true, at most `wait_s`."""
         await comes_true(self._changed, holds, wait_s)
 
     async def wake(self) -> None:
-        """Something changed: calls that wait look again."""
+        """Something changed: make waiting calls check again."""
         counts = self.replay.counts()
         self.metrics.set("buffer_groups", counts.prompts_waiting)
         self.metrics.set("buffer_examples", counts.examples_waiting)
@@ -89,12 +88,12 @@ class BufferState:
     # --- the store ---
 
     async def append(self, records: Sequence[Row]) -> None:
-        """Returns when they are on disk. As plain tuples: Ray pickles each of a class of ours by a call into Python,
-        35 times as slowly."""
+        """Returns when the records are on disk. Sends plain tuples: Ray pickles an instance of our class through a call
+        into Python, which takes 35 times as long."""
         await self.store.append([(table, id, parent, payload) for table, id, parent, payload in records])
 
     async def tell(self, record: Record) -> None:
-        """Write a line of history; one that the store does not take is left out."""
+        """Write an event. If the store does not acknowledge it, it may be lost."""
         with suppress(*UNSURE):
             await self.append([record])
 
@@ -102,7 +101,7 @@ class BufferState:
         return event(self.clock.now(), "buffer", kind, **detail)
 
     def vote_news(self) -> list[Record]:
-        """One line of history for all votes since the last such line."""
+        """One event for all votes since the last such event; empty without new votes."""
         if not self.late_votes.tally:
             return []
         self.told_at = self.clock.monotonic()
@@ -118,12 +117,12 @@ class BufferState:
         counts = self.replay.counts()
         held = counts.prompts_waiting + counts.windows_drawn * self.learning.groups_per_window
         self.leases.restore(found, held)
-        self.throttle.windows_decided = len(found.settled)
-        self.throttle.windows_discarded = sum(settled.discarded for settled in found.settled.values())
+        self.throttle.windows_decided = len(found.decided)
+        self.throttle.windows_discarded = sum(fact.discarded for fact in found.decided.values())
         self.tokens = found.counts.tokens
-        self.rejected = {window: settled.rejected for window, settled in found.settled.items()}
+        self.rejected = {window: fact.rejected for window, fact in found.decided.items()}
         for window in found.unwritten:
-            self.outbox.add(found.settled[window].record(window))
+            self.outbox.add(found.decided[window].record(window))
         self.late_votes.restore(found.voted, found.first_votes)
         self.asked.add(found.asked)
 
@@ -133,7 +132,7 @@ class BufferState:
             found.outcomes,
             drawn={number: drawn.places for number, drawn in windows},
             quarantined=found.bad_versions,
-            quarantined_windows=[window for window, settled in found.settled.items() if settled.rejected],
+            quarantined_windows=[window for window, fact in found.decided.items() if fact.rejected],
             versions=found.versions,
             newest_at_draw={number: drawn.newest for number, drawn in windows},
             oldest_at_draw={number: drawn.oldest for number, drawn in windows if drawn.oldest is not None},

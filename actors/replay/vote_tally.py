@@ -1,25 +1,24 @@
-# pyright: strict
-"""How many votes came and what they changed: since the start, and since the last line of history."""
+"""Counts of votes and their effects: since the start, and since the last event."""
 
 from typing import Literal
 
-What = Literal["votes", "left_out", "resettled"]
+Kind = Literal["votes", "left_out", "resettled"]
 
 
 class VoteTally:
     def __init__(self) -> None:
-        self.totals: dict[What, int] = {"votes": 0, "left_out": 0, "resettled": 0}
+        self.totals: dict[Kind, int] = {"votes": 0, "left_out": 0, "resettled": 0}
         self._told = dict(self.totals)
 
     def __bool__(self) -> bool:
-        """Whether there is news."""
+        """Whether a count changed since the last `take`."""
         return self.totals != self._told
 
-    def add(self, what: What, n: int) -> None:
-        self.totals[what] += n
+    def add(self, kind: Kind, n: int) -> None:
+        self.totals[kind] += n
 
     def take(self) -> dict[str, int]:
-        """The news, once."""
-        news = {str(what): n - self._told[what] for what, n in self.totals.items()}
+        """The counts since the last call."""
+        news = {str(kind): n - self._told[kind] for kind, n in self.totals.items()}
         self._told = dict(self.totals)
         return news

@@ -1,5 +1,4 @@
-# pyright: strict
-"""Windows for the trainer, and what versions says became of them."""
+"""The buffer's port for the trainer and for versions: draw a window, and learn what was decided about it."""
 
 import asyncio
 
@@ -20,7 +19,7 @@ class Windows(WindowPort):
         state.check_started()
         if self._drawn_after(after) is None:
             await state.wait_until(lambda: state.replay.ready() and not state.pause, wait_s)
-            # another draw may have taken it while this one waited
+            # another call may have drawn it during the wait
             if self._drawn_after(after) is None and not state.pause:
                 self._draw_next(newest)
         number = self._drawn_after(after)
@@ -55,7 +54,7 @@ class Windows(WindowPort):
     # --- drawing ---
 
     def _drawn_after(self, after: int) -> int | None:
-        """The window that is drawn already, for a trainer that has those up to `after`."""
+        """The number of the already drawn window that follows `after`, if any."""
         return after + 1 if self._state.replay.is_drawn(after + 1) else next(iter(self._state.unsaved), None)
 
     def _draw_next(self, newest: int) -> None:
@@ -71,7 +70,7 @@ class Windows(WindowPort):
         state.late_votes.resettling.forget()
 
     def _records(self, window: Window, newest: int, oldest: int) -> list[Record]:
-        """Of a window drawn just now."""
+        """The records of a newly drawn window."""
         number, state = window.number, self._state
         places = state.replay.drawn_places(number)
         return [
@@ -98,7 +97,7 @@ class Windows(WindowPort):
         )
 
     async def _is_saved(self, number: int) -> bool:
-        """Whether the store has this window, after another try where that is not known."""
+        """Whether the store has this window. Writes it again if that is unknown."""
         state = self._state
         records = state.unsaved.get(number)
         if records is None:

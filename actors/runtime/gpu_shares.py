@@ -1,24 +1,24 @@
-"""Which GPUs of a cluster go to whom."""
+"""How many GPUs each engine and each worker of the trainer requests."""
 
 from core.config import Config, Full
 from core.errors import ConfigError
 
 
 def shares(config: Config, there: float) -> tuple[float, float]:
-    """What each engine and each worker of the trainer ask of Ray: what `cluster` says, for machines that are yet to
-    come; else by what is `there`. Untested on more GPUs than none.
+    """GPUs that one engine and one worker of the trainer request from Ray. `cluster.*_gpus` decide where they are set
+    (for nodes that join later), else the number of GPUs that are `there`. Tested without GPUs only.
 
-    Raises: ConfigError when engines or a trainer that need several GPUs find too few."""
+    Raises: ConfigError when an engine or the trainer needs several GPUs and too few are there."""
     engine, trainer = config.cluster.replica_gpus, config.cluster.trainer_gpus
     if engine is not None and trainer is not None:
         return engine, trainer
-    found = _by_what_is(config, there)
+    found = _by_count(config, there)
     return found[0] if engine is None else engine, found[1] if trainer is None else trainer
 
 
-def _by_what_is(config: Config, there: float) -> tuple[float, float]:
-    """Whole GPUs where there are enough, parts of the only one otherwise (the engine takes no more of its memory than
-    `gpu_memory_ratio`)."""
+def _by_count(config: Config, there: float) -> tuple[float, float]:
+    """Whole GPUs if there are enough, else fractions of one (the engine uses at most `gpu_memory_ratio` of its
+    memory)."""
     if there == 0:
         return 0, 0
     each, devices = config.serve.engine.tensor_parallel, config.learning.devices
@@ -29,6 +29,6 @@ def _by_what_is(config: Config, there: float) -> tuple[float, float]:
     if each > 1 or devices > 1:
         raise ConfigError(
             f"{engines} engines of serve.engine.tensor_parallel={each} and learning.devices={devices} need {needed} "
-            f"GPUs, the cluster has {there:g}; add some, or lower one of them"
+            f"GPUs, the cluster has {there:g}; add GPUs, or lower one of the two settings"
         )
     return 0.7, 0.3

@@ -1,7 +1,9 @@
-"""A Ray cluster of one node, for a run that joins none; it lives as long as the process that starts it.
+# pyright: basic
+"""A Ray cluster of one node, for a run that joins no other. It ends with the process that started it.
 
-Private names of Ray are here: two patches, each refused for a Ray that it is not made for and with a switch
-(core/patching.py), the private arguments of `ray.init`, and where Ray logs.
+This module uses private names of Ray, which have no types: two patches, the private arguments of `ray.init`, and the
+folder of Ray's logs. Each patch has a switch and is refused for a version of Ray that it was not made for
+(core/patching.py).
 """
 
 from pathlib import Path
@@ -16,30 +18,31 @@ from core.patching import Patch
 from serve.replica.haproxy import RAY, free_ports
 
 NEEDLESS = ("start_monitor", "start_api_server", "start_log_monitor")
-"""Processes that Ray starts for every cluster, whatever it is told: its autoscaler, its dashboard (switched off, it
-waits for usage reports, which are off too) and who reads workers' logs to the driver. Without them a run is up a second
-earlier on two cores, and holds 280 MB less."""
-PROCESSES = Patch("ray_processes", *RAY, without="a run is up a second later and holds 280 MB more")
-"""Patched: those methods of `Node` (ray/_private/node.py), which do nothing here. Upstream: no issue is known."""
+"""Processes that Ray starts for every cluster, with no option to turn them off: the autoscaler, the dashboard (with the
+dashboard off it only waits to send usage reports, which are off too), and the log monitor. Without them a run starts
+one second sooner on two cores and needs 280 MB less."""
+PROCESSES = Patch("ray_processes", *RAY, without="a run starts one second later and needs 280 MB more")
+"""Patched: these methods of `Node` (ray/_private/node.py) do nothing. Upstream: no known issue."""
 NOWHERE = "127.0.0.1:9"
-"""The port of the discard service, which nobody has."""
+"""The port of the discard service: nothing listens there."""
 ADDRESS = Patch("dashboard_address", *RAY, without="the node's agent logs five lines each second")
-"""Patched: the dashboard's address in Ray's own key-value store. The agent (ray/dashboard/modules/event/event_agent.py)
-asks for it each second, and logs five lines when there is none. Upstream: no issue is known."""
+"""Patched: the dashboard's address in Ray's key-value store. The node's agent
+(ray/dashboard/modules/event/event_agent.py) reads it each second, and logs five lines while there is none. Upstream: no
+known issue."""
 
 
 def start(**settings: Any) -> None:
     if PROCESSES.on():
         for name in NEEDLESS:
-            getattr(Node, name)  # Raises: AttributeError when Ray has renamed it
+            getattr(Node, name)  # raises AttributeError if Ray has renamed the method
             setattr(Node, name, lambda self, **_: None)
     ray.init(
-        "local",  # else a cluster that somebody else started on this machine is joined
+        "local",  # else Ray joins any cluster that already runs on this machine
         **settings,
         include_dashboard=False,
         object_store_memory=200 * 2**20,
         _metrics_export_port=free_ports(1)[0],
-        # nobody asks this cluster for its tasks, and to remember 100,000 of them takes Ray 300 MB
+        # nothing reads this cluster's task events, and Ray needs 300 MB to keep 100,000 of them
         _system_config={"task_events_report_interval_ms": 0},
     )
     if ADDRESS.on():
@@ -47,5 +50,5 @@ def start(**settings: Any) -> None:
 
 
 def logs_dir() -> Path:
-    """Where Ray's processes of this node log. Ray has a public word for the session's name, and none for its folder."""
+    """The folder of Ray's logs on this node. Ray has a public call for the session's name, but not for its folder."""
     return Path(ray.get_runtime_context().worker.node.get_logs_dir_path())

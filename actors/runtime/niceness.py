@@ -1,5 +1,8 @@
-"""A part in a process of its own. Who learns gives way there: on a machine that learning fills, who answers users and
-takes in what they say comes first."""
+"""Turns a class into a Ray actor: one that can be called through a port, with a CPU priority.
+
+`hosted` adds the method that `actors.runtime.rpc` calls, and tunes the garbage collector. Actors that learn run at a
+lower priority, so that on a busy machine the actors that answer users and record feedback get the CPU first.
+"""
 
 import os
 from contextlib import suppress
@@ -8,35 +11,41 @@ from typing import Any
 from core import gc_tuning
 
 STEPS, NICEST = 15, 19
-"""Ray's workers are not nice (`serve.replica.haproxy`), engines a little (`serve.engine.patches.fork_server`)."""
+"""Steps added to a process's niceness, and the upper bound. Ray's workers have niceness 0 (`serve.replica.haproxy`),
+engines a little more (`serve.engine.patches.fork_server`)."""
 
 
-def hosted(kind: type[Any], *, gives_way: bool) -> type[Any]:
-    """`kind`, nicer than others of Ray's if it `gives_way`, from the moment it is made, also when it is made again."""
+def hosted(kind: type, *, gives_way: bool) -> type:
+    """A subclass of `kind` to run as a Ray actor. `gives_way`: it lowers its priority whenever Ray creates or restarts
+    it."""
 
-    class Hosted(kind):
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
+    base: Any = kind
+
+    class Hosted(base):
+        def __init__(self, *arguments: object, **settings: object) -> None:
             gc_tuning.pause()
             if gives_way:
                 give_way()
-            super().__init__(*arguments, **settings)
+            base.__init__(self, *arguments, **settings)
 
         async def start(self) -> None:
-            await super().start()
+            await base.start(self)
             gc_tuning.freeze()
 
-        async def invoke(self, part: str, method: str, *arguments: Any, **settings: Any) -> Any:
-            """A call through `actors.runtime.rpc`, to the actor or to the part of it that carries the port out."""
+        async def invoke(self, part: str, method: str, *arguments: object, **settings: object) -> object:
+            """Carry out a call of `actors.runtime.rpc`, on the actor or on its attribute `part` that implements the
+            port."""
             target = getattr(self, part) if part else self
             return await getattr(target, method)(*arguments, **settings)
 
-    Hosted.__name__ = Hosted.__qualname__ = kind.__name__  # by which Ray calls the process
+    Hosted.__name__ = Hosted.__qualname__ = kind.__name__  # Ray names the process after it
     return Hosted
 
 
 def give_way() -> None:
-    """Linux counts by threads, and a worker of Ray's has some before its actor is made."""
+    """Lower the priority of every thread: on Linux niceness is per thread, and a Ray worker has several threads before
+    its actor is created."""
     for thread in map(int, os.listdir("/proc/self/task")):
-        with suppress(ProcessLookupError):  # it ended just now
+        with suppress(ProcessLookupError):  # the thread has ended
             nice = os.getpriority(os.PRIO_PROCESS, thread)
             os.setpriority(os.PRIO_PROCESS, thread, min(nice + STEPS, NICEST))

@@ -1,15 +1,14 @@
-"""Where each part of a run may live. What reads or writes the run directory stays with the process that was started."""
+"""Which node each actor runs on. Actors that read or write the run directory stay on the driver's node."""
 
 from collections.abc import Callable
-from typing import Any
 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.config import ClusterConfig
 
 
-def placement(part: str, cluster: ClusterConfig, home: Callable[[], str]) -> dict[str, Any]:
-    """Options of the actor; `home` says the node of the run directory."""
+def placement(part: str, cluster: ClusterConfig, home: Callable[[], str]) -> dict[str, object]:
+    """Ray options for the actor; `home` returns the id of the run directory's node."""
     if part == "trainer":
         return _one_of(cluster.training)
     if part.startswith("collector"):
@@ -17,5 +16,5 @@ def placement(part: str, cluster: ClusterConfig, home: Callable[[], str]) -> dic
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(home(), soft=False)}
 
 
-def _one_of(resource: str | None) -> dict[str, Any]:
+def _one_of(resource: str | None) -> dict[str, object]:
     return {"resources": {resource: 1}} if resource is not None else {}

@@ -1,8 +1,8 @@
-"""What the parts of a run ask of each other: one Protocol for each caller of each part, with the messages between.
+"""The calls between the parts of a run: one Protocol per part and caller, with its argument and result types.
 
-The class that carries a port out names it as its base, so that an editor leads from a call to the method behind it.
-`actors.runtime.rpc` makes an object with a port's methods out of an actor's name. Calls are repeated when an answer is
-lost, so each method is safe to repeat.
+The class that implements a port names it as its base, so that an editor can jump from a call to the implementation.
+`actors.runtime.rpc` builds an object with a port's methods from an actor's name. It repeats a call when the answer is
+lost, so each method must be safe to repeat.
 
     store       StorePort
     buffer      LeasePort (collectors), WindowPort (trainer, versions), BallotPort and LearningPort (people)
@@ -33,29 +33,29 @@ from core.store.records import Row
 from serve.replica.ports import AdminPort, FeedbackPort, ReplicaPort
 
 __all__ = ["AdminPort", "FeedbackPort", "ReplicaPort"]
-"""What replicas ask is declared in `serve`, which may not import from here."""
+"""The ports that replicas call are declared in `serve`, because `serve` may not import `actors`."""
 
 
 class Part(Protocol):
-    """What the supervisor asks of every actor."""
+    """The methods of every actor that the supervisor calls."""
 
     async def start(self) -> None:
-        """Heavy work, so that failure reaches the caller."""
+        """Do the heavy work of starting, so that a failure reaches the caller."""
         ...
 
     async def run(self) -> None:
-        """Until cancelled; an end is an error."""
+        """Work until cancelled. Returning is an error."""
         ...
 
     async def stop(self) -> None: ...
 
     async def quiet_s(self) -> float:
-        """Seconds since its work last moved on; 0 while it has none."""
+        """Seconds since its work last made progress; 0 while it has no work."""
         ...
 
 
 class Away(TypedDict, total=False):
-    """In the place of a status, of a part that does not answer; and a key that no other status has."""
+    """Takes the place of a status when a part does not answer. No other status has this key."""
 
     away: str
 
@@ -74,20 +74,21 @@ class StoreStatus(Away):
     commits: int
     free_bytes: int
     room_for_s: float | None
-    """Since when there is room again on a disk that was full."""
+    """Seconds for which there has been room again on a disk that was full; None if it was never full."""
     forgotten_groups: int
     full: FullDisk | None
 
 
 class StorePort(Protocol):
     async def append(self, records: Sequence[Row]) -> int:
-        """Write all or none; returns how many were given, once they are on disk; one written before changes nothing.
+        """Write all records or none. Returns their number once they are on disk. A record written before changes
+        nothing.
 
-        Raises: StorageFull, and then nothing was written; StoreError."""
+        Raises: StorageFull, then nothing was written; StoreError."""
         ...
 
     async def remove(self, ids: Mapping[str, Sequence[str]]) -> int:
-        """Rows by table and id, all or none; how many there were. Raises: StoreError."""
+        """Remove rows by table and id, all or none; returns how many existed. Raises: StoreError."""
         ...
 
     async def status(self) -> StoreStatus: ...
@@ -97,20 +98,20 @@ class StorePort(Protocol):
 
 
 class LeasePort(Protocol):
-    """Of the buffer, for collectors."""
+    """The buffer, as collectors call it."""
 
     async def lease(self, wanted: int, wait_s: float, token: str = "") -> Lease | None:
-        """Up to `wanted` places to explore, as soon as there is any room; None after `wait_s`. The same `token` gives
-        the same lease again, for as long as it runs."""
+        """Lease up to `wanted` places as soon as backpressure allows one; None after `wait_s`. A repeated `token`
+        returns the same lease while that lease runs."""
         ...
 
     async def deliver(self, outcomes: Sequence[EncodedOutcome]) -> list[str]:
-        """Take outcomes in; each is `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All but the
-        expired are on disk when this returns. To deliver again changes nothing."""
+        """Take outcomes in. Returns for each `accepted`, `filtered`, `failed`, `duplicate`, `stale` or `expired`. All
+        but the expired are on disk when this returns. Delivering again changes nothing."""
         ...
 
     async def votes_on(self, prompt_id: str) -> tuple[int, list[Vote]]:
-        """How many votes of people count on this prompt, and the votes."""
+        """The number of people's votes that count on this prompt, and the votes."""
         ...
 
     async def resettle(self, wait_s: float) -> Resettle | None:
@@ -118,27 +119,27 @@ class LeasePort(Protocol):
         ...
 
     async def resettled(self, outcomes: Sequence[Outcome]) -> list[str]:
-        """Take outcomes of `resettle` in; each is `replaced`, `failed`, `late` (no window takes it any more) or
-        `expired`. The replaced are on disk when this returns."""
+        """Take outcomes of `resettle` in. Returns for each `replaced`, `failed`, `late` (no window can use it any more)
+        or `expired`. The replaced ones are on disk when this returns."""
         ...
 
 
 class WindowPort(Protocol):
-    """Of the buffer, for trainer and versions."""
+    """The buffer, as the trainer and versions call it."""
 
     async def draw(self, after: int, newest: int, wait_s: float) -> Window | None:
-        """The window after number `after`: drawn now if it is full, or again if a trainer died over it; None after
-        `wait_s`, and while the store has not acknowledged it. `newest` is the version in the explore slot, from which
-        staleness is counted."""
+        """The window after number `after`: a new one once the buffer has enough examples, or the one drawn before if a
+        trainer died over it. None after `wait_s`, and while the store has not acknowledged the window. `newest` is the
+        version in the explore slot: staleness is counted from it."""
         ...
 
     async def published(self, version: int) -> None:
-        """Staleness counts one version more."""
+        """A version was published: staleness counts it from now on."""
         ...
 
     async def decided(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
-        """The candidate made of this window is decided. The samples of a rejected one are quarantined, also of one that
-        was promoted and is rolled back. The store's decisions say the same, so this waits for no disk."""
+        """The candidate trained on this window is decided. If it is rejected, or rolled back after a promotion, its
+        samples are quarantined. The store already holds the decision, so this call does not wait for the disk."""
         ...
 
 
@@ -146,28 +147,29 @@ class Forgotten(TypedDict):
     votes: int
     rows: int
     versions: list[int]
-    """Versions that learned with what is removed now."""
+    """Versions that learned from the removed votes."""
 
 
 class BallotPort(Protocol):
-    """Of the buffer, for people."""
+    """The buffer, as the actors for people call it."""
 
     async def vote(self, votes: Sequence[Vote], beside: Sequence[Row] = ()) -> list[str]:
-        """Take votes of people or verifiers in, on disk when this returns: `counted` (the prompt is settled again),
-        `waiting` (until it is explored), `left_out` (kept, over the voter's budget) or `duplicate` by its id. Rows
-        `beside` them, the feedback that the votes come from, are written with them.
+        """Take votes of people or verifiers in; they are on disk when this returns. Returns for each `counted` (the
+        prompt is settled again), `waiting` (until the prompt is explored), `left_out` (stored, but over the voter's
+        budget) or `duplicate` (of its id). The rows in `beside`, the feedback behind the votes, are written in the same
+        transaction.
 
-        Raises: ArtifactError for anything else than such a vote; nothing of the batch was kept then."""
+        Raises: ArtifactError for any other vote; then nothing of the batch is stored."""
         ...
 
     async def ask(self, prompts: Sequence[Prompt]) -> int:
-        """Explore prompts that people asked, on disk when this returns; how many of them are new. Those beyond
-        `method.votes.asked_room` are left out."""
+        """Queue prompts that people asked for exploration; they are on disk when this returns. Returns how many are
+        new. Prompts beyond `method.votes.asked_room` are dropped."""
         ...
 
     async def forget(self, name: str) -> Forgotten:
-        """Remove what came from a voter, or from a key and all its users: votes, feedback and answers. The prompts that
-        they voted on are settled again without them; versions keep what they have learned, and are named."""
+        """Remove the votes, feedback and answers of a voter, or of a key and all its users. The prompts with such votes
+        are settled again. Versions keep what they have learned; the result names them."""
         ...
 
 
@@ -202,10 +204,10 @@ class BufferStatus(Away):
 
 
 class LearningPort(Protocol):
-    """Of the buffer: whether learning goes on."""
+    """The buffer: pause, resume and status of learning."""
 
     async def pause(self, reason: str) -> None:
-        """No more leases and draws until `resume`, over restarts; deliveries are still taken."""
+        """Stop leases and draws until `resume`, also over restarts. Deliveries are still accepted."""
         ...
 
     async def resume(self) -> None: ...
@@ -261,24 +263,24 @@ class VersionsStatus(Away):
 
 
 class TrainerPort(Protocol):
-    """Of versions, for the trainer."""
+    """Versions, as the trainer calls it."""
 
     async def node(self) -> str: ...
 
     async def found(self, base: Published, node: str = "") -> None:
-        """The trainer has described the base on its node; replicas wait for it."""
+        """Register the base, which the trainer has described on its node. Replicas wait for it."""
         ...
 
     async def parent(self) -> Published:
-        """The version to train on from: the newest that was not rejected."""
+        """The version to continue training from: the newest that was not rejected."""
         ...
 
     async def last_window(self) -> int:
-        """The newest window that a version was trained on; 0 before the first."""
+        """The newest window that a published version was trained on; 0 before the first."""
         ...
 
     async def learning_rate_scale(self) -> float:
-        """Below 1 after several rejections in a row."""
+        """Factor for the configured learning rate; below 1 after several rejections in a row."""
         ...
 
     async def newest(self) -> int:
@@ -286,22 +288,22 @@ class TrainerPort(Protocol):
         ...
 
     async def take_ref(self) -> PolicyRef:
-        """A number for the next version, never given twice."""
+        """A number for the next version, never returned twice."""
         ...
 
     async def described(self, version: int) -> Published | None:
-        """A version by its number, with its folder; None when it is unknown, or pruned."""
+        """A version by its number, with its folder; None if it is unknown or pruned."""
         ...
 
     async def propose(self, published: Published, node: str = "") -> None:
-        """A new version stands on the disk of its trainer's node. To propose it again changes nothing.
+        """Register a new version, whose files are on the trainer's node. Proposing it again changes nothing.
 
-        Raises: Unavailable when it cannot be brought here now; StorageFull; ArtifactError when it is damaged there."""
+        Raises: Unavailable if its files cannot be copied here now; StorageFull; ArtifactError if they are damaged."""
         ...
 
 
 class Pairing(Message):
-    """The next candidate, and what to weigh it against."""
+    """The next candidate, and the champion to weigh it against."""
 
     candidate: PolicyRef
     champion: PolicyRef
@@ -309,41 +311,43 @@ class Pairing(Message):
 
 
 class GatePort(Protocol):
-    """Of versions, for the evaluator."""
+    """Versions, as the evaluator calls it."""
 
     async def next_candidate(self, wait_s: float) -> Pairing | None:
-        """The oldest proven undecided version with the champion to weigh it against, or None after `wait_s`."""
+        """The oldest proven undecided version, with the champion to weigh it against; None after `wait_s`."""
         ...
 
     async def decide(self, decision: Decision, ledger: GateLedger, watch: Watched | None = None) -> bool:
-        """The gate's word, on disk together with its ledger and the watch that it begins. False when it was dropped,
-        because the version was decided meanwhile (its parent fell). The same word again changes nothing.
+        """Apply the gate's decision, and store it with the gate's ledger and the watch that it starts. False if the
+        decision was dropped because the version was decided meanwhile (its parent was rejected or rolled back). The
+        same decision again changes nothing.
 
-        Raises: Unavailable while the version is proven anew, after versions died."""
+        Raises: Unavailable while replicas prove the version again, after a restart of versions."""
         ...
 
     async def weighed(self) -> None:
-        """The evaluator is done with a candidate, crown included: does learning still gain anything?"""
+        """The evaluator has finished a candidate, including its crowning. Pauses learning on a plateau."""
         ...
 
     async def crown(self, version: int, over: int, ledger: GateLedger) -> None:
-        """A promoted version was shown to be better than the champion `over`, and takes its place, now or when a hold
-        ends. It does not when one of the two was rolled back meanwhile."""
+        """Make a promoted version the champion in place of `over`, which it was shown to be better than: now, or when a
+        hold ends. Nothing changes if one of the two was rolled back meanwhile."""
         ...
 
     async def call_back(self, version: int, reason: str) -> None:
-        """A watch found the served version worse: users get the champion again, after the hold if there is one."""
+        """Roll back the served version because a watch found it worse: users get the champion again, after a hold if
+        there is one."""
         ...
 
     async def reported(self, version: int) -> None:
-        """The report on this version is done; replicas may unload it."""
+        """The report on this version is finished; replicas may unload the version."""
         ...
 
     async def status(self) -> VersionsStatus: ...
 
 
 class Moved(TypedDict):
-    """The served version after a command of a person, and before it."""
+    """The served version after a command by hand, and before it."""
 
     serve: int
     before: int
@@ -359,26 +363,26 @@ class Released(TypedDict):
 
 
 class ServingPort(Protocol):
-    """Of versions, for people. `by` and `why` are written into the run's history."""
+    """Versions, as the admin actor calls it. `by` and `why` go into the run's history."""
 
     async def promote(self, version: int, by: str, why: str) -> Moved:
-        """Serve a proven version whatever the gate said. Raises: VersionError."""
+        """Serve a proven version regardless of the gate's verdict. Raises: VersionError."""
         ...
 
     async def rollback(self, version: int, by: str, why: str) -> Moved:
-        """Stop serving a version, for good unless it is promoted by hand again. Raises: VersionError."""
+        """Stop serving a version. Only a promotion by hand can bring it back. Raises: VersionError."""
         ...
 
     async def hold(self, by: str, why: str) -> Served:
-        """Nothing is activated until `release`. Raises: VersionError when it is held already."""
+        """Keep the served version until `release`. Raises: VersionError if serving is already held."""
         ...
 
     async def release(self, by: str, why: str) -> Released:
-        """End the hold; what was decided meanwhile takes effect. Raises: VersionError when nothing is held."""
+        """End the hold; decisions made during it take effect. Raises: VersionError if serving is not held."""
         ...
 
     async def forget_plateau(self) -> None:
-        """Learning was resumed by hand: count anew, rejections too."""
+        """Learning was resumed by hand: reset the counts of candidates without gain and of rejections."""
         ...
 
     async def status(self) -> VersionsStatus: ...
@@ -406,14 +410,14 @@ class HasStatus(Protocol):
 
 
 class MeasurePort(Protocol):
-    """Of the evaluator, for people and the final report."""
+    """The evaluator, as the admin actor and the final report call it."""
 
     async def status(self) -> "EvaluatorStatus": ...
 
     async def measure(self, version: int, questions: int) -> Measured:
-        """Greedy accuracy of a loaded version on so many report questions.
+        """Greedy accuracy of a loaded version on the first `questions` report questions.
 
-        Raises: ConfigError when the run has no report questions."""
+        Raises: ConfigError if the run has no report questions."""
         ...
 
 
@@ -423,7 +427,7 @@ class WeighingStatus(TypedDict):
 
 
 class RatesStatus(TypedDict, total=False):
-    """Of the verdict before; absent before the first."""
+    """From the previous verdict; absent before the first."""
 
     candidate_rate: float
     champion_rate: float

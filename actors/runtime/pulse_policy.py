@@ -1,7 +1,7 @@
-"""A policy that tells how long its last answer is ago, for whoever looks after the actor that asks it."""
+"""A policy that knows how long ago its last answer came, so that the supervisor can tell whether its actor hangs."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from core.clock import Clock, Pulse
@@ -18,7 +18,7 @@ class PulsePolicy:
 
     @property
     def quiet_s(self) -> float:
-        """Seconds since the last answer, while one is waited for; else 0."""
+        """Seconds since the last answer while a request is in flight; else 0."""
         return self._pulse.quiet_s
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
@@ -34,7 +34,7 @@ class PulsePolicy:
             return await self._policy.render(prompt, text)
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _waiting(self) -> Generator[None]:
         if self._asking == 0:
             self._pulse.moved()
         self._asking += 1

@@ -1,15 +1,15 @@
-"""How one actor asks another: by name, with a deadline, trying again while the other restarts.
+"""Calls from one actor to another: by name, with a deadline, and with retries while the other restarts.
 
-While the disk is full the store refuses to write. Who wrote waits for room, however long, and so does who waits for
-that one: no deadline counts then, so that learning stands still by itself and goes on by itself.
+While the disk is full the store refuses to write. The writer then waits for room without a deadline, and so does every
+caller that waits for the writer. So learning stops by itself, and continues by itself once there is room.
 
-Trying again is safe: nearly every call is idempotent, a lease asked for twice is one lease by its token, a version
-number taken twice stays unused.
+Retries are safe. Nearly every call is idempotent; a lease requested twice with the same token is one lease; a version
+number taken twice leaves one number unused.
 """
 
 import asyncio
 import time
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
@@ -26,12 +26,12 @@ LONGEST_DELAY_S = 2.0
 
 
 def local(part: P) -> P:
-    """A part in this process, as others of it call it: for run_local and tests."""
+    """A part in this process behind the same proxy as a remote one: for `actors.in_process` and tests."""
     return proxy(type(part), LocalCall(part))
 
 
 def remote(port: type[P], name: str, namespace: str, deadline_s: float = 60.0, part: str = "") -> P:
-    """An actor's port. `part`: the attribute of the actor that carries it out; empty for the actor itself."""
+    """An actor's port. `part`: the attribute of the actor that implements the port; empty for the actor itself."""
     return proxy(port, RemoteCall(name, namespace, deadline_s, part))
 
 
@@ -39,7 +39,7 @@ class LocalCall:
     def __init__(self, part: object) -> None:
         self._part = part
 
-    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
+    async def __call__(self, method: str, *arguments: object, **settings: object) -> Any:
         delay_s = FIRST_DELAY_S
         while True:
             try:
@@ -50,7 +50,7 @@ class LocalCall:
 
 
 class RemoteCall:
-    """A call to an actor, which is looked up by its name when its handle is not known or no longer good."""
+    """A call to an actor. Looks the actor up by name when there is no handle yet, or after the handle failed."""
 
     def __init__(self, name: str, namespace: str, deadline_s: float, part: str) -> None:
         self._name = name
@@ -59,11 +59,11 @@ class RemoteCall:
         self._part = part
         self._handle: Any = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return RemoteCall, (self._name, self._namespace, self._deadline_s, self._part)
 
-    async def __call__(self, method: str, *arguments: Any, **settings: Any) -> Any:
-        """Raises: Overdue when no answer came by the deadline, and whatever the method itself raises."""
+    async def __call__(self, method: str, *arguments: object, **settings: object) -> Any:
+        """Raises: Overdue when no answer came by the deadline; any error that the method raises."""
         stop_at = time.monotonic() + self._deadline_s
         delay_s = FIRST_DELAY_S
         while True:
@@ -78,7 +78,7 @@ class RemoteCall:
                 if isinstance(error, ValueError) and not _is_missing_actor(error):
                     raise
                 last = error
-            except Overdue:  # raised by the actor over something that it waited for
+            except Overdue:  # the actor raised it: a call of its own was late
                 raise
             except TimeoutError:
                 raise Overdue(f"{self._name}.{method} did not answer within {self._deadline_s:.0f} s") from None
@@ -88,7 +88,9 @@ class RemoteCall:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
-    async def _attempt(self, method: str, arguments: tuple[Any, ...], settings: dict[str, Any], left_s: float) -> Any:
+    async def _attempt(
+        self, method: str, arguments: tuple[object, ...], settings: dict[str, object], left_s: float
+    ) -> Any:
         if self._handle is None:
             self._handle = self._find(self._name)
         answer = asyncio.ensure_future(_answer(self._handle.invoke.remote(self._part, method, *arguments, **settings)))
@@ -103,7 +105,8 @@ class RemoteCall:
             answer.cancel()
 
     async def _disk_is_full(self) -> bool:
-        """Whether the store says so, or that it was so lately; a store that says nothing is no reason to wait."""
+        """Whether the store reports a full disk, now or within the last deadline. False when the store does not
+        answer."""
         try:
             status = await asyncio.wait_for(_answer(self._find(STORE).status.remote()), STORE_WAIT_S)
         except (TimeoutError, RatchetError, RayError, ValueError):
@@ -112,7 +115,7 @@ class RemoteCall:
         return status.get("full") is not None or (room_for_s is not None and room_for_s < self._deadline_s)
 
     def _find(self, name: str) -> Any:
-        return ray.get_actor(name, self._namespace)
+        return cast(Any, ray).get_actor(name, self._namespace)
 
 
 async def _answer(reference: Any) -> Any:

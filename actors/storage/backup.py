@@ -1,8 +1,8 @@
-"""A copy of a run, taken while it goes on, and a run made of the copy again.
+"""Copies a run, running or stopped, into a backup folder, and restores a run from it.
 
-A backup holds what resuming needs: a snapshot of run.sqlite at one moment, config.yaml, and the folders of the versions
-that the snapshot names. It appears whole, with a digest of every file. Metrics, logs, reports and exports are not in
-it, nor are the model and the prompts, which lie outside the directory.
+A backup holds everything that resuming needs: a snapshot of run.sqlite, config.yaml, and the folders of the versions in
+the snapshot. The folder appears only when it is complete, with a digest of every file. It does not hold metrics, logs,
+reports and exports, nor the model and the prompts, which are outside the run directory.
 """
 
 import shutil
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.storage.run_dir import CONFIG_FILE
 from core.artifacts import appearing, digest_file, verify, whole
@@ -27,35 +26,36 @@ class Backup:
     folder: Path
     versions: list[int]
     pruned: list[int]
-    """Versions that the run knows and whose folders were gone already."""
+    """Versions whose folders were already pruned."""
     bytes: int
 
 
 def backup(run_dir: Path, to: Path) -> Backup:
     """Copy a run, running or stopped, to a new folder.
 
-    Raises: ConfigError when `to` exists; StoreError or ArtifactError naming what of the run is damaged, StorageFull;
-    then there is no `to`."""
+    Raises: ConfigError if `to` exists; StoreError or ArtifactError naming the damaged part of the run; StorageFull.
+    After an error `to` does not exist."""
     if to.exists():
-        raise ConfigError(f"{to} exists; a backup is never written over another: choose a new folder with --to")
-    manifest: dict[str, Any] = {"kind": KIND, "run": run_dir.name, "taken_at": time.time()}
+        raise ConfigError(f"{to} exists; a backup never overwrites a folder: choose a new one with --to")
+    manifest: dict[str, object] = {"kind": KIND, "run": run_dir.name, "taken_at": time.time()}
     with appearing(to.absolute(), manifest) as aside:
         _snapshot(run_dir / FILE, aside / FILE)
         shutil.copyfile(run_dir / CONFIG_FILE, aside / CONFIG_FILE)
         known, needed = _versions(aside)
         copied = [version for version in known if _copy_version(run_dir, aside, version, version in needed)]
-        manifest["versions"] = copied
-        manifest["pruned"] = [version for version in known if version not in copied]
+        pruned = [version for version in known if version not in copied]
+        manifest |= {"versions": copied, "pruned": pruned}
     size = sum(file.stat().st_size for file in to.rglob("*") if file.is_file())
-    return Backup(to, copied, manifest["pruned"], size)
+    return Backup(to, copied, pruned, size)
 
 
 def restore(folder: Path, to: Path) -> list[int]:
-    """Make a run directory of a backup, every digest checked before and after. Returns the versions in it.
+    """Make a run directory from a backup, and check every digest before and after. Returns the versions in it.
 
-    Raises: ConfigError when `to` exists; ArtifactError naming the damaged file, StorageFull; then there is no `to`."""
+    Raises: ConfigError if `to` exists; ArtifactError naming the damaged file; StorageFull. After an error `to` does not
+    exist."""
     if to.exists():
-        raise ConfigError(f"{to} exists; a run is never written over another: choose a new --dir")
+        raise ConfigError(f"{to} exists; restore never overwrites a run: choose a new --dir")
     manifest = verify(folder)
     if manifest.get("kind") != KIND or not {FILE, CONFIG_FILE} <= manifest["files"].keys():
         raise ArtifactError(f"{folder} is no backup of a run; give a folder that `ratchet backup` wrote")
@@ -64,20 +64,20 @@ def restore(folder: Path, to: Path) -> list[int]:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, aside / name)
             if digest_file(aside / name) != expected:
-                raise ArtifactError(f"{folder / name} was not copied as it is; is one of the two disks failing?")
-        RunReader(aside).close()  # says what is wrong with it
-        RunStore(aside).close()  # an older one is brought up to date; one that cannot be opened is refused
+                raise ArtifactError(f"{folder / name} differs after the copy; check both disks, then restore again")
+        RunReader(aside).close()  # raises if the store is damaged
+        RunStore(aside).close()  # migrates an older store; raises if it cannot be opened
     return list(manifest.get("versions", []))
 
 
 def _refusal(error: sqlite3.Error, source: Path, to: Path) -> StoreError:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-        return StorageFull(f"no room on the disk for {to} ({error}); free some")
+        return StorageFull(f"no room on the disk for {to} ({error}); free some space")
     return StoreError(f"{source} cannot be copied ({error}); restore an earlier backup")
 
 
 def _snapshot(source: Path, to: Path) -> None:
-    """The store as it stood at one moment, in one file without a log, compact. Its writer is not held up.
+    """Copy the store at one moment into one compact file without a log. Does not block the writer.
 
     Raises: StoreError, StorageFull."""
     try:
@@ -98,7 +98,7 @@ def _snapshot(source: Path, to: Path) -> None:
 
 
 def _versions(folder: Path) -> tuple[list[int], set[int]]:
-    """Versions that the snapshot knows, and those without which the run cannot go on."""
+    """All versions in the snapshot, and those that the run needs to continue."""
     reader = RunReader(folder)
     try:
         published = {each.ref.version: each for each in reader.versions()}
@@ -113,8 +113,8 @@ def _versions(folder: Path) -> tuple[list[int], set[int]]:
 
 
 def _copy_version(run_dir: Path, aside: Path, version: int, needed: bool) -> bool:
-    """Whether it was there; pruning may take one away under the copy. Raises: ArtifactError when it is damaged, or
-    gone though the run cannot go on without it."""
+    """Copy one version; returns whether it existed, since pruning may delete it during the copy. Raises: ArtifactError
+    if it is damaged, or missing although the run needs it."""
     name = f"v{version:04d}"
     source, to = run_dir / "versions" / name, aside / "versions" / name
     try:
@@ -127,13 +127,13 @@ def _copy_version(run_dir: Path, aside: Path, version: int, needed: bool) -> boo
     try:
         verify(to)
     except ArtifactError:
-        verify(source)  # names the file that is damaged, where it can be mended
+        verify(source)  # names the damaged file in the run, where it can be repaired
         raise
     return True
 
 
 def _explained(error: OSError, source: Path) -> Exception:
-    reasons: Iterable[Any] = error.args[0] if isinstance(error, shutil.Error) else ()
+    reasons: Iterable[object] = error.args[0] if isinstance(error, shutil.Error) else ()
     if any(f"[Errno {number}]" in str(reason) for reason in reasons for number in (28, 122)):
-        return StorageFull(f"no room on the disk for a copy of {source}; free some")
+        return StorageFull(f"no room on the disk for a copy of {source}; free some space")
     return ArtifactError(f"{source} cannot be copied ({error}); the run needs it: restore it from an earlier backup")

@@ -1,11 +1,11 @@
-"""A run directory: made, locked by its run, found again by the commands."""
+"""The run directory: its creation, its lock, and how commands find it."""
 
 import fcntl
 import json
 import os
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from core.artifacts import make_folder, sync
 from core.config import Config, dump
@@ -15,7 +15,7 @@ RUNS = Path("runs")
 LATEST = RUNS / "latest"
 CONFIG_FILE = "config.yaml"
 LIVE_FILE = "live.json"
-"""URL and process of the run while it lives."""
+"""URL and process id of the run while it runs."""
 
 
 class RunDir:
@@ -25,12 +25,13 @@ class RunDir:
 
     @classmethod
     def open(cls, config: Config) -> "RunDir":
-        """The directory that the config names, or a new one, locked. Raises: RunInUse."""
+        """Create or open the directory that the config names, or a new one, and lock it. Raises: RunInUse;
+        ConfigError."""
         path = Path(config.run.dir) if config.run.dir else RUNS / time.strftime("%Y%m%d-%H%M%S")
         try:
             make_folder(path.absolute())
         except OSError as error:
-            raise ConfigError(f"run.dir={path} cannot be made ({error}); choose another with --dir") from None
+            raise ConfigError(f"run.dir={path} cannot be created ({error}); choose another with --dir") from None
         run = cls(path.absolute())
         run._take_lock()
         run._write_config(dump(config))
@@ -38,8 +39,8 @@ class RunDir:
         run._point_latest()
         return run
 
-    def announce(self, **live: Any) -> None:
-        """Say where the run can be reached."""
+    def announce(self, **live: object) -> None:
+        """Write down how the run can be reached."""
         (self.path / LIVE_FILE).write_text(json.dumps({"pid": os.getpid(), **live}))
 
     def close(self) -> None:
@@ -49,7 +50,7 @@ class RunDir:
             self._lock = None
 
     def _write_config(self, text: str) -> None:
-        """A crash leaves the old one or the new one."""
+        """After a crash the file is the old one or the new one, never a part."""
         aside = self.path / f".{CONFIG_FILE}"
         aside.write_text(text)
         sync(aside)
@@ -81,7 +82,7 @@ class RunDir:
 
 
 def find(path: str | None) -> Path:
-    """The run directory named, or the latest. Raises: ConfigError when there is none."""
+    """The named run directory, or the latest. Raises: ConfigError if there is none."""
     chosen = Path(path) if path else LATEST
     if not (chosen / CONFIG_FILE).is_file():
         hint = "start one with ./run up" if path is None else "give --dir the path that `up` printed"
@@ -90,7 +91,7 @@ def find(path: str | None) -> Path:
 
 
 def live_url(run_dir: Path) -> str | None:
-    """Where the run answers, if it is alive. A file that says nothing of the kind is no sign of life."""
+    """The URL of the run if its process is alive; None otherwise, also for an unreadable file."""
     try:
         live = json.loads((run_dir / LIVE_FILE).read_bytes())
         pid, url = live["pid"], live["url"]

@@ -1,8 +1,8 @@
-"""The one durable writer: gathers what everybody hands it into one transaction, and answers when it is on disk.
+"""The store: the only actor that writes to disk. It collects the writes of all parts into one transaction, and answers
+once that is on disk.
 
-While the disk is full nothing is written and nothing acknowledged: `append` is refused with StorageFull, and a caller
-that came through `actors.runtime.rpc` waits. What no window can need any more is deleted beside that, in small
-transactions.
+While the disk is full it writes and acknowledges nothing: `append` raises StorageFull, and callers that use
+`actors.runtime.rpc` wait. In between it deletes samples that no window can need any more, in small transactions.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.runtime.ports import Part, StorePort, StoreStatus
 from core.clock import Clock, Pulse, SystemClock
@@ -30,11 +29,11 @@ from core.store.writer import Forgotten, RunReader, RunStore
 log = logging.getLogger("ratchet.store")
 
 LOOK_S = 1.0
-"""How often a full disk is looked at again."""
+"""Interval at which a full disk is checked."""
 CHUNK = 32
 """Places forgotten in one transaction."""
 TROUBLE = ("alert", "hung", "restarted", "swap_hung", "proof_failed", "refused", "weighing_failed")
-"""Kinds of events that dashboards/rules.yml looks for."""
+"""Kinds of events that dashboards/rules.yml alerts on."""
 
 
 @dataclass
@@ -90,9 +89,10 @@ class Store(Part, StorePort):
         self._may_forget.set()
 
     async def append(self, records: Sequence[Row]) -> int:
-        """Write all or none; returns how many were given, once they are on disk; one written before changes nothing.
+        """Write all records or none. Returns their number once they are on disk. A record written before changes
+        nothing.
 
-        Raises: StorageFull, and then nothing was written; StoreError."""
+        Raises: StorageFull, then nothing was written; StoreError."""
         if self._store is None:
             raise Unavailable("the store is not started yet; try again")
         waiting = _Waiting(records, asyncio.get_running_loop().create_future())
@@ -100,7 +100,7 @@ class Store(Part, StorePort):
         return await waiting.done
 
     async def remove(self, ids: Mapping[str, Sequence[str]]) -> int:
-        """Rows by table and id, all or none; how many there were. Raises: StoreError."""
+        """Remove rows by table and id, all or none; returns how many existed. Raises: StoreError."""
         if self._store is None:
             raise Unavailable("the store is not started yet; try again")
         return await asyncio.to_thread(self._store.remove, ids)
@@ -112,7 +112,7 @@ class Store(Part, StorePort):
             tasks.create_task(self._forget_for_ever())
 
     async def quiet_s(self) -> float:
-        """Seconds since its work last moved on; 0 while it has none."""
+        """Seconds since its work last made progress; 0 while it has no work."""
         return self._pulse.quiet_s
 
     async def status(self) -> StoreStatus:
@@ -127,7 +127,7 @@ class Store(Part, StorePort):
             else {
                 "since": self._full.since,
                 "why": self._full.why,
-                "remedy": f"free some space on the disk of {self._run_dir}; learning goes on by itself then",
+                "remedy": f"free some space on the disk of {self._run_dir}; learning then continues by itself",
             },
         }
 
@@ -138,7 +138,7 @@ class Store(Part, StorePort):
     # --- writing ---
 
     async def _commit_for_ever(self) -> None:
-        """Commit whatever has gathered while the last commit went to the disk."""
+        """Commit together all writes that arrived during the last commit."""
         while True:
             group = [await self._queue.get()]
             while not self._queue.empty():
@@ -148,14 +148,14 @@ class Store(Part, StorePort):
             self._pulse.idle()
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
-        """One transaction for all; when it is refused for another reason than room, one for each, so that nobody's bad
-        record is another's error."""
+        """Write the group in one transaction. If that fails for another reason than a full disk, write each on its own,
+        so that a bad record fails only its own caller."""
         try:
             await asyncio.to_thread(self._write, [record for waiting in group for record in waiting.records])
         except StorageFull as error:
             for waiting in group:
                 _fail(waiting.done, error)
-        except Exception as error:  # handed to the caller, who decides
+        except Exception as error:  # passed on to the caller
             if len(group) == 1:
                 return _fail(group[0].done, error)
             for waiting in group:
@@ -183,10 +183,10 @@ class Store(Part, StorePort):
     def _write_or_refuse(self, records: Sequence[Row]) -> None:
         assert self._store is not None
         full, now = self._full, self._clock.now()
-        told = [self._event("disk_full", since=full.since, seconds=now - full.since)] if full else []
+        events = [self._event("disk_full", since=full.since, seconds=now - full.since)] if full else []
         try:
             self._refuse_when_full()
-            self._store.write([*told, *records])
+            self._store.write([*events, *records])
         except StorageFull as error:
             self._note_full(str(error))
             raise
@@ -198,17 +198,17 @@ class Store(Part, StorePort):
         free, floor = self._free(self._run_dir), self._run.min_free_bytes
         if free < floor:
             raise StorageFull(
-                f"{free / 2**20:.0f} MiB are free on the disk of {self._run_dir}, run.min_free_bytes asks for "
+                f"{free / 2**20:.0f} MiB are free on the disk of {self._run_dir}, run.min_free_bytes requires "
                 f"{floor / 2**20:.0f}; nothing was written; free some space"
             )
 
     def _note_full(self, why: str) -> None:
         if self._full is None:
-            log.error("%s. Learning stands still until there is room; serving goes on", why)
+            log.error("%s. Learning stops until there is room; serving continues", why)
             self._full = DiskFull(self._clock.now(), why)
 
     async def _watch_room(self) -> None:
-        """Say that there is room again as soon as there is, though nobody asks."""
+        """Notice on its own when a full disk has room again."""
         while True:
             await asyncio.sleep(self._look_s)
             self._meter_room()
@@ -239,7 +239,7 @@ class Store(Part, StorePort):
                         await self._forget(self._keep)
                     await self._forget_responses()
                 except (RatchetError, OSError) as error:
-                    log.error("nothing more is pruned for now: %s", error)
+                    log.error("pruning failed and is tried again later: %s", error)
 
     async def _forget(self, keep: int) -> None:
         windows, quarantined = await asyncio.to_thread(self._plan, keep)
@@ -267,11 +267,12 @@ class Store(Part, StorePort):
                 total.examples += part.examples
                 total.votes += part.votes
 
-    def _event(self, kind: str, **detail: Any) -> Record:
+    def _event(self, kind: str, **detail: object) -> Record:
         return event(self._clock.now(), "store", kind, **detail)
 
     def _plan(self, keep: int) -> tuple[dict[int, list[int]], list[int]]:
-        """Windows with their places that no draw can need, and places that a rejected version sampled for no window."""
+        """Windows that no draw can need, with their places; and places that a rejected version sampled and no window
+        drew."""
         reader = RunReader(self._run_dir)
         try:
             drawn = reader.windows()
@@ -287,7 +288,7 @@ class Store(Part, StorePort):
 
 
 def _sampled_by(reader: RunReader, place: int) -> int | None:
-    """The oldest version that sampled for a place, as `Replay` counts it."""
+    """The oldest version that sampled at a place, as `Replay` counts it."""
     groups = [scored.group for scored in reader.children("groups", Scored, str(place))]
     return min((group.policy.version for group in groups if group.candidates), default=None)
 

@@ -2,9 +2,9 @@
 
     actors.train.trainer -> TrainGroup -order-> Mailbox <-asks- every worker (training.session, training.learner.fsdp)
 
-The trainer stays the only one who draws windows, numbers versions and proposes them. All workers carry out the same
-order in lock step; the first of them writes. When a worker dies Ray Train starts the group again, and whatever order
-was not carried out by all of them is begun anew: a version that stands on disk by then is taken as it is.
+Only the trainer draws windows, numbers versions and proposes them. All workers carry out the same order in lock step,
+and the first of them writes. When a worker dies, Ray Train restarts the group, which repeats the unfinished order. A
+version that is complete on disk by then is used as it is.
 """
 
 import logging
@@ -14,34 +14,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from actors.runtime.niceness import give_way
-from actors.train.mailbox import Mailbox
+from actors.train.mailbox import Answer, Mailbox
 from core.artifacts import MANIFEST
 from core.codec import decode, encode
 from core.errors import ConfigError, RatchetError, Unavailable
 from core.messages import PolicyRef, Published, Window
 from training.session import TrainingSession
 
+if TYPE_CHECKING:  # the module imports torch
+    from training.learner.parallel import Parallel
+
 log = logging.getLogger("ratchet.trainer")
 
 WAIT_S = 5.0
-"""Of one question to `Mailbox`; asked again and again."""
+"""Longest wait in one call to `Mailbox`; the caller repeats the call."""
 CALL_S = 60.0
-"""An answer of `Mailbox` takes at most this much longer."""
+"""Time limit for a call to `Mailbox`, beyond `WAIT_S`."""
 DEATHS = 10
-"""So many groups may end before the trainer itself is started again."""
+"""Groups that may fail before the trainer itself is restarted."""
 ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # else workers would look for the model elsewhere
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # else relative paths, such as the model's, would not be found
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
 }
 
 
 class TrainGroup:
-    """`actors.train.trainer.TrainingSession`, for a run on `learning.devices` devices. `gpu`: whether they are GPUs."""
+    """Implements `actors.train.trainer.Session` on `learning.devices` devices. `gpu`: whether they are GPUs."""
 
     def __init__(self, session: TrainingSession, environment: dict[str, str], gpu: bool) -> None:
         self._session = session
@@ -58,8 +61,8 @@ class TrainGroup:
         self._session.run_dir = folder
 
     def open(self) -> Published:
-        """Start the group. Raises: what the workers' session does; Unavailable when there can be no group; ConfigError
-        without the packages for one."""
+        """Start the group. Raises: errors of the workers' session; Unavailable if the group cannot run; ConfigError if
+        its packages are not installed."""
         try:
             import ray.train.torch
         except ImportError as error:
@@ -81,7 +84,7 @@ class TrainGroup:
     ) -> Published:
         return self._do("make", (encode(window, compress=False), ref, encode(parent), lr_scale), rest)
 
-    def _do(self, name: str, arguments: tuple[Any, ...], rest: Callable[[], None]) -> Published:
+    def _do(self, name: str, arguments: tuple[object, ...], rest: Callable[[], None]) -> Published:
         number = self._ask("place", (name, arguments))
         known = None
         while True:
@@ -92,15 +95,15 @@ class TrainGroup:
                     raise error
                 return published
             if not self._training.is_alive():
-                raise Unavailable(f"no group of workers trains any more ({self._ended}); see their logs")
+                raise Unavailable(f"the group of training workers has ended ({self._ended}); see their logs")
             if known is not None and known.group not in ("", progress.group):
-                log.warning("a new group of workers takes over; what the last one had not finished is begun anew")
+                log.warning("a new group of workers takes over and repeats the unfinished order")
             if progress != known:
                 rest()
                 self._ask("rested", progress)
                 known = progress
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, method: str, *arguments: object) -> Any:
         return _ask(self._mailbox, method, *arguments)
 
     def _fit(self) -> None:
@@ -125,12 +128,12 @@ class TrainGroup:
                     worker_runtime_env={"env_vars": self._environment},
                 ),
             ).fit()
-        except (Exception, SystemExit) as error:  # told by the next order; Ray exits threads when it is shut down
+        except (Exception, SystemExit) as error:  # `_do` reports it; Ray raises SystemExit in threads at shutdown
             self._ended = error
 
 
 def work(settings: dict[str, Any]) -> None:
-    """What every worker runs until its group ends."""
+    """The loop of every worker, until its group ends."""
     from ray.train import get_context
 
     from training.learner.fsdp import Sharded
@@ -138,7 +141,9 @@ def work(settings: dict[str, Any]) -> None:
     give_way()
     parallel, mailbox, rank = Sharded(), settings["mailbox"], get_context().get_world_rank()
     group: str = parallel.by_first(lambda: _ask(mailbox, "begin"))
-    rest = partial(_ask, mailbox, "step", group) if parallel.first else lambda: None  # the others wait for the first
+    rest = (
+        partial(_ask, mailbox, "step", group) if parallel.first else lambda: None
+    )  # the other workers wait for the first
     member = Member(replace(settings["session"], parallel=parallel), parallel, rest)
     member.open()
     number = 0
@@ -151,11 +156,11 @@ def work(settings: dict[str, Any]) -> None:
 
 @dataclass
 class Member:
-    """One worker's session, and what it holds. A RatchetError is an answer, alike in all workers; any other error ends
-    the group."""
+    """One worker's session and its state. A RatchetError is returned as an answer, because it occurs in all workers;
+    any other error ends the group."""
 
     session: TrainingSession
-    parallel: Any
+    parallel: "Parallel"
     rest: Callable[[], None]
     base: Published | None = None
     at: PolicyRef | None = None
@@ -163,7 +168,7 @@ class Member:
     def open(self) -> None:
         self.base = self.session.open()
 
-    def carry_out(self, name: str, arguments: tuple[Any, ...]) -> tuple[Published | None, RatchetError | None]:
+    def carry_out(self, name: str, arguments: tuple[object, ...]) -> Answer:
         try:
             return getattr(self, f"_{name}")(*arguments), None
         except RatchetError as error:
@@ -182,7 +187,7 @@ class Member:
         from training.versions.publish import read_published, version_dir
 
         path = version_dir(self.session.run_dir, ref)
-        if self.parallel.by_first((path / MANIFEST).is_file):  # written by a group that died before it could say so
+        if self.parallel.by_first((path / MANIFEST).is_file):  # written by a group that died before it answered
             published = read_published(path)
             self._return_to(encode(published))
             return published
@@ -193,5 +198,5 @@ class Member:
         return published
 
 
-def _ask(mailbox: Any, method: str, *arguments: Any) -> Any:
+def _ask(mailbox: Any, method: str, *arguments: object) -> Any:
     return ray.get(getattr(mailbox, method).remote(*arguments), timeout=None if method == "step" else WAIT_S + CALL_S)

@@ -1,49 +1,60 @@
-"""What the trainer asks of a group of workers: one order at a time, done when every worker has carried it out."""
+"""Passes orders from the trainer to a group of workers: one order at a time, done when every worker has answered."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
+
+from core.errors import RatchetError
+from core.messages import Published
+
+Order = tuple[str, tuple[object, ...]]
+"""A method of the workers' sessions, and its arguments."""
+Answer = tuple[Published | None, RatchetError | None]
+"""The method's result, or its error."""
 
 
 class GroupProgress(NamedTuple):
-    """How far a group is with an order: steps of its first worker."""
+    """Progress of a group with an order: steps of its first worker."""
 
     group: str
     steps: int
 
 
 class Mailbox:
-    """A mailbox. `size`: workers of a group. An order that a group leaves unfinished is the next group's."""
+    """`size`: workers of a group. The next group repeats an order that a group left unfinished."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._changed = asyncio.Condition()
         self._number = 0
-        self._order: Any = None
-        self._answers: dict[int, Any] = {}
+        self._order: Order | None = None
+        self._answers: dict[int, Answer] = {}
         self._done = True
         self._progress = GroupProgress("", 0)
         self._rested: GroupProgress | None = None
 
     # --- for the trainer ---
 
-    async def place(self, order: Any) -> int:
-        """Its number. The order before is done, or nobody waits for it any more."""
+    async def place(self, order: Order) -> int:
+        """Place an order; returns its number. The order before must be done or given up."""
         async with self._changed:
             self._number += 1
             self._order, self._answers, self._done = order, {}, False
             self._changed.notify_all()
             return self._number
 
-    async def heard(self, number: int, known: GroupProgress | None, wait_s: float) -> tuple[GroupProgress, Any]:
-        """Waits for the answer to an order, for progress beyond `known`, or `wait_s`. The answer is the first
-        worker's."""
+    async def heard(
+        self, number: int, known: GroupProgress | None, wait_s: float
+    ) -> tuple[GroupProgress, Answer | None]:
+        """Wait for the answer to an order or for progress beyond `known`, at most `wait_s`. Returns the progress, and
+        the first worker's answer if the order is done."""
         await self._until(lambda: self._done or self._progress != known, wait_s)
         return self._progress, self._answers[0] if self._done and number == self._number else None
 
     async def rested(self, progress: GroupProgress) -> None:
-        """The group may take its next step."""
+        """Let the group take its next step."""
         async with self._changed:
             self._rested = progress
             self._changed.notify_all()
@@ -51,7 +62,7 @@ class Mailbox:
     # --- for the workers ---
 
     async def begin(self) -> str:
-        """A new group is there; its name. What the one before says from now on is not listened to."""
+        """Register a new group; returns its name. Calls of the previous group are ignored from now on."""
         async with self._changed:
             self._progress = GroupProgress(uuid4().hex, 0)
             if not self._done:
@@ -59,9 +70,9 @@ class Mailbox:
             self._changed.notify_all()
             return self._progress.group
 
-    async def next(self, group: str, after: int, wait_s: float) -> tuple[int, Any] | None:
-        """The order after the one of that number, with its own, unless it is done already; None when there is none
-        for `wait_s`."""
+    async def next(self, group: str, after: int, wait_s: float) -> tuple[int, Order | None] | None:
+        """The number and content of the order after number `after`; None if there is no unfinished one within
+        `wait_s`."""
 
         def there() -> bool:
             return group == self._progress.group and not self._done and self._number > after
@@ -70,7 +81,7 @@ class Mailbox:
         return (self._number, self._order) if there() else None
 
     async def step(self, group: str) -> None:
-        """After each optimiser step of the first worker: waits until it may go on."""
+        """Called after each optimizer step of the first worker: waits until the trainer lets the group continue."""
         async with self._changed:
             if group != self._progress.group:
                 return
@@ -78,14 +89,14 @@ class Mailbox:
             self._changed.notify_all()
             await self._changed.wait_for(lambda: self._rested == reached or self._progress != reached)
 
-    async def answer(self, group: str, number: int, rank: int, answer: Any) -> None:
+    async def answer(self, group: str, number: int, rank: int, answer: Answer) -> None:
         async with self._changed:
             if group == self._progress.group and number == self._number:
                 self._answers[rank] = answer
                 self._done = len(self._answers) == self._size
                 self._changed.notify_all()
 
-    async def _until(self, there: Any, wait_s: float) -> None:
+    async def _until(self, there: Callable[[], bool], wait_s: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s), self._changed:
                 await self._changed.wait_for(there)

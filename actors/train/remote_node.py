@@ -1,5 +1,5 @@
-"""A trainer on another node than the run directory: it writes into a folder of its own node, and what it trains on
-comes from the run directory. `actors.versions` brings there what it proposes."""
+"""Lets the trainer run on another node than the run directory. The trainer writes versions into a folder of its own
+node and fetches the versions that it needs. `actors.versions` copies proposed versions into the run directory."""
 
 import asyncio
 import shutil
@@ -16,8 +16,8 @@ from serve.weights.transfer import WeightsTransfer
 
 @dataclass
 class RemoteNode:
-    """Does nothing on the run directory's own node. `transfer`: None without Ray. `keep`: so many versions besides the
-    base stay on the trainer's node, in `folder`."""
+    """Does nothing on the run directory's node. `transfer`: None without Ray. `keep`: number of versions, besides the
+    base, that stay in `folder` on the trainer's node."""
 
     versions: TrainerPort
     transfer: WeightsTransfer | None = None
@@ -29,7 +29,8 @@ class RemoteNode:
         return self.transfer.node if self.transfer is not None else ""
 
     async def start(self) -> Path | None:
-        """On another node: what takes the run directory's place, with the run's base and no file of an earlier one."""
+        """On another node: create and return the folder that replaces the run directory, with the base in it and
+        nothing of an earlier run. Else None."""
         if self.transfer is None or await self.versions.node() in ("", self.node):
             return None
         run_dir = self.transfer.folder / "trainer"
@@ -39,17 +40,18 @@ class RemoteNode:
         return run_dir
 
     async def fetch(self, versions: Iterable[int]) -> None:
-        """The base and these versions, unless they are pruned. Raises: Unavailable; ArtifactError; StorageFull."""
+        """Copy the base and these versions here, except pruned ones. Raises: Unavailable; ArtifactError;
+        StorageFull."""
         if self.transfer is not None and self.folder is not None:
             for version in {0, *versions}:
                 if (published := await self.versions.described(version)) is not None:
                     to = self.folder / Path(published.path).name
-                    with suppress(Unavailable):  # versions ended in the middle; the next call waits until it is back
+                    with suppress(Unavailable):  # versions died during the copy; the next call waits until it is back
                         await self.transfer.bring(published, to)
-                    await self.transfer.bring(published, to)  # which finds it there otherwise
+                    await self.transfer.bring(published, to)  # does nothing if the first call succeeded
 
     async def prune(self) -> None:
-        """Remove all but the base and the newest: the run directory has every one of them."""
+        """Delete all but the base and the newest versions here; the run directory has them all."""
         if self.folder is not None:
             for old in sorted(self.folder.glob("v[0-9]*"), key=lambda child: int(child.name[1:]))[1 : -self.keep]:
                 await asyncio.to_thread(vanish, old)

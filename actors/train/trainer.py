@@ -1,11 +1,11 @@
-"""Draws a window, trains on it, publishes a version, and goes on: it never waits for the gate."""
+"""The trainer: draws a window, trains on it, publishes a version, and repeats. It never waits for the gate."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from actors.runtime.ports import LearningPort, Part, StorePort, TrainerPort, TrainerStatus, WindowPort
 from actors.train.remote_node import RemoteNode
@@ -22,30 +22,30 @@ DRAW_WAIT_S = 20.0
 ROOM_WAIT_S = 1.0
 """Between two attempts to write a version on a full disk."""
 LOOK_S = 0.5
-"""Between two looks whether a paused buffer was resumed."""
+"""Between two checks whether learning was resumed."""
 
 
 class Session(Protocol):
-    """Turns a window into a version on disk: training.session, or a scripted one in tests. All calls block."""
+    """Turns a window into a version on disk: `training.session`, or a scripted one in tests. All calls block."""
 
     run_dir: Path
-    """What versions are written below; set before `open`."""
+    """Folder below which versions are written; set before `open`."""
 
     def open(self) -> Published:
-        """Load the model; returns the base, described on disk."""
+        """Load the model; returns the base, which is described on disk."""
         ...
 
     def return_to(self, parent: Published) -> None:
-        """Take the weights of that version."""
+        """Load the weights of that version."""
         ...
 
     def make(
         self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
     ) -> Published:
-        """Train on the window from `parent` and write version `ref`; `rest` is called after each step, and the
-        learning rate is `lr_scale` times the configured.
+        """Train on the window from `parent` and write version `ref`. Calls `rest` after each step. The learning rate is
+        `lr_scale` times the configured one.
 
-        Raises: StorageFull; asked again for the same version it does not train again."""
+        Raises: StorageFull. A second call for the same version then only writes it."""
         ...
 
 
@@ -63,8 +63,8 @@ class Trainer(Part):
         remote_node: RemoteNode | None = None,
         load_timeout_s: float = 300.0,
     ) -> None:
-        """`remote_node`: for a trainer that may be on another node than the run directory. `load_timeout_s`: until the
-        model is there."""
+        """`remote_node`: for a trainer that may run on another node than the run directory. `load_timeout_s`: time
+        limit for loading the model."""
         self.files = VersionFiles()
         self._remote_node = remote_node or RemoteNode(versions)
         self._load_timeout_s = load_timeout_s
@@ -109,7 +109,8 @@ class Trainer(Part):
             self._at = published.ref
 
     async def _load(self) -> None:
-        """Load the model, for which nobody waits, and say what the base is. Raises: Overdue."""
+        """Load the model and register the base. Runs in `run`, so that the start does not wait for it. Raises:
+        Overdue."""
         elsewhere = await self._remote_node.start()
         if elsewhere is not None:
             self._session.run_dir = elsewhere
@@ -118,14 +119,14 @@ class Trainer(Part):
                 base = await asyncio.to_thread(self._session.open)
         except TimeoutError:
             raise Overdue(
-                f"the trainer's model was not loaded within run.start_timeout_s={self._load_timeout_s:.0f}; raise it"
+                f"the trainer did not load its model within run.start_timeout_s={self._load_timeout_s:.0f}; raise it"
             ) from None
         await self._versions.found(base, self._remote_node.node)
 
     async def stop(self) -> None: ...
 
     async def quiet_s(self) -> float:
-        """Seconds since its work last moved on; 0 while it has none."""
+        """Seconds since its work last made progress; 0 while it has no work."""
         return self._pulse.quiet_s
 
     async def status(self) -> TrainerStatus:
@@ -144,7 +145,8 @@ class Trainer(Part):
                 return window
 
     async def _wait_for_resume(self, reason: str) -> None:
-        """Serving goes on. What the trainer was refused is tried again when a person says `resume`."""
+        """Pause learning until a person resumes it. Then the trainer tries the refused window again. Serving
+        continues."""
         await self._learning.pause(reason)
         self._phase = "paused"
         while (await self._learning.status())["paused"] is not None:
@@ -165,7 +167,7 @@ class Trainer(Part):
         return published
 
     async def _make(self, window: Window, ref: PolicyRef, parent: Published, lr_scale: float) -> Published:
-        """Train and write; on a full disk wait for room, and then write what was trained."""
+        """Train and write the version. On a full disk, wait for room and write it then, without training again."""
         full_since: float | None = None
         while True:
             self._pulse.moved()
@@ -185,7 +187,8 @@ class Trainer(Part):
                 return published
 
     def _rest(self) -> Callable[[], None]:
-        """After each optimiser step, sleep so long that training uses no more than its share of the time."""
+        """A function that sleeps after each optimizer step, so that training uses no more than its share of the
+        time."""
         share = self._cpu_share
         last = time.monotonic()
 
@@ -198,5 +201,5 @@ class Trainer(Part):
 
         return rest
 
-    async def _note(self, kind: str, **detail: Any) -> None:
+    async def _note(self, kind: str, **detail: object) -> None:
         await self._store.append([event(self._clock.now(), "trainer", kind, **detail)])

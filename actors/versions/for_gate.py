@@ -1,4 +1,4 @@
-"""Versions as the evaluator sees them: the next candidate, and where a verdict takes effect."""
+"""The versions port for the evaluator: it gets candidates here and delivers the gate's decisions."""
 
 from actors.runtime.ports import GatePort, Pairing, VersionsStatus
 from actors.versions.register import Register
@@ -12,7 +12,7 @@ from core.store.records import Record, message
 
 class VersionsForGate(GatePort):
     def __init__(self, register: Register, replicas: Replicas, plateau: int | None) -> None:
-        """`plateau`: after so many candidates in a row without a new champion learning pauses; None: never."""
+        """`plateau`: learning pauses after this many candidates in a row without a new champion; None: never."""
         self._register = register
         self._replicas = replicas
         self._plateau = plateau
@@ -33,10 +33,10 @@ class VersionsForGate(GatePort):
         if lineage.decisions.get(version) == decision:
             await register.decide()
             return True
-        if lineage.states.get(version) == "published":  # since this actor died
-            raise Unavailable(f"v{version} is being proven anew; try again")
+        if lineage.states.get(version) == "published":  # since the restart of this actor
+            raise Unavailable(f"v{version} is being proven again after a restart; try again")
         if lineage.states.get(version) != "proven" or decision.champion != lineage.champion:
-            # the count of candidates stands; a champion that this decision would have made does not
+            # count the candidate, but ignore any champion that this decision would have made
             await register.keep([register.account(ledger)])
             return False
         verdicts = lineage.decide(decision)
@@ -80,13 +80,13 @@ class VersionsForGate(GatePort):
         register, lineage = self._register, self._register.lineage
         register.check_started()
         waiting = lineage.waiting
-        if waiting is not None and waiting.version == version:  # for a hold to end: it answers no users yet
+        if waiting is not None and waiting.version == version:  # it waits for a hold to end and answers no users yet
             return await register.roll_back(version, reason, by="the watch")
         if lineage.serve.version != version:
             return
         if lineage.held is not None:
             lineage.due = DueRollback(version=version, why=reason)
-            say = f"v{version} is served and {reason}, but serving is held; `ratchet rollback v{version}` ends it now"
+            say = f"v{version} is served and {reason}, but serving is held; `ratchet rollback v{version}` works now"
             return await register.keep([register.event("alert", reason=say)])
         await register.roll_back(version, reason, by="the watch")
 

@@ -1,4 +1,4 @@
-"""Versions as people see them: which one is served, and the commands that move it by hand."""
+"""The versions port for people: the commands that change the served version by hand."""
 
 from actors.runtime.ports import Moved, Released, Served, ServingPort, VersionsStatus
 from actors.versions.pruning import Pruning
@@ -19,7 +19,9 @@ class VersionsForPeople(ServingPort):
         register, lineage = self._register, self._register.lineage
         register.check_started()
         if version in lineage.published and self._pruning.is_pruned(version):
-            raise VersionError(f"v{version} is pruned: its folder is gone; restore it, or raise run.retention.versions")
+            raise VersionError(
+                f"v{version} is pruned, its folder is deleted; restore a backup, or raise run.retention.versions"
+            )
         before = lineage.serve.version
         verdicts = lineage.promote_by_hand(version, f"promoted by {by}: {why}")
         promoted = register.event("promoted_by_hand", version=version, before=before, by=by, reason=why)
@@ -29,7 +31,7 @@ class VersionsForPeople(ServingPort):
     async def rollback(self, version: int, by: str, why: str) -> Moved:
         self._register.check_started()
         if version == 0:
-            raise VersionError("there is nothing below the base to roll back to")
+            raise VersionError("v0 is the base and cannot be rolled back; name a promoted version such as v3")
         before = self._serve
         await self._register.roll_back(version, why, by)
         return {"serve": self._serve, "before": before}

@@ -1,4 +1,4 @@
-"""Versions as replicas see them: they pull the desired state, prove it, and report."""
+"""The versions port for replicas: they pull the desired state, prove its versions, and report."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from core.messages import PolicyRef, Published, ReplicaReport, Slots
 log = logging.getLogger("ratchet.versions")
 
 REPORT_WAIT_S = 5.0
-"""A replica goes on without an answer after that: a store that waits for room on the disk keeps no replica waiting."""
+"""After this time a replica continues without an answer, so that no replica waits for a store whose disk is full."""
 
 
 class VersionsForReplicas(ReplicaPort):
@@ -49,10 +49,10 @@ class VersionsForReplicas(ReplicaPort):
     def _considered(self, task: asyncio.Task[None]) -> None:
         self._considering.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("taking a report in failed: %r", task.exception())
+            log.error("a replica's report could not be processed: %r", task.exception())
 
     async def _consider(self) -> None:
-        """Which undecided versions are proven now, and which can never be."""
+        """Mark undecided versions as proven or failed; roll back a served version that no replica can serve."""
         register, lineage = self._register, self._register.lineage
         for version in lineage.undecided:
             ref = PolicyRef(version=version)
@@ -62,5 +62,5 @@ class VersionsForReplicas(ReplicaPort):
             elif self._replicas.all_hold(ref, lineage.epoch) and lineage.proven(version):
                 await register.keep([register.event("proven", version=version)])
         why = self._replicas.why_unservable(lineage.serve)
-        if why is not None:  # also during a hold: users would not be answered at all
+        if why is not None:  # also during a hold: otherwise users would get no answer at all
             await register.roll_back(lineage.serve.version, f"no replica can prove it: {why}", by="the replicas")

@@ -1,4 +1,4 @@
-"""Versions as the trainer sees them: what to train on from, and where a new version is proposed."""
+"""The versions port for the trainer: it asks here for the version to continue from, and proposes new ones."""
 
 import asyncio
 from pathlib import Path
@@ -75,7 +75,7 @@ class VersionsForTrainer(TrainerPort):
         await register.decide(verdicts, records)
 
     async def _at_home(self, published: Published, node: str) -> Published:
-        """The version in the run directory, on disk before anybody is told of it."""
+        """The version with its files in the run directory, on disk before any other part learns of it."""
         if self._transfer is None or not node or node == self._transfer.node:
             return published
         to = (self._register.run_dir / "versions" / Path(published.path).name).absolute()

@@ -1,15 +1,16 @@
-"""Which version stands in which slot, as a plain state machine: no Ray, no waiting, no clock.
+"""The state of every version, and the version in each slot: a plain state machine without Ray, waiting or clock.
 
     published --all replicas proved it--> proven --gate--> promoted | rejected | held
         └──────── a replica could not prove it ────────────────┘
-    promoted --watch, or by hand--> rolled_back            any that was proven --by hand--> promoted
+    promoted --watch, or by hand--> rolled_back            any proven version --by hand--> promoted
 
-Only the gate and people move `serve`. `explore` is the newest proven version that was not rejected, so a slow verdict
-never starves learning. A rejection takes every undecided descendant with it, and training goes on from the champion;
-so does a rollback, which also takes the held ones.
+Only the gate and people change `serve`. `explore` is the newest proven version that was not rejected, so a slow verdict
+never stops learning. A rejection also rejects every undecided descendant, and training continues from the champion. A
+rollback does the same, and also rolls back held descendants.
 
-While serving is held nothing is activated. Verdicts go on, and what they would have activated waits: at the release
-the version shown to be better takes effect, else the one promoted last, unless it was rolled back meanwhile.
+While serving is held no version is activated. Verdicts continue, and the version that they would have activated waits.
+At the release the version that was shown to be better takes effect, else the one promoted last, unless it was rolled
+back meanwhile.
 """
 
 from dataclasses import dataclass, field
@@ -25,51 +26,51 @@ State = Literal["published", "proven", "promoted", "rejected", "held", "rolled_b
 PARENT_REJECTED = "its parent was rejected"
 PARENT_ROLLED_BACK = "its parent was rolled back"
 FELL = (PARENT_REJECTED, PARENT_ROLLED_BACK)
-"""Reasons of versions without a verdict of their own."""
+"""Reasons for rejecting a version because of its parent, without a verdict of its own."""
 NOT_PROVEN = "not proven: "
 
 
 @dataclass(frozen=True)
 class WindowVerdict:
-    """A window whose candidate is decided, for the buffer."""
+    """Tells the buffer that the candidate of a window is decided."""
 
     window: int
     version: int
     rejected: bool
     discarded: bool = False
-    """It fell with its parent, without a verdict of its own."""
+    """The version was rejected with its parent, without a verdict of its own."""
 
 
 @dataclass
 class Lineage:
     base: Published | None = None
-    published: dict[int, Published] = field(default_factory=dict)
-    states: dict[int, State] = field(default_factory=dict)
-    decisions: dict[int, Decision] = field(default_factory=dict)
-    reporting: set[int] = field(default_factory=set)
+    published: dict[int, Published] = field(default_factory=dict[int, Published])
+    states: dict[int, State] = field(default_factory=dict[int, State])
+    decisions: dict[int, Decision] = field(default_factory=dict[int, Decision])
+    reporting: set[int] = field(default_factory=set[int])
     serve: PolicyRef = BASE
     champion: PolicyRef = BASE
     epoch: int = 0
     next_version: int = 1
     fallen: int = 0
-    """The newest version published when a rejection last sent training back to the champion."""
+    """The newest version at the last rejection or rollback, after which training went back to the champion."""
     without_gain: int = 0
-    """Decided candidates in a row that did not become the champion."""
+    """Decided candidates in a row that did not become champion."""
     rejections: int = 0
-    """In a row, since the last promotion."""
+    """Rejections and rollbacks in a row, since the last promotion."""
     activated: set[int] = field(default_factory=set[int])
-    """Versions that have answered users: a promotion made during a hold is none of them yet."""
+    """Versions that have answered users. A version promoted during a hold is not yet among them."""
     champions: list[int] = field(default_factory=list[int])
-    """Earlier champions, oldest first, to go back to."""
+    """Earlier champions, oldest first, for rollbacks."""
     withdrawn: set[int] = field(default_factory=set[int])
-    """Versions whose samples are quarantined: nothing is explored with them, or trained from them, again."""
+    """Versions whose samples are quarantined. They are never explored with or trained from again."""
     by_hand: set[int] = field(default_factory=set[int])
-    """Promoted by a person, whatever the gate said."""
+    """Versions promoted by a person, regardless of the gate."""
     held: Hold | None = None
     waiting: Waiting | None = None
     due: DueRollback | None = None
 
-    # --- what others ask ---
+    # --- queries ---
 
     @property
     def explore(self) -> PolicyRef:
@@ -78,7 +79,7 @@ class Lineage:
 
     @property
     def parent(self) -> Published:
-        """What the trainer continues from: the newest version, or the champion when a rejection came after it."""
+        """The version to continue training from: the newest, or the champion if a rejection came later."""
         usable = [v for v in self.states if v not in self.withdrawn and v > self.fallen]
         return self.get(PolicyRef(version=max([*usable, self.champion.version])))
 
@@ -94,11 +95,11 @@ class Lineage:
 
     @property
     def decided(self) -> int:
-        """Candidates with a verdict of their own."""
+        """The number of candidates with a verdict of their own."""
         return sum(decision.reason not in FELL for decision in self.decisions.values())
 
     def standing(self, version: int) -> str:
-        """What a decided version's verdict rests on."""
+        """The evidence behind a decided version's verdict: `by hand`, or the standing of its decision."""
         return "by hand" if version in self.by_hand else self.decisions[version].standing
 
     def slots(self) -> Slots:
@@ -122,16 +123,16 @@ class Lineage:
             raise VersionError(f"{ref} was never published (known: {known})")
         return self.published[ref.version]
 
-    # --- what happens ---
+    # --- events ---
 
     def take_ref(self) -> PolicyRef:
-        """A version number that nobody had before."""
+        """A new version number."""
         ref = PolicyRef(version=self.next_version)
         self.next_version += 1
         return ref
 
     def propose(self, published: Published) -> list[WindowVerdict]:
-        """Take a new version in; one whose parent was rejected meanwhile is rejected with it."""
+        """Add a new version. If its parent was rejected or rolled back meanwhile, it is rejected too."""
         version = published.ref.version
         self.published[version] = published
         self.next_version = max(self.next_version, version + 1)
@@ -144,7 +145,7 @@ class Lineage:
         return []
 
     def proven(self, version: int) -> bool:
-        """All healthy replicas hold it. Says whether that was news."""
+        """All healthy replicas have proven the version. Returns whether its state changed."""
         if self.states.get(version) != "published":
             return False
         self.states[version] = "proven"
@@ -152,13 +153,13 @@ class Lineage:
         return True
 
     def failed(self, version: int, why: str) -> list[WindowVerdict]:
-        """A replica could not prove it: it will never answer anybody."""
+        """A replica could not prove the version: reject it."""
         if self.states.get(version) not in ("published", "proven"):
             return []
         return self._reject(version, f"{NOT_PROVEN}{why}")
 
     def decide(self, decision: Decision) -> list[WindowVerdict]:
-        """Apply the gate's word. Raises: VersionError when this version is not waiting for one."""
+        """Apply the gate's decision. Raises: VersionError if the version does not wait for one."""
         version = decision.candidate.version
         if self.states.get(version) != "proven":
             raise VersionError(f"{decision.candidate} is {self.states.get(version, 'unknown')}, expected proven")
@@ -176,29 +177,31 @@ class Lineage:
         return [WindowVerdict(self.published[version].window, version, rejected=False)]
 
     def crown(self, version: int) -> None:
-        """A promoted version is the champion from now on. Raises: VersionError for one that was not promoted, or that
-        was withdrawn and promoted by hand: training goes on from the champion."""
-        self._expect_promoted(version, "is crowned")
+        """Make a promoted version the champion. Raises: VersionError if it was not promoted; also if it was withdrawn
+        and then promoted by hand, because training continues from the champion."""
+        self._expect_promoted(version, "can become champion")
         if version in self.withdrawn:
             raise VersionError(
-                f"v{version} was rejected or rolled back; promoted by hand it serves, and is no champion"
+                f"v{version} was rejected or rolled back; promoted by hand it is served, but it cannot become champion"
             )
         self.without_gain = 0
         self._activate(version, crowned=True, serve=False)
         self.epoch += 1
 
-    # --- what people and the watch do ---
+    # --- actions of people and of the watch ---
 
     def promote_by_hand(self, version: int, reason: str) -> list[WindowVerdict]:
-        """Serve this version whatever the gate said; never the champion. Raises: VersionError for one that was not
-        proven, and while serving is held."""
+        """Serve this version regardless of the gate; it does not become champion. Raises: VersionError if it was not
+        proven, or while serving is held."""
         if self.held is not None:
-            raise VersionError(f"serving is held by {self.held.by} ({self.held.why}); `ratchet hold --off` comes first")
+            raise VersionError(f"serving is held by {self.held.by} ({self.held.why}); run `ratchet hold --off` first")
         if version == 0:
-            raise VersionError("the base needs no promotion; `ratchet rollback` returns to what was good")
+            raise VersionError("the base cannot be promoted; `ratchet rollback` returns to the champion")
         state = self.states.get(version)
         if state is None or state == "published" or self._was_not_proven(version):
-            raise VersionError(f"v{version} is {state or 'unknown'}; only what replicas have proven can be promoted")
+            raise VersionError(
+                f"v{version} is {state or 'unknown'}; only a version that replicas have proven can be promoted"
+            )
         undecided = state == "proven"
         self.states[version] = "promoted"
         self.by_hand.add(version)
@@ -219,9 +222,10 @@ class Lineage:
         return [WindowVerdict(self.published[version].window, version, rejected=False)]
 
     def roll_back(self, version: int) -> list[WindowVerdict]:
-        """This version is not served any more: users get the champion, or the one before where it was that itself.
-        Undecided and held descendants go with it. Allowed during a hold. Raises: VersionError when not promoted."""
-        self._expect_promoted(version, "is rolled back")
+        """Stop serving this version. Users get the champion; if this was the champion, the champion before it.
+        Undecided and held descendants are withdrawn too. Allowed during a hold. Raises: VersionError if it is not
+        promoted."""
+        self._expect_promoted(version, "can be rolled back")
         self.epoch += 1
         self.rejections += 1
         self.without_gain += 1
@@ -235,41 +239,43 @@ class Lineage:
         self._withdraw(version, "rolled_back")
         if self.champion.version == version:
             self.champion = PolicyRef(version=self.champions.pop() if self.champions else 0)
-            if self.waiting is not None:  # what it was shown to be better than is no reference any more
+            if self.waiting is not None:  # the champion that it was compared with is gone
                 self.waiting = self.waiting.model_copy(update={"crowned": False})
         if self.serve.version == version:
             self.serve = self.champion
             self.activated |= {self.serve.version} - {0}
-        settled = [WindowVerdict(self.published[version].window, version, rejected=True)]
+        verdicts = [WindowVerdict(self.published[version].window, version, rejected=True)]
         for each in self._descendants(version, ("published", "proven", "held")):
-            settled.append(self._fall_with_parent(each, PARENT_ROLLED_BACK))
-        return settled
+            verdicts.append(self._fall_with_parent(each, PARENT_ROLLED_BACK))
+        return verdicts
 
     def hold(self, held: Hold) -> None:
-        """From now on nothing is activated. Raises: VersionError when it is held already."""
+        """Activate no version from now on. Raises: VersionError if serving is already held."""
         if self.held is not None:
-            raise VersionError(f"serving is held already, by {self.held.by} ({self.held.why})")
+            raise VersionError(
+                f"serving is already held by {self.held.by} ({self.held.why}); `ratchet hold --off` ends that hold"
+            )
         self.held = held
 
     def release(self) -> tuple[list[WindowVerdict], Waiting | None, DueRollback | None]:
-        """End the hold: a rollback that is due first, then what waited. Returns what that settled, and what took
-        effect. Raises: VersionError when nothing is held."""
+        """End the hold: first carry out a due rollback, then activate the waiting version. Returns the verdicts of the
+        rollback, the activated version and the rollback. Raises: VersionError if serving is not held."""
         if self.held is None:
-            raise VersionError("serving is not held")
+            raise VersionError("serving is not held; `ratchet hold` starts a hold")
         self.held, due, self.due = None, self.due, None
-        settled = self.roll_back(due.version) if due is not None else []
+        verdicts = self.roll_back(due.version) if due is not None else []
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             self._activate(waiting.version, waiting.crowned)
         self.epoch += 1
-        return settled, waiting, due
+        return verdicts, waiting, due
 
     def learning_rate_scale(self, backoff: BackoffConfig) -> float:
-        """What the learning rate of the next version is multiplied by."""
+        """Factor for the learning rate of the next version."""
         return backoff.factor ** (self.rejections // backoff.after)
 
     def reported(self, version: int) -> None:
-        """Nobody measures this version any more; replicas may unload it."""
+        """The report on this version is finished; replicas may unload it."""
         if version in self.reporting:
             self.reporting.remove(version)
             self.epoch += 1
@@ -301,7 +307,7 @@ class Lineage:
         self.states = {v: cast(State, state) for v, state in kept.states.items() if v in self.published}
         for version, state in self.states.items():
             if state == "proven":
-                self.states[version] = "published"  # every replica proves it anew
+                self.states[version] = "published"  # every replica proves it again
         self.serve, self.champion = PolicyRef(version=kept.serve), PolicyRef(version=kept.champion)
         self.epoch = kept.epoch + 1
         self.next_version = max([kept.next_version, *(v + 1 for v in self.published)])
@@ -320,7 +326,8 @@ class Lineage:
         return [version for version, state in self.states.items() if state == wanted]
 
     def _activate(self, version: int, crowned: bool, serve: bool = True) -> None:
-        """Users get this version, now or when the hold ends; one shown to be better is not replaced by a mere equal."""
+        """Serve this version, now or when the hold ends. A waiting version that was shown to be better is replaced only
+        by another such version."""
         if self.held is not None:
             if crowned or self.waiting is None or not self.waiting.crowned:
                 self.waiting = Waiting(version=version, crowned=crowned)
@@ -336,12 +343,13 @@ class Lineage:
     def _answers(self, version: int) -> bool:
         return self.states.get(version) == "promoted" and version in self.activated
 
-    def _expect_promoted(self, version: int, what: str) -> None:
+    def _expect_promoted(self, version: int, action: str) -> None:
         if self.states.get(version) != "promoted":
-            raise VersionError(f"v{version} is {self.states.get(version, 'unknown')}; only a promoted version {what}")
+            raise VersionError(f"v{version} is {self.states.get(version, 'unknown')}; only a promoted version {action}")
 
     def _was_not_proven(self, version: int) -> bool:
-        """Also one that fell with its parent before any replica had it is tried: replicas prove before they serve."""
+        """Whether a replica failed to prove it. A version rejected with its parent before any replica had it may be
+        promoted: replicas prove it before they serve it."""
         return version in self.decisions and self.decisions[version].reason.startswith(NOT_PROVEN)
 
     def _withdraw(self, version: int, state: State) -> None:
@@ -361,13 +369,13 @@ class Lineage:
         if under_report:
             self.reporting.add(version)
         self.decisions[version] = decision or self._fallen(version, reason)
-        settled = [WindowVerdict(self.published[version].window, version, rejected=True)]
+        verdicts = [WindowVerdict(self.published[version].window, version, rejected=True)]
         for each in self._descendants(version, ("published", "proven")):
-            settled.append(self._fall_with_parent(each, PARENT_REJECTED))
-        return settled
+            verdicts.append(self._fall_with_parent(each, PARENT_REJECTED))
+        return verdicts
 
     def _fall_with_parent(self, version: int, reason: str) -> WindowVerdict:
-        """A held version had its verdict, which stands; only its place is lost."""
+        """Withdraw a version because of its parent. A held version keeps its own verdict."""
         decided = version in self.decisions
         self._withdraw(version, "rolled_back" if decided else "rejected")
         if not decided:

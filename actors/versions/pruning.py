@@ -21,13 +21,13 @@ class Pruning:
         self._pruned: set[int] = set()
 
     def is_pruned(self, version: int) -> bool:
-        """A version that lies elsewhere than in the run directory is nobody's to prune."""
+        """Whether the folder was deleted. Versions outside the run directory are never pruned."""
         folder = self._folder(version)
         elsewhere = Path(self._lineage.published[version].path).name != folder.name
         return version in self._pruned or (not elsewhere and not folder.is_dir())
 
     async def prune(self) -> list[int]:
-        """Remove what nobody can need; returns the versions whose folders were there and are gone."""
+        """Delete version folders that are no longer needed; returns the versions whose folders were deleted."""
         return [version for version in self._prunable() if await self._prune(version)]
 
     def _prunable(self) -> list[int]:
@@ -42,7 +42,7 @@ class Pruning:
         return prunable(decided, needed, self._keep)
 
     async def _prune(self, version: int) -> bool:
-        # it may be used again since it was found prunable
+        # it may have come into use since it was found prunable
         if version in self._pruned or version not in self._prunable() or self.is_pruned(version):
             return False
         self._pruned.add(version)

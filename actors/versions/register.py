@@ -1,11 +1,10 @@
-"""The lineage as the store has it: every change is on disk before a replica, the buffer or a person hears of it."""
+"""The lineage and its writes: every change is on disk before replicas, the buffer or people see it."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from actors.runtime.ports import LearningPort, StorePort, WindowPort
 from actors.versions.lineage import FELL, Lineage, WindowVerdict
@@ -26,7 +25,7 @@ ROLLED_BACK_BY = {"the watch": "watch", "the replicas": "replicas"}
 
 
 class Register:
-    """What the ports of versions share: the one lineage, its writes, and what the buffer is told of it."""
+    """State that all ports of versions share: the lineage, its writes, and its messages to the buffer."""
 
     def __init__(
         self,
@@ -39,11 +38,11 @@ class Register:
         backoff: BackoffConfig,
         ends: bool,
     ) -> None:
-        """`ends`: the run stops by itself after so many candidates, so learning is never paused for good."""
+        """`ends`: the run stops by itself after `run.versions` candidates, so rejections never pause learning."""
         self.run_dir = run_dir
         self.lineage = Lineage()
         self.desired = self.lineage.slots()
-        """The state that replicas are to reach: the lineage's slots as the store has them."""
+        """The state that replicas should reach: the lineage's slots that are on disk."""
         self.ledger = GateLedger()
         self.changed = asyncio.Condition()
         """Notified after every write."""
@@ -55,9 +54,9 @@ class Register:
         self._windows = windows
         self._ends = ends
         self._unwritten: list[Record] = []
-        """Records that the store has yet to take; a write that it refused goes with the next."""
+        """Records that the store has not acknowledged. Those of a failed write go out with the next one."""
         self._untold: list[WindowVerdict] = []
-        """Verdicts that the buffer has yet to hear."""
+        """Verdicts that the buffer has not acknowledged."""
         self._one_write = asyncio.Lock()
         self._started = False
 
@@ -70,7 +69,7 @@ class Register:
             raise Unavailable("the versions actor is not started yet; try again")
 
     async def restore(self) -> None:
-        """Take up the state that the run directory holds, if any."""
+        """Load the state from the run directory, if there is one."""
         reader = await asyncio.to_thread(RunReader, self.run_dir)
         base, snapshot, ledger = reader.read(BaseFact), reader.read(LineageFact), reader.read(GateLedger)
         if base is not None:
@@ -89,8 +88,9 @@ class Register:
     # --- writing ---
 
     async def keep(self, records: Sequence[Record] = ()) -> None:
-        """Write the records and the lineage, then let replicas see it: a crash cannot forget which version answered
-        users. One write at a time, so that one that waits for room never overwrites a newer lineage."""
+        """Write the records and the lineage, then publish the desired state to replicas, so that a crash cannot lose
+        which version answered users. Only one write at a time: a write that waits for disk room must not overwrite a
+        newer lineage."""
         self._unwritten += records
         async with self._one_write:
             unwritten, slots = list(self._unwritten), self.lineage.slots()
@@ -103,7 +103,7 @@ class Register:
             self.changed.notify_all()
 
     async def decide(self, verdicts: Sequence[WindowVerdict] = (), records: Sequence[Record] = ()) -> None:
-        """Make decisions durable, then tell the buffer of them. Without arguments: what an earlier try left."""
+        """Store decisions, then tell the buffer. Without arguments: finish an earlier attempt."""
         records = list(records)
         for each in verdicts:
             decision = self.lineage.decisions[each.version]
@@ -121,18 +121,18 @@ class Register:
     async def append(self, records: Sequence[Record]) -> None:
         await self._store.append([*map(as_row, records)])
 
-    def event(self, kind: str, **detail: Any) -> Record:
+    def event(self, kind: str, **detail: object) -> Record:
         return event(self.clock.now(), "versions", kind, **detail)
 
     def account(self, ledger: GateLedger) -> Record:
-        """The gate's budgets under the champion that stands here, whichever the gate took for the champion."""
+        """The record of the gate's budgets, under this lineage's champion, which may differ from the gate's."""
         self.ledger = ledger.under(self.lineage.champion)
         return self.ledger.record()
 
     # --- rejections ---
 
     async def failed(self, version: int, why: str) -> None:
-        """A replica cannot prove this version."""
+        """A replica cannot prove this version: reject it."""
         verdicts = self.lineage.failed(version, why)
         await self.decide(verdicts, [self.event("proof_failed", version=version, why=why)])
         await self.slow_down()
@@ -149,7 +149,8 @@ class Register:
         return self.event("rolled_back", version=version, fell=fell, reason=why, by=by, serve=serve, champion=champion)
 
     async def slow_down(self) -> None:
-        """After a rejection or a rollback: the next versions learn more slowly, and at last learning pauses."""
+        """After `backoff.stop` rejections or rollbacks in a row: write an alert, and pause learning unless the run ends
+        by itself."""
         if self.lineage.rejections < self.backoff.stop:
             return
         await self.append([self.event("alert", reason=self._why_paused())])
@@ -159,7 +160,7 @@ class Register:
     # --- restarts ---
 
     async def tell_again(self) -> None:
-        """Verdicts from before a restart may not have reached the buffer."""
+        """After a restart, tell the buffer all verdicts again: the last ones may not have reached it."""
         for version, decision in self.lineage.decisions.items():
             if version in self.lineage.published:
                 window, withdrawn = self.lineage.published[version].window, version in self.lineage.withdrawn
@@ -168,7 +169,7 @@ class Register:
             await self._until_paused()
 
     async def _until_told(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
-        """However long the buffer takes to come up: users may still be waiting for the first answer."""
+        """Retry until the buffer is up. It starts only after the first answer to users."""
         while True:
             with suppress(Overdue):
                 return await self._windows.decided(window, version, rejected, discarded)
@@ -183,7 +184,7 @@ class Register:
 
     def _why_paused(self) -> str:
         return (
-            f"{self.lineage.rejections} candidates in a row were rejected; `ratchet versions` says why each: look at "
+            f"{self.lineage.rejections} candidates in a row were rejected; `ratchet versions` shows why. Check "
             "prompts and votes, lower learning.lr or method.sampler.temperature, then `ratchet resume`"
         )
 

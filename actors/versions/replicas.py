@@ -1,4 +1,4 @@
-"""What replicas said last, and what follows from it: which version is proven, and which nobody can serve."""
+"""The latest report of each replica: which versions are proven, and which no replica can serve."""
 
 from typing import cast
 
@@ -7,10 +7,10 @@ from core.clock import Clock
 from core.messages import BASE, PolicyRef, ReplicaReport
 
 FRESH_S = 30.0
-"""A replica that has not been heard of for so long does not hold up a promotion."""
+"""A replica without a report for this long does not block a proof."""
 GONE_S = 300.0
-"""One that has not been heard of for so long was removed: until then it counts at the epoch that it reported last, as
-staging a version may take it that long."""
+"""A replica without a report for this long counts as removed. Until then it counts at the epoch that it reported last,
+because staging a version may take this long."""
 
 
 class Replicas:
@@ -20,7 +20,7 @@ class Replicas:
         self._reports: dict[str, tuple[ReplicaReport, float]] = {}
 
     def listen(self) -> None:
-        """From now on replicas can report."""
+        """Replicas can report from now on."""
         self._listening_since = self._clock.monotonic()
 
     def take(self, report: ReplicaReport) -> None:
@@ -29,22 +29,23 @@ class Replicas:
         self._reports[report.replica] = (report, now)
 
     def why_failed(self, ref: PolicyRef) -> str | None:
-        """Why some replica cannot prove it."""
+        """The reason why a replica cannot prove the version; None if none reported one."""
         return next((r.failed[str(ref)] for r, _ in self._reports.values() if str(ref) in r.failed), None)
 
     def all_hold(self, ref: PolicyRef, epoch: int) -> bool:
-        """Whether all that prove versions first hold it, of the replicas heard of lately or at this epoch."""
+        """Whether every replica that proves versions first (all pools but `serving`) has proven it. Only replicas with
+        a recent report, or at this epoch, count."""
         now = self._clock.monotonic()
         fresh = [r for r, at in self._reports.values() if now - at < FRESH_S or r.epoch >= epoch]
         weighing = [r for r in fresh if r.pool != "serving"]
         return bool(weighing) and all(ref in r.proven for r in weighing)
 
     def why_unservable(self, ref: PolicyRef) -> str | None:
-        """Why nobody can serve it; None while a replica that was heard of lately does, or might."""
+        """The reason why no replica can serve the version; None while a replica with a recent report can, or might."""
         now = self._clock.monotonic()
         fresh = [r for r, at in self._reports.values() if now - at < FRESH_S and r.pool != "shadow"]
-        settling = now - self._listening_since < FRESH_S  # who serves it may not have reported yet
-        if ref == BASE or settling or any(ref in r.proven for r in fresh):
+        starting = now - self._listening_since < FRESH_S  # a replica that serves it may not have reported yet
+        if ref == BASE or starting or any(ref in r.proven for r in fresh):
             return None
         return next((r.failed[str(ref)] for r in fresh if str(ref) in r.failed), None)
 

@@ -1,4 +1,4 @@
-"""One snapshot of the versions, for people and other parts."""
+"""The status of versions, for people and for other parts."""
 
 from actors.runtime.ports import HoldStatus, VersionsStatus
 from actors.versions.lineage import Lineage
@@ -31,7 +31,7 @@ def versions_status(register: Register, replicas: Replicas) -> VersionsStatus:
 
 
 def _standing(lineage: Lineage) -> str:
-    """What the served version's place rests on."""
+    """The evidence behind the served version: `base`, or its standing."""
     serve = lineage.serve.version
     return "base" if serve == 0 else lineage.standing(serve)
 

@@ -1,6 +1,5 @@
-"""The one owner of what is served. It never tells a replica what to do: it publishes the desired state, and replicas
-pull it, prove it, and report. `actors.versions.lineage` makes all decisions; this is the actor around it, with a port
-for each that asks:
+"""The actor that decides which version is served. It never calls a replica: it publishes the desired state, and
+replicas pull it, prove it, and report. `actors.versions.lineage` holds the rules. The actor adds one port per caller:
 
     replicas    VersionsForReplicas     desired state, reports
     trainer     VersionsForTrainer      parents, proposals
@@ -40,8 +39,8 @@ class Versions(Part):
         keep: int | None = None,
         transfer: WeightsTransfer | None = None,
     ) -> None:
-        """`ends`: the run stops by itself after so many candidates, so learning is never paused for good. `keep`:
-        run.retention.versions. `transfer`: brings a version here that was written on the trainer's node."""
+        """`ends`: the run stops by itself after `run.versions` candidates, so rejections never pause learning. `keep`:
+        run.retention.versions. `transfer`: copies versions from the trainer's node."""
         clock = clock or SystemClock()
         register = Register(Path(run_dir), store, windows, learning, metrics, clock, backoff or BackoffConfig(), ends)
         self.register = register
@@ -54,13 +53,14 @@ class Versions(Part):
         self.people = VersionsForPeople(register, self._reports, self._pruning)
 
     async def start(self) -> None:
-        """Find the state that the run directory holds, if any; the base comes from the trainer, see `found`."""
+        """Load the state from the run directory, if there is one. The base comes from the trainer, see
+        `TrainerPort.found`."""
         await self.register.restore()
         self.register.metrics.begin("versions_published_total", "verdicts_total", "rollbacks_total")
         self._reports.listen()
 
     async def run(self) -> None:
-        """Tell the buffer again what was settled before a restart; then prune whenever something was decided."""
+        """Tell the buffer again about decisions before a restart; then prune after every change of the lineage."""
         await self.register.tell_again()
         register = self.register
         while True:
@@ -74,5 +74,5 @@ class Versions(Part):
     async def stop(self) -> None: ...
 
     async def quiet_s(self) -> float:
-        """0: an answer is all that shows that its loop turns."""
+        """0: the answer itself shows that the event loop runs."""
         return 0.0

@@ -124,7 +124,7 @@ def test_of_what_people_ask_only_what_may_be_learned_is_explored_and_redacted_be
     (scored,) = explored[private].scored
     assert scored.group.prompt.messages == asked[private].prompt.messages and scored.group.prompt.origin == "live"
     for question in (probe, nearly):
-        assert "a probe asks this" in (explored[question].failure or "") and not explored[question].scored
+        assert "a probe asks the same" in (explored[question].failure or "") and not explored[question].scored
     with closing(RunReader(run.dir)) as reader:
         assert not asked[refused].learn and not reader.ids("outcomes", asked[refused].prompt.id)
         assert "555-0199" not in "".join(outcome.model_dump_json() for outcome in reader.outcomes())
@@ -240,7 +240,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
     assert "policy version" in one(run, "ask", QUESTION)
     assert "serving on" in one(run, "status")
     assert run.status()["buffer"]["paused"]
-    assert "goes on" in one(run, "resume")
+    assert "has resumed" in one(run, "resume")
 
     # Ctrl-C leaves no process behind, and a stopped run can still export
     family = run.family()

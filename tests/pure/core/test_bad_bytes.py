@@ -221,7 +221,7 @@ def test_a_lock_that_is_no_file_and_a_run_that_is_one_are_refused(tmp_path: Path
     with pytest.raises(ConfigError, match=r"lock cannot be opened .* remove it"):
         RunDir.open(configuration.load(None, [f"run.dir={tmp_path}/run"]))
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"run\.dir=.*file/run cannot be made .* choose another"):
+    with pytest.raises(ConfigError, match=r"run\.dir=.*file/run cannot be created .* choose another"):
         RunDir.open(configuration.load(None, [f"run.dir={tmp_path}/file/run"]))
 
 

@@ -13,7 +13,7 @@ from core.config import Config, load
 from core.errors import ConfigError, RunInUse
 
 TINY = "configs/tiny.yaml"
-NEAR = "36 of 20000 prompts nearly ask what gate or report ask, and are left out"
+NEAR = "36 of 20000 prompts are nearly the same as gate or report questions, and are left out"
 
 
 def tiny(*overrides: str) -> Config:
@@ -30,18 +30,18 @@ def test_a_recipe_that_reinforces_passes_and_its_replay_is_noted() -> None:
     exact = ["method.recipe=ttrl", "method.sampler.temperature=1"]
     fresh = preflight.check(tiny(*exact, "learning.replay_windows=1"))
     [note] = set(preflight.check(tiny(*exact))) - set(fresh)
-    assert note.startswith("recipe ttrl learns from what its own version sampled; learning.replay_windows=4")
+    assert note.startswith("recipe ttrl is meant for samples of the current version; learning.replay_windows=4")
     with pytest.raises(ConfigError, match=r"method\.sampler\.temperature=0\.7"):
         preflight.check(tiny("method.recipe=ttrl"))
 
 
 def test_a_missing_model_folder_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model\.path='models/nothing' is no folder"):
+    with pytest.raises(ConfigError, match=r"model\.path='models/nothing' is not a folder"):
         preflight.check(tiny("model.path=models/nothing"))
 
 
 def test_a_context_longer_than_the_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"serve\.engine\.max_tokens=1025 is over the 1024 positions"):
+    with pytest.raises(ConfigError, match=r"serve\.engine\.max_tokens=1025 exceeds the 1024 positions"):
         preflight.check(tiny("serve.engine.max_tokens=1025"))
     preflight.check(tiny("serve.engine.max_tokens=1024"))
 

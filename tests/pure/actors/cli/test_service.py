@@ -165,7 +165,7 @@ def test_what_does_not_come_up_is_told_with_its_last_words(tmp_path: Path, monke
         service.start(tmp_path / "run", ["--", "no-such-ray"])
     monkeypatch.setenv("RAY_REDIS_ADDRESS", "127.0.0.1:9")
     monkeypatch.setenv("RAY_redis_db_connect_retries", "1")  # not Ray's 60 s
-    with pytest.raises(RatchetError, match=r"Redis at 127\.0\.0\.1:9 did not forget"):
+    with pytest.raises(RatchetError, match=r"Redis at 127\.0\.0\.1:9 did not delete"):
         service.start(tmp_path / "run", ["--", "no-such-ray"])
 
 

@@ -14,7 +14,7 @@ import pytest
 from actors.cli.progress import versions_table
 from actors.in_process import LocalSystem, ScriptedSession
 from actors.inspect.report import version_rows
-from actors.inspect.sentences import told
+from actors.inspect.sentences import sentence
 from actors.people.admin import Admin, Ports
 from actors.runtime.ports import GatePort
 from actors.runtime.rpc import LocalCall, local
@@ -231,7 +231,7 @@ async def test_a_verdict_waits_for_a_versions_actor_that_died_before_it_to_prove
     await again.versions.start()
     await again.versions.trainer.found(again.trainer._session.open(), "")
     await again.versions.trainer.propose(next(v for v in RunReader(tmp_path).versions() if v.ref.version == 1), "")
-    with pytest.raises(Unavailable, match="v1 is being proven anew"):
+    with pytest.raises(Unavailable, match="v1 is being proven again"):
         await again.versions.gate.decide(decision, GateLedger(weighed=1))
     serving.cancel()
 
@@ -324,16 +324,16 @@ async def test_hands_are_signed_and_written_down(tmp_path: Path) -> None:
         assert [row.standing for row in version_rows(RunReader(tmp_path))] == ["", "by hand"]
         versions_table(version_rows(RunReader(tmp_path)))
         assert await console.command("rollback", {"by": "bob", "version": "v1"}) == {"serve": 0, "before": 1}
-        with pytest.raises(VersionError, match="nothing below the base"):
+        with pytest.raises(VersionError, match="v0 is the base and cannot be rolled back"):
             await console.command("rollback", {"by": "bob", "version": "v0"})
-        with pytest.raises(VersionError, match="names no version"):  # never "the one served", asked twice
+        with pytest.raises(VersionError, match="is not a version"):  # never "the one served", asked twice
             await console.command("rollback", {"by": "bob"})
-        with pytest.raises(VersionError, match="names no version"):
+        with pytest.raises(VersionError, match="is not a version"):
             await console.command("promote", {"version": "²"})
     (promoted,), (rolled_back,) = events(tmp_path, "promoted_by_hand"), events(tmp_path, "rolled_back")
     assert (promoted["by"], promoted["reason"]) == ("ann", "I [bold]know[/] better")
     assert (rolled_back["by"], rolled_back["reason"]) == ("bob", "no reason given")
-    lines = [told(event) for event in RunReader(tmp_path).events("promoted_by_hand", "rolled_back")]
+    lines = [sentence(event) for event in RunReader(tmp_path).events("promoted_by_hand", "rolled_back")]
     assert r"by ann: I \[bold]know\[/] better" in str(lines[0]) and "rolled back" in str(lines[1])
 
 
@@ -367,4 +367,4 @@ async def test_what_a_verdict_rests_on_is_named_in_events_tables_and_status(tmp_
             status = await until(run, lambda s: s["slots"]["serve"] == 1)
         assert status["standing"] == standing
         assert version_rows(RunReader(folder))[1].standing == standing
-        assert f"({standing})" in str(told(RunReader(folder).events("decided")[0]))
+        assert f"({standing})" in str(sentence(RunReader(folder).events("decided")[0]))

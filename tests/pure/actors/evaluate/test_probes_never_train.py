@@ -91,4 +91,4 @@ async def test_a_prompt_that_reaches_a_collector_all_the_same_is_not_explored(tm
     await collector._explore(Lease(id="l", places=(0,), expires_at=1e9), 0)
     outcome = collector._outbox.get_nowait()
     assert policy.calls == 0 and outcome.examples == ()
-    assert outcome.failure == "PromptError: a probe asks this, or nearly this: it is not learned from"
+    assert outcome.failure == "PromptError: a probe asks the same, or nearly the same; probes are never learned from"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.cli.main import app
-from actors.inspect.timeline import life
+from actors.inspect.timeline import timeline
 from actors.inspect.trace import trace
 from core.errors import Missing
 from core.messages import Outcome, Response, Vote
@@ -118,4 +118,4 @@ async def test_a_prompt_that_was_never_explored_has_a_short_life(tmp_path: Path)
         assert [step["what"] for step in found["life"]] == ["answered"] and found["explored"] == []
         assert trace(RunReader(tmp_path), "r2")["prompt"] is None
         prompt = found["prompt"]
-        assert life(RunReader(tmp_path), prompt, (), ()) == []
+        assert timeline(RunReader(tmp_path), prompt, (), ()) == []

@@ -250,7 +250,7 @@ async def test_only_the_key_that_got_an_answer_may_vote_on_it_and_ids_of_keys_do
     async with running(tmp_path) as system:
         await system.feedback.answered([answer("r1", key="shop"), answer("r2", key="bank")])
         vote = parse({"id": "1", "response_id": "r1", "binary": True, "user": "ann"})
-        with pytest.raises(Missing, match="no response 'r1' of this key's"):
+        with pytest.raises(Missing, match="this key has no response 'r1'"):
             await told(system, vote, "bank", False)
         assert votes(tmp_path) == []
         await told(system, vote, "shop", False)
@@ -399,7 +399,7 @@ async def test_what_is_said_of_an_answer_that_is_on_its_way_holds_up_nobody_else
         assert (await early)[0]["result"] == "waiting"
         with pytest.raises(ArtifactError, match="choice=7 of r1"):
             await to_the_desk((parse({"response_id": "r1", "choice": 7, "binary": True}), "", True))
-        with pytest.raises(Missing, match="no response 'r1' of this key's"):
+        with pytest.raises(Missing, match="this key has no response 'r1'"):
             await to_the_desk((parse({"response_id": "r1", "binary": True}), "bank", False))
 
 
@@ -419,7 +419,7 @@ async def test_an_answer_is_traced_to_the_version_that_learned_from_it_and_back(
     assert [v["voter"] for v in found["votes"]] == ["shop/ann"] and explored["votes_of_people"] == 1
     version = explored["versions"][0]["version"]
     assert voters(RunReader(tmp_path), int(version[1:])) == {"shop/ann": 1}
-    with pytest.raises(Missing, match="nothing in this run has the id 'r9'; expected that of an answer"):
+    with pytest.raises(Missing, match="nothing in this run has the id 'r9'; expected the id of an answer"):
         trace(RunReader(tmp_path), "r9")
     with pytest.raises(VersionError, match=r"v99 was never published \(known: v1"):
         voters(RunReader(tmp_path), 99)
@@ -469,7 +469,7 @@ async def test_data_is_exported_in_the_formats_of_trl(tmp_path: Path, suffix: st
         {"prompt": asked, "chosen": spoken("The answer is 5."), "rejected": spoken("The answer is 7.")},
     ]
     assert all(row.keys() == {"prompt", "completion"} for row in rows["sft"])
-    with pytest.raises(ConfigError, match="no kind of data 'ppo'; there are sft, kto, dpo"):
+    with pytest.raises(ConfigError, match="unknown kind of data 'ppo'; expected one of sft, kto, dpo"):
         export(RunReader(tmp_path), "ppo", tmp_path / "x.jsonl")
     with pytest.raises(ConfigError, match=r"ends with \.csv; expected \.jsonl or \.parquet"):
         export(RunReader(tmp_path), "sft", tmp_path / "x.csv")

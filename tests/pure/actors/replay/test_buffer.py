@@ -457,7 +457,7 @@ async def test_a_pause_outlives_restarts_and_a_run_of_failures_does_not(tmp_path
     status = await second.learning.status()
     assert (status["paused"], status["paused_at"], status["paused_before_start"]) == ("a person said so", 7.0, True)
     told = [e.detail["reason"] for e in RunReader(tmp_path).events("paused")]
-    assert told == ["a person said so", "a person said so (before this start; `ratchet resume` goes on)"]
+    assert told == ["a person said so", "a person said so (since before this start; `ratchet resume` continues)"]
     assert await second.collectors.lease(1, 0.0) is None
     await second.learning.resume()
     third = await started(tmp_path, store, clock)
@@ -494,7 +494,7 @@ async def test_a_restart_reads_the_last_windows_and_not_the_whole_run(tmp_path: 
     assert sorted(outcome.place for outcome in found.outcomes) == list(range(48, 61)) and sorted(found.windows) == [
         *range(17, 21)
     ]
-    assert (found.next_place, found.open, len(found.settled)) == (62, [], 20)
+    assert (found.next_place, found.open, len(found.decided)) == (62, [], 20)
     before, after = await buffer.learning.status(), await (await started(tmp_path, store, clock)).learning.status()
     assert after["waiting"] == before["waiting"] == 1
     for name in ("accepted", "filtered", "failed", "tokens", "windows_drawn", "windows_decided"):
@@ -552,7 +552,7 @@ async def test_facts_stand_on_disk_by_the_names_and_fields_of_older_programs_and
         store.disk._db.execute("UPDATE facts SET value = ? WHERE id = ?", (json.dumps(value), name))
     store.disk._db.commit()
     found = recover(tmp_path, LEARNING)
-    assert found.settled == {1: WindowDecided(version=7, rejected=True)} and found.paused is not None
+    assert found.decided == {1: WindowDecided(version=7, rejected=True)} and found.paused is not None
     assert (found.next_place, found.open, found.bad_versions) == (5, [4], {7})
     again = await started(tmp_path, store, clock)
     before, after = await buffer.learning.status(), await again.learning.status()

@@ -31,7 +31,7 @@ def test_engines_and_trainer_take_whole_gpus_where_there_are_enough(overrides, t
 
 @pytest.mark.parametrize("setting", ["learning.devices=2", "serve.engine.tensor_parallel=2"])
 def test_what_needs_several_gpus_is_refused_with_too_few(setting):
-    with pytest.raises(ConfigError, match=r"need 3 GPUs, the cluster has 2; add some, or lower"):
+    with pytest.raises(ConfigError, match=r"need 3 GPUs, the cluster has 2; add GPUs, or lower"):
         shares(of(setting), 2)
 
 

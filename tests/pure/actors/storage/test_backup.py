@@ -157,9 +157,9 @@ def test_a_damaged_run_makes_no_backup(run_dir: Path, tmp_path: Path) -> None:
 
 def test_nothing_is_ever_written_over(run_dir: Path, tmp_path: Path) -> None:
     folder = backup(run_dir, tmp_path / "b").folder
-    with pytest.raises(ConfigError, match="never written over another: choose a new folder with --to"):
+    with pytest.raises(ConfigError, match="never overwrites a folder: choose a new one with --to"):
         backup(run_dir, folder)
-    with pytest.raises(ConfigError, match="never written over another: choose a new --dir"):
+    with pytest.raises(ConfigError, match="never overwrites a run: choose a new --dir"):
         restore(folder, run_dir)
 
 

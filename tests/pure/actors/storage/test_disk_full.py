@@ -278,7 +278,7 @@ def test_a_line_of_metrics_that_finds_no_room_is_left_out_whole(tmp_path: Path) 
 
 def test_a_run_without_room_from_the_start_is_refused(tmp_path: Path) -> None:
     config = configuration.load(None, [f"run.dir={tmp_path}/new/run", "run.min_free_bytes=1048576"])
-    with pytest.raises(ConfigError, match=r"0 MiB are free .* run\.min_free_bytes asks for 1"):
+    with pytest.raises(ConfigError, match=r"0 MiB are free .* run\.min_free_bytes requires 1"):
         check_disk(config, Disk(0))
     check_disk(config, Disk(2**20))
 

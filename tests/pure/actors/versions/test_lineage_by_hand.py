@@ -95,7 +95,7 @@ def test_only_what_replicas_have_proven_is_promoted_by_hand() -> None:
     with pytest.raises(VersionError, match="v1 is published"):
         made.promote_by_hand(1, "now")
     made.failed(1, "digest differs")
-    with pytest.raises(VersionError, match="only what replicas have proven"):
+    with pytest.raises(VersionError, match="only a version that replicas have proven"):
         made.promote_by_hand(1, "now")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.inspect.sentences import told
+from actors.inspect.sentences import sentence
 from actors.people.admin import Admin, Ports
 from actors.people.overview import Past, overview, sentences
 from core.clock import ManualClock
@@ -235,7 +235,7 @@ def test_the_past_is_read_again_when_something_happened(tmp_path: Path) -> None:
     before = past.read()
     assert past.read() is before
     store.write([event(12.0, "buffer", "resumed")])
-    assert past.read()["events"][-1] == {"id": 3, "at": 12.0, "kind": "resumed", "text": "learning goes on"}
+    assert past.read()["events"][-1] == {"id": 3, "at": 12.0, "kind": "resumed", "text": "learning has resumed"}
     past.close()
     store.close()
 
@@ -244,5 +244,5 @@ def test_the_past_is_read_again_when_something_happened(tmp_path: Path) -> None:
 def test_what_people_write_is_told_as_it_is(reason: str) -> None:
     """A reason such as `[/b]` was markup, and ended the terminal's view."""
     paused = Event(at=0.0, actor="buffer", kind="paused", detail={"reason": reason})
-    assert told(paused) is not None
+    assert sentence(paused) is not None
     assert sentences([(1, paused)])[0]["text"] == f"learning paused: {reason}"
