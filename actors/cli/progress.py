@@ -12,7 +12,7 @@ from rich.text import Text
 
 from actors.inspect.report import VersionRow, version_rows
 from actors.inspect.sentences import STYLES, sentence
-from actors.runtime.ports import CollectorStatus, RunStatus
+from actors.runtime.statuses import CollectorStatus, RunStatus
 from core.errors import StoreError
 from core.store.writer import RunReader
 

@@ -19,7 +19,8 @@ from rich.markup import escape
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
 from actors.inspect import report
-from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, RunStatus, StorePort
+from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, StorePort
+from actors.runtime.statuses import RunStatus
 from actors.runtime.supervisor import Supervisor
 from actors.storage.run_dir import RunDir
 from actors.system import MEASURE_S, RaySystem

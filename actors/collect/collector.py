@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from actors.runtime.ports import CollectorStatus, LeasePort, Part
+from actors.runtime.ports import LeasePort, Part
 from actors.runtime.pulse_policy import PulsePolicy
+from actors.runtime.statuses import CollectorStatus
 from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import Overdue, PromptError, RatchetError, StoreError

@@ -8,17 +8,9 @@ from pathlib import Path
 from random import Random
 
 from actors.evaluate.answer_cache import AnswerCache
-from actors.runtime.ports import (
-    EvaluatorStatus,
-    GatePort,
-    MeasurePort,
-    Pairing,
-    Part,
-    RatesStatus,
-    StorePort,
-    WeighingStatus,
-)
+from actors.runtime.ports import GatePort, MeasurePort, Pairing, Part, StorePort
 from actors.runtime.pulse_policy import PulsePolicy
+from actors.runtime.statuses import EvaluatorStatus, RatesStatus, WeighingStatus
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config

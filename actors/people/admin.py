@@ -19,10 +19,10 @@ from actors.runtime.ports import (
     LearningPort,
     MeasurePort,
     Part,
-    RunStatus,
     ServingPort,
     StorePort,
 )
+from actors.runtime.statuses import RunStatus
 from core.clock import Clock, SystemClock
 from core.errors import ArtifactError, RatchetError, StoreError, VersionError
 from core.messages import Vote

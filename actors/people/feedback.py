@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import cast
 
 from actors.replay.erasure import asker, is_of
-from actors.runtime.ports import BallotPort, FeedbackPort, FeedbackStatus, Part, StorePort
+from actors.runtime.ports import BallotPort, FeedbackPort, Part, StorePort
+from actors.runtime.statuses import FeedbackStatus
 from core.aio import Batcher
 from core.answers import extractor
 from core.clock import Clock, SystemClock

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from actors.inspect.report import VersionRow, version_rows
 from actors.inspect.sentences import sentence
-from actors.runtime.ports import Away, ReplicaStatus, RunStatus, VersionsStatus
+from actors.runtime.statuses import Away, ReplicaStatus, RunStatus, VersionsStatus
 from core.messages import Event
 from core.store.writer import RunReader
 

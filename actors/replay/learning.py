@@ -1,7 +1,8 @@
 """The buffer's port for people that pauses and resumes learning, and reports its status."""
 
 from actors.replay.state import BufferState
-from actors.runtime.ports import BufferStatus, LearningPort
+from actors.runtime.ports import LearningPort
+from actors.runtime.statuses import BufferStatus
 
 
 class Learning(LearningPort):

@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.runtime.ports import Part, StorePort, StoreStatus
+from actors.runtime.ports import Part, StorePort
+from actors.runtime.statuses import StoreStatus
 from core.clock import Clock, Pulse, SystemClock
 from core.config import LearningConfig, RunConfig
 from core.errors import RatchetError, StorageFull, Unavailable

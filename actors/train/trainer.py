@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from actors.runtime.ports import LearningPort, Part, StorePort, TrainerPort, TrainerStatus, WindowPort
+from actors.runtime.ports import LearningPort, Part, StorePort, TrainerPort, WindowPort
+from actors.runtime.statuses import TrainerStatus
 from actors.train.remote_node import RemoteNode
 from core.clock import Clock, Pulse, SystemClock
 from core.errors import MismatchError, Overdue, StorageFull

@@ -1,6 +1,7 @@
 """The versions port for the evaluator: it gets candidates here and delivers the gate's decisions."""
 
-from actors.runtime.ports import GatePort, Pairing, VersionsStatus
+from actors.runtime.ports import GatePort, Pairing
+from actors.runtime.statuses import VersionsStatus
 from actors.versions.register import Register
 from actors.versions.replicas import Replicas
 from actors.versions.status import versions_status

@@ -1,6 +1,7 @@
 """The versions port for people: the commands that change the served version by hand."""
 
-from actors.runtime.ports import Moved, Released, Served, ServingPort, VersionsStatus
+from actors.runtime.ports import Moved, Released, Served, ServingPort
+from actors.runtime.statuses import VersionsStatus
 from actors.versions.pruning import Pruning
 from actors.versions.register import Register
 from actors.versions.replicas import Replicas

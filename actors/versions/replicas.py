@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from actors.runtime.ports import ReplicaStatus
+from actors.runtime.statuses import ReplicaStatus
 from core.clock import Clock
 from core.messages import BASE, PolicyRef, ReplicaReport
 

@@ -1,6 +1,6 @@
 """The status of versions, for people and for other parts."""
 
-from actors.runtime.ports import HoldStatus, VersionsStatus
+from actors.runtime.statuses import HoldStatus, VersionsStatus
 from actors.versions.lineage import Lineage
 from actors.versions.register import Register
 from actors.versions.replicas import Replicas

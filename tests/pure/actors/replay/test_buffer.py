@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 from actors.replay.buffer import Buffer
 from actors.replay.recovery import recover
 from actors.replay.resettling import SETTLE_S, SETTLE_VOTES
-from actors.runtime.ports import StorePort, StoreStatus
+from actors.runtime.ports import StorePort
+from actors.runtime.statuses import StoreStatus
 from actors.versions.lineage import PARENT_REJECTED
 from core.clock import ManualClock
 from core.codec import pack_ids
