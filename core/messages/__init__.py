@@ -1,11 +1,6 @@
-"""The messages that parts of the system exchange and store. Two narrow waists separate methods from all other parts:
-
-    upstream, all data is a `Group`:        alternative continuations of one context by one role, from one version
-    downstream, all data is an `Example`:   Imitate | Prefer | Reinforce
-
-Messages are frozen and refuse unknown fields. Token ids and log-probabilities travel as packed little-endian bytes
-(`core.codec`), never as lists. **Prompt has no field for a reference answer**: answer keys reach only the evaluator's
-report, so the constructors show that learning is label-free. Only data lives here; no code that acts on it.
+"""The messages that parts of a run exchange and store: frozen data without behavior. Every method meets the rest of the
+system in two of them: all sampling gives a `Group` (alternative continuations of one context by one role), and all
+learning takes an `Example` (`Imitate`, `Prefer` or `Reinforce`). A Prompt has no field for a reference answer.
 """
 
 from core.messages.base import KINDS, Message

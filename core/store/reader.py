@@ -1,36 +1,17 @@
 """Reads the store of a run, whether its writer is running or not."""
 
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-from core.codec import decode
-from core.errors import ArtifactError, StoreError
-from core.messages import Event, Example, Imitate, Message, Outcome, Prefer, Prompt, Published, Reinforce, Scored
+from core.messages import Event, Example, Imitate, Outcome, Prefer, Prompt, Published, Reinforce, Scored
 from core.store.facts import Answers, Fact, WindowDrawn
-from core.store.schema import FILE, READABLE, check_schema, known, open_file, refuse_divided, schema_of, way_out
-
-M = TypeVar("M", bound=Message)
-F = TypeVar("F", bound=Fact | Answers)
+from core.store.rows import F, M, Rows
+from core.store.schema import known
 
 
-class RunReader:
+class RunReader(Rows):
     """Reads a run, running or stopped, without blocking its writer. Raises: StoreError for unreadable data."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
-        self._path = run_dir / FILE
-        if not self._path.is_file():
-            raise StoreError(f"{run_dir} holds no {FILE}: it is not a run directory")
-        try:
-            self._db = open_file(self._path, read_only=True)
-            check_schema(self._db, self._path, READABLE)
-            self._schema = schema_of(self._db)
-            refuse_divided(self._db, self._path)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
 
     def all(self, table: str, kind: type[M]) -> Iterator[M]:
         """Every record of a table, oldest first."""
@@ -168,45 +149,6 @@ class RunReader:
     def versions(self) -> list[Published]:
         """All published versions, with paths in this run directory if their folders lie in it."""
         return [here(published, self._run_dir) for published in self.all("versions", Published)]
-
-    def close(self) -> None:
-        self._db.close()
-
-    def _rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        try:
-            for row in self._db.execute(query, values):  # noqa: UP028  # `yield from` closes the cursor after the file
-                yield row
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
-
-    def _decoded(self, kind: type[M], table: str, id: object, payload: Any) -> M:
-        try:
-            if not isinstance(payload, bytes):
-                raise ArtifactError(f"it holds {type(payload).__name__}, expected bytes")
-            return decode(kind, payload)
-        except ArtifactError as error:
-            raise self._damaged(table, id, error) from None
-
-    def _fact(self, kind: type[F], name: str, value: str) -> F | None:
-        try:
-            return None if value == "null" else kind.model_validate_json(value)
-        except ValueError as error:
-            raise self._damaged("fact", name, error) from None
-
-    def _event(self, seq: int, at: Any, actor: Any, kind: Any, detail: Any) -> Event:
-        try:
-            return Event(at=at, actor=actor, kind=kind, detail=json.loads(detail))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self._damaged("events", seq, error) from None
-
-    def _int(self, place: Any) -> int:
-        try:
-            return int(place)
-        except (TypeError, ValueError) as error:
-            raise self._damaged("groups", place, error) from None
-
-    def _damaged(self, table: str, name: object, error: Exception) -> StoreError:
-        return StoreError(f"{self._path}: {table} {name!r} is damaged ({error}); restore it from a backup")
 
 
 def here(published: Published, run_dir: Path) -> Published:

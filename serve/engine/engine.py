@@ -14,10 +14,8 @@ import asyncio
 import contextlib
 import os
 import uuid
-from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from core.chat_template import PLAIN_TEMPLATE, render_id
@@ -29,8 +27,8 @@ from serve.engine.adapters import Adapters
 from serve.engine.arguments import environment, vllm_arguments
 from serve.engine.full_weights import FullWeights
 from serve.engine.in_flight import InFlight
-from serve.engine.openai_app import AsgiApp, OpenAIApp
-from serve.engine.patches import cpu_build, fork_server, plain_app, private, stream_events
+from serve.engine.openai_app import AsgiApp, OpenAIApp, build_openai_app
+from serve.engine.patches import cpu_build, fork_server, private
 
 STOP_S = 10.0
 ANSWER_S = 20.0
@@ -256,9 +254,9 @@ class Engine:
         messages = [part for part in context if isinstance(part, ChatMessage)]
         ids = self.render(messages)[0] if messages else [part for part in context if isinstance(part, int)]
         if not 0 < len(ids) < self._limit:
+            accepted = f"this engine accepts 1 to {self._limit - 1}"
             raise PromptError(
-                f"the context has {len(ids)} tokens; this engine accepts 1 to {self._limit - 1}: "
-                f"shorten it, or raise serve.engine.max_tokens"
+                f"the context has {len(ids)} tokens; {accepted}: shorten it, or raise serve.engine.max_tokens"
             )
         return ids
 
@@ -300,8 +298,7 @@ class Engine:
         return outputs[-1]
 
     def _ended(self, request_id: str) -> None:
-        if request_id in self._ends:
-            self._ends[request_id]()
+        self._ends.get(request_id, _ignore)()
 
     def _candidate(
         self, id: str, choice: Any, context: bytes, start: PolicyRef, end: PolicyRef, sampling: Sampling
@@ -332,27 +329,16 @@ class Engine:
 
     async def _build_app(self) -> tuple[AsgiApp, Adapters | FullWeights]:
         """vLLM's app behind the allow-list, and the object that holds the versions."""
-        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-        from vllm.entrypoints.launchers.app import build_app
-        from vllm.entrypoints.launchers.cli_args import FrontendArgs
-
-        settings = Namespace(**(vars(FrontendArgs()) | vars(self._vllm_arguments)))
-        settings.chat_template = self._template
-        settings.enable_prompt_tokens_details = True  # `cached_tokens`; cache_salt keeps it to the caller's own prompts
-        settings.tool_call_parser = self._config.tool_parser
-        settings.enable_auto_tool_choice = self._config.tool_parser is not None
-        tasks = await self._llm.get_supported_tasks()
-        stream_events.install()
-        app = build_app(settings, supported_tasks=tasks, model_config=self._llm.model_config)
-        await init_app_state(self._llm, app.state, settings, tasks)
-        plain_app.strip(app)
-        app.state.server = SimpleNamespace()  # vLLM's error handler would stop the real server when the engine dies
+        app = await build_openai_app(self._llm, self._vllm_arguments, self._template, self._config.tool_parser)
         self._routes = sorted({getattr(route, "path", "") for route in app.routes})
         openai_app = OpenAIApp(app, self._in_flight)
         shared = (self._llm, app.state.openai_serving_models, self._in_flight)
         if self._lora:
             return openai_app, Adapters(*shared, self._max_versions)
         return openai_app, FullWeights(*shared, self._model.path, self._multiplex)
+
+
+def _ignore() -> None: ...
 
 
 def _sampled_logprobs(flat: Any) -> list[float]:

@@ -154,13 +154,15 @@ class Replay:
         settled with as many votes."""
         for place, old in self._waiting.items():
             if place == outcome.place and old.revision < outcome.revision:
-                self._waiting[place] = new = self._resettled(old, outcome)
+                self._waiting[place] = new = _resettled(old, _explored(outcome))
+                self._group_ids.update(new.group_ids)
                 self._examples_waiting += len(new.examples) - len(old.examples)
                 return True
         for number, window in self._drawn.items():
             for index, old in enumerate(window):
                 if old.place == outcome.place and old.revision < outcome.revision:
-                    new = self._fresh(self._resettled(old, outcome), self._oldest[number])
+                    new = self._fresh(_resettled(old, _explored(outcome)), self._oldest[number])
+                    self._group_ids.update(new.group_ids)
                     self._drawn[number] = (*window[:index], new, *window[index + 1 :])
                     return True
         return False
@@ -269,12 +271,6 @@ class Replay:
         self._stale += len(explored.examples) - len(fresh)
         return replace(explored, examples=fresh)
 
-    def _resettled(self, old: Explored, outcome: Outcome) -> Explored:
-        new = _explored(outcome)
-        group_ids = tuple(dict.fromkeys((*old.group_ids, *new.group_ids)))
-        self._group_ids.update(group_ids)
-        return replace(old, group_ids=group_ids, examples=new.examples, revision=new.revision)
-
     def _window(self, number: int) -> Window:
         kept: dict[object, Example] = {}
         for replayed in self._replayed(number, self.replay_windows):
@@ -282,7 +278,7 @@ class Replay:
                 for example in explored.examples:
                     if example.policy.version not in self._bad_versions:
                         kept.setdefault(_tokens_of(example), example)
-        examples = self._within_share(list(kept.values()))
+        examples = _within_share(list(kept.values()), self.written_share)
         return Window(
             number=number,
             group_ids=tuple(g for explored in self._drawn[number] for g in explored.group_ids),
@@ -295,18 +291,6 @@ class Replay:
         good = [n for n in sorted(self._drawn, reverse=True) if n <= number and n not in self._bad_windows]
         return good[:windows]
 
-    def _within_share(self, examples: Sequence[Example]) -> list[Example]:
-        written = sum(example.by == "person" for example in examples)
-        if self.written_share < 1:
-            own = len(examples) - written
-            written = min(written, int(self.written_share / (1 - self.written_share) * own + 1e-9))
-        kept: list[Example] = []
-        for example in examples:
-            written -= example.by == "person"
-            if example.by == "sample" or written >= 0:
-                kept.append(example)
-        return kept
-
     def _forget(self) -> None:
         """Drop windows that no draw can need again, even if all windows without a verdict are quarantined."""
         keep = {*self._replayed(self._windows_drawn, self.replay_windows + self.max_lag + 1), self._windows_drawn}
@@ -314,6 +298,24 @@ class Replay:
             for explored in self._drawn.pop(number):
                 self._group_ids.difference_update(explored.group_ids)
             del self._oldest[number]
+
+
+def _within_share(examples: Sequence[Example], written_share: float) -> list[Example]:
+    written = sum(example.by == "person" for example in examples)
+    if written_share < 1:
+        own = len(examples) - written
+        written = min(written, int(written_share / (1 - written_share) * own + 1e-9))
+    kept: list[Example] = []
+    for example in examples:
+        written -= example.by == "person"
+        if example.by == "sample" or written >= 0:
+            kept.append(example)
+    return kept
+
+
+def _resettled(old: Explored, new: Explored) -> Explored:
+    group_ids = tuple(dict.fromkeys((*old.group_ids, *new.group_ids)))
+    return replace(old, group_ids=group_ids, examples=new.examples, revision=new.revision)
 
 
 def _examples_of(explored: Iterable[Explored]) -> int:
