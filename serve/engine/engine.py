@@ -80,11 +80,7 @@ class Engine:
         self._SamplingParams, self._final_only = SamplingParams, RequestOutputKind.FINAL_ONLY
         self._vllm_arguments = AsyncEngineArgs(**arguments)
         config = await asyncio.to_thread(self._vllm_arguments.create_engine_config)
-        loggers: list[Any] | None = None
-        if self._stat_loggers:
-            from serve.engine.patches.stat_logger import stat_logger
-
-            loggers = [stat_logger(self._ended)]
+        loggers = _stat_loggers(self._ended) if self._stat_loggers else None
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
         try:
             if not self._lora:
@@ -339,6 +335,12 @@ class Engine:
 
 
 def _ignore() -> None: ...
+
+
+def _stat_loggers(ended: Callable[[str], None]) -> list[Any]:
+    from serve.engine.patches.stat_logger import stat_logger  # which imports vllm
+
+    return [stat_logger(ended)]
 
 
 def _sampled_logprobs(flat: Any) -> list[float]:
