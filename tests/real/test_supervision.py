@@ -237,7 +237,7 @@ def test_the_server_of_all_engines_dies_and_its_replicas_come_back_without_it(ru
     before = {process.pid for process in run.those("ray::ServeReplica")}
     server.kill()
     until("replicas that died with it", run, lambda: not before & {p.pid for p in run.those("ray::ServeReplica")})
-    until("all replicas", run, lambda: whole(run.status()))
+    until("all replicas", run, lambda: whole(asked(run)))
     until("an answer", run, lambda: answered(http), 30)  # the gateway learns of a new replica seconds later
 
 
