@@ -19,7 +19,7 @@ from core.config import LearningConfig, VotesConfig
 from core.errors import Unavailable
 from core.metrics import Metrics
 from core.store.reader import RunReader
-from core.store.records import Record, Row, event
+from core.store.records import Record, Row, as_row, event
 from training.replay.backpressure import Backpressure
 from training.replay.interval_set import IntervalSet
 from training.replay.replay import Replay
@@ -88,9 +88,8 @@ class BufferState:
     # --- the store ---
 
     async def append(self, records: Sequence[Row]) -> None:
-        """Returns when the records are on disk. Sends plain tuples: Ray pickles an instance of our class through a call
-        into Python, which takes 35 times as long."""
-        await self.store.append([(table, id, parent, payload) for table, id, parent, payload in records])
+        """Returns when the records are on disk."""
+        await self.store.append([*map(as_row, records)])
 
     async def tell(self, record: Record) -> None:
         """Write an event. If the store does not acknowledge it, it may be lost."""
