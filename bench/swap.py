@@ -190,7 +190,7 @@ async def _under_load(actor: Any, url: str, versions: list[Published], swaps: in
     pauses = found["pauses_ms"]
     return {
         "swaps": swaps,
-        "requests": len(swapping.ttft_s),
+        "requests": len(swapping.gaps_s),
         "failed": swapping.failed + calm.failed,
         "truncated": swapping.truncated + calm.truncated,
         "unproven": len(found["failed"]),
@@ -210,7 +210,7 @@ async def _stream_forever(
     body = {"model": "policy", "prompt": "Tom has 5 apples.\n", "max_tokens": TOKENS, "stream": True}
     body |= {"ignore_eos": True, "temperature": 1.0, "stream_options": {"include_usage": True}}
     while not stop.is_set():
-        phase = phases.get(now[0])
+        begun_in = now[0]
         started = last = time.monotonic()
         first_s, longest_s, finish, usage = None, 0.0, None, None
         try:
@@ -230,13 +230,16 @@ async def _stream_forever(
                     for choice in event["choices"]:
                         finish = choice["finish_reason"] or finish
         except httpx.HTTPError:
-            if phase is not None:
-                phase.failed += 1
+            first_s, finish = None, "failed"
+        lived_in = phases.get(begun_in if now[0] == "after" else now[0])  # swaps met it, whenever it began
+        if lived_in is None:
             continue
-        if phase is not None and first_s is not None:
-            phase.ttft_s.append(first_s)
-            phase.gaps_s.append(longest_s)
-            phase.truncated += finish != "length" or usage is None or usage["completion_tokens"] != TOKENS
+        lived_in.failed += finish == "failed"
+        if first_s is not None:
+            if begun_in in phases:
+                phases[begun_in].ttft_s.append(first_s)
+            lived_in.gaps_s.append(longest_s)
+            lived_in.truncated += finish != "length" or usage is None or usage["completion_tokens"] != TOKENS
 
 
 def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Published]]:

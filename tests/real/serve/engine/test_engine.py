@@ -271,7 +271,7 @@ def test_a_sequence_that_fills_the_engine_is_answered_and_scored_and_a_longer_on
     assert gap(run(lora.score([full], BASE))[0], base, full) < 1e-3
     with pytest.raises(PromptError, match=f"the context has {LIMIT} tokens; this engine accepts 1 to {LIMIT - 1}"):
         run(lora.generate(full, GREEDY, BASE))
-    with pytest.raises(PromptError, match=f"a sequence of {LIMIT + 1} tokens"):
+    with pytest.raises(PromptError, match=f"a sequence to score has {LIMIT + 1} tokens"):
         run(lora.score([[*full, 5]], BASE))
 
 
@@ -650,7 +650,7 @@ def test_a_damaged_or_foreign_model_leaves_the_version_before_answering(
             run(full.swap(published(V2, folder)))
         assert full.loaded() == [V1]
         assert gap(run(full.score([ids], V1))[0], model, ids) < 1e-3
-    with pytest.raises(ArtifactError, match="no folder"):
+    with pytest.raises(ArtifactError, match="is not a folder"):
         run(full.swap(published(V2, tmp_path / "missing")))
     with pytest.raises(VersionError):
         run(full.swap(V3))

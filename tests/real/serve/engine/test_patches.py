@@ -140,12 +140,13 @@ def test_stat_logger_vllm_still_tells_of_every_step_and_steps_can_be_added() -> 
 
 
 def test_stream_events_vllm_still_makes_each_event_as_pydantic_models() -> None:
-    from pydantic import BaseModel
-    from vllm.entrypoints.openai.chat_completion import serving
-
-    from serve.engine.patches.stream_events import MADE
-
-    assert all(issubclass(getattr(serving, name), BaseModel) for name in ("DeltaMessage", *MADE))
+    code = """
+        from pydantic import BaseModel
+        from vllm.entrypoints.openai.chat_completion import serving
+        from serve.engine.patches.stream_events import MADE
+        print(all(issubclass(getattr(serving, name), BaseModel) for name in ("DeltaMessage", *MADE)))
+    """
+    assert printed(code).strip().endswith("True")  # another test of this process may have installed the patch
 
 
 def test_amx_torch_can_still_ask_for_it() -> None:
