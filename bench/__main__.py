@@ -4,13 +4,11 @@ import argparse
 import importlib
 import json
 import pkgutil
-import platform
-import subprocess
 import sys
-from importlib.metadata import version
 from types import ModuleType
 
 import bench
+from bench._record import Surroundings
 
 
 def names() -> dict[str, str]:
@@ -21,13 +19,6 @@ def names() -> dict[str, str]:
 
 def module_of(name: str) -> ModuleType:
     return importlib.import_module(f"bench.{name.replace('-', '_')}")
-
-
-def surroundings() -> dict[str, str]:
-    """The commit, machine and package versions that the numbers depend on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    packages = {name: version(name) for name in ("ray", "torch", "transformers")}
-    return {"commit": commit, "machine": platform.machine(), **packages}
 
 
 def main() -> None:
@@ -41,7 +32,8 @@ def main() -> None:
     if hasattr(module, "arguments"):
         module.arguments(parser)
     options = parser.parse_args(sys.argv[2:])
-    print(json.dumps({**module.run(options), "quick": options.quick, **surroundings()}))
+    surroundings = Surroundings(module, options)
+    print(json.dumps({**module.run(options), "quick": options.quick, **surroundings.found()}))
 
 
 if __name__ == "__main__":

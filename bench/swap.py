@@ -25,6 +25,7 @@ import httpx
 import numpy as np
 import ray
 
+from bench._record import Surroundings
 from core.config import Config, load
 from core.messages import BASE, Imitate, PolicyRef, Published, ReplicaReport, Slots, Window
 
@@ -52,7 +53,7 @@ def _in_own_process(kind: str, swaps: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench", "swap", "--kind", kind, "--swaps", str(swaps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    return {name: value for name, value in found.items() if name not in ("quick", "commit", "machine")}
+    return {name: value for name, value in found.items() if name not in ("quick", *Surroundings.NAMES)}
 
 
 class Versions:
