@@ -1,4 +1,4 @@
-"""What every benchmark's record says beside its figures: when, from which commit, with which settings, on what machine."""
+"""What every benchmark's record says beside its figures: date, commit, settings and machine."""
 
 import argparse
 import hashlib

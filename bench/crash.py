@@ -6,12 +6,18 @@ sometimes all at once. The run must recover before the next kill. At the end the
 acknowledgements that clients got.
 
 `lost`: acknowledged votes and feedback that are not on disk at the end, and outcomes of prompts that this process had
-read from the run's disk before (`samples_acknowledged`, each a prompt with all its samples). `unpromoted_answers`:
-answers by a version before its promotion. `stale_answers`: answers by a version that was replaced more than STALE_S
-before the request.
+read from the run's disk before (`samples_acknowledged`, each a prompt with all its samples). `votes_doubled`: votes
+that count more than once, among them `votes_sent_again`. `duplicated`: explored prompts in more than one window.
+`unpromoted_answers`: answers by a version before its promotion. `stale_answers`: answers by a version that was replaced
+more than STALE_S before the request.
+
+Users ask on whatever is dead, and retry as the OpenAI SDK does. `cut`: requests whose answer broke after its first
+token. `refused`: requests without a token, with all retries. `retried`: requests that needed a retry, whatever their
+end. `by_victim` has each of them for the time from one kill to the next.
 
 `recovery_s`: time until every part answers, every replica serves the wanted version, and users get answers.
-`service_s`: time until a user gets an answer. Each kill is recorded in --out, so the drill can be interrupted.
+`without_service_s`: the longest time meanwhile in which no user had a whole answer. Each kill is recorded in --out, so
+the drill can be interrupted.
 """
 
 import argparse
@@ -21,15 +27,20 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from bench._live import CLIENTS, Answered, ClientLog, LiveRun, Load, drill_arguments, recovered
+from actors.replay.resettling import votes_of_people
+from bench._clients import CLIENTS, Answered, ClientLog, Load, recovered
+from bench._live import SETTINGS, LiveRun, drill_arguments
 from core.messages import BASE
+from core.store.facts import PromptVoted
 from core.store.writer import RunReader
 
 PARTS = {
@@ -45,6 +56,7 @@ PARTS = {
     "engine": "VLLM::EngineCore",
 }
 EVERYTHING = "everything"
+HOW = ("answered", "cut", "refused", "retried")
 EVERYTHING_RATIO = 0.03
 STALE_S = 10.0
 """Replicas do not swap at the same moment."""
@@ -62,7 +74,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
     victims = [name for name in PARTS if name in options.only.split(",")]
-    live = LiveRun(options)
+    live = LiveRun(options, SETTINGS)
     log = live.folder / "kills.jsonl"
     kills = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     rng = random.Random(f"{options.seed}:{len(kills)}")
@@ -88,35 +100,38 @@ async def drill(options: argparse.Namespace, wanted: int) -> dict[str, Any]:
 
 async def kill_one(live: LiveRun, load: Load, rng: random.Random, victims: Sequence[str]) -> dict[str, Any]:
     victim = EVERYTHING if rng.random() < EVERYTHING_RATIO else rng.choice(victims)
-    load.killed = victim
+    load.killed, killed_at = victim, time.time()
     if victim == EVERYTHING:
-        load.down, killed_at = True, time.monotonic()
         await live.kill()
         await live.up()
-        load.answered_at, load.down = None, False  # answers to requests from before the kill have all been read by now
     else:
         title = PARTS[victim]
         await live.until(f"a {victim}", lambda: bool(live.processes(title)))
         before = {process.pid for process in live.processes(title)}
-        load.answered_at, killed_at = None, time.monotonic()
+        killed_at = time.time()
         rng.choice(live.processes(title)).kill()
         await live.until(f"a new {victim}", lambda: bool({p.pid for p in live.processes(title)} - before))
-    await live.until("an answer", lambda: load.answered_at is not None)
-    service_s = (load.answered_at or killed_at) - killed_at
+    await live.until("an answer", lambda: bool(load.ends_after(killed_at)))
     await recovered(load)
-    found = {"recovery_s": time.monotonic() - killed_at, "service_s": service_s}
+    now = time.time()
+    found = {
+        "recovery_s": now - killed_at,
+        "without_service_s": longest_gap([killed_at, *load.ends_after(killed_at), now]),
+    }
     return {"victim": victim, **{name: round(seconds, 2) for name, seconds in found.items()}}
+
+
+def longest_gap(times: Sequence[float]) -> float:
+    return max(later - earlier for earlier, later in pairwise(times))
 
 
 def account(run_dir: Path, log: ClientLog, kills: list[dict[str, Any]]) -> dict[str, Any]:
     """Compares the store with the replies that clients got."""
-    reader = RunReader(run_dir)
-    lost = {name: len(ids - set(reader.ids(name))) for name, ids in acknowledged(log).items()}
-    places = [place for window in reader.windows().values() for place in window]
-    since = served_since(reader)
-    versions = len(reader.versions())
-    reader.close()
-    recovery, service = ([kill[name] for kill in kills] for name in ("recovery_s", "service_s"))
+    with closing(RunReader(run_dir)) as reader:
+        lost = {name: len(ids - set(reader.ids(name))) for name, ids in acknowledged(log).items()}
+        places = [place for window in reader.windows().values() for place in window]
+        since, twice, versions = served_since(reader), doubled(reader), len(reader.versions())
+    recovery, service = ([kill[name] for kill in kills] for name in ("recovery_s", "without_service_s"))
     return {
         "kills": len(kills),
         "lost": sum(lost.values()),
@@ -126,15 +141,38 @@ def account(run_dir: Path, log: ClientLog, kills: list[dict[str, Any]]) -> dict[
         "stale_answers": sum(stale(answer, since) for answer in log.answers),
         "recovery_s_p50": float(np.percentile(recovery, 50)),
         "recovery_s_p99": float(np.percentile(recovery, 99)),
-        "service_s_p99": float(np.percentile(service, 99)),
+        "without_service_s_p50": float(np.percentile(service, 50)),
+        "without_service_s_p99": float(np.percentile(service, 99)),
+        "without_service_s_sum": round(sum(service), 2),
         "requests": log.requests,
-        "failed_requests": dict(log.failed),
+        **{how: log.ended(how) for how in HOW},
+        "failed_attempts": dict(log.failed_attempts),
+        "votes_sent_again": len(log.sent_again),
+        "votes_sent_again_that_were_stored": len(log.met_twice),
+        "votes_doubled": twice,
         "votes_acknowledged": len(log.votes),
         "feedback_acknowledged": len(log.feedback),
         "samples_acknowledged": len(log.outcomes),
         "versions_learned": versions,
-        "by_victim": {victim: figures for victim in (*PARTS, EVERYTHING) if (figures := of(victim, kills))},
+        "by_victim": {victim: figures for victim in (*PARTS, EVERYTHING) if (figures := of(victim, kills, log))},
     }
+
+
+def doubled(reader: RunReader) -> int:
+    """Votes of people that count more than once: the same id, or a voter twice on one answer, in a prompt's ballot, or
+    more votes in the buffer's count of a prompt than its ballot has."""
+    found = 0
+    for prompt, voted in reader.read_all(PromptVoted).items():
+        ballot = votes_of_people(reader, prompt)
+        found += repeated([vote.id for vote in ballot]) + repeated(
+            [(v.voter, v.response_id) for v in ballot if v.response_id]
+        )
+        found += max(0, voted.kept - sum(vote.counted for vote in ballot))
+    return found
+
+
+def repeated(names: Sequence[Hashable]) -> int:
+    return len(names) - len(set(names))
 
 
 def acknowledged(log: ClientLog) -> dict[str, set[str]]:
@@ -167,13 +205,14 @@ def stale(answer: Answered, since: Sequence[tuple[float, int]]) -> bool:
     )
 
 
-def of(victim: str, kills: list[dict[str, Any]]) -> dict[str, float]:
+def of(victim: str, kills: list[dict[str, Any]], log: ClientLog) -> dict[str, float]:
     mine = [kill for kill in kills if kill["victim"] == victim]
     if not mine:
         return {}
+    seconds = {name: [kill[name] for kill in mine] for name in ("recovery_s", "without_service_s")}
     return {
         "kills": len(mine),
-        "recovery_s_median": float(np.median([kill["recovery_s"] for kill in mine])),
-        "recovery_s_max": max(kill["recovery_s"] for kill in mine),
-        "service_s_max": max(kill["service_s"] for kill in mine),
+        **{f"{name}_median": float(np.median(found)) for name, found in seconds.items()},
+        **{f"{name}_max": max(found) for name, found in seconds.items()},
+        **{how: log.ends[victim][how] for how in HOW},
     }

@@ -16,7 +16,8 @@ import httpx
 import numpy as np
 import psutil
 
-from bench._live import CLIENTS, LiveRun, Load, drill_arguments, recovered
+from bench._clients import CLIENTS, ClientLog, Load, recovered
+from bench._live import SETTINGS, LiveRun, drill_arguments
 from bench.votes import named
 from core.store.writer import RunReader
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
-    live = LiveRun(options, anew=True)
+    live = LiveRun(options, SETTINGS, anew=True)
     async with httpx.AsyncClient(
         timeout=60, trust_env=False, limits=httpx.Limits(max_connections=4 * CLIENTS)
     ) as client:
@@ -56,15 +57,19 @@ async def soak(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
         "minutes": minutes,
         "rss_slope_mb_per_h": slope(later, lambda row: row["rss_mb"]),
         "fd_slope_per_h": slope(later, lambda row: row["fds"]),
-        "errors": sum(load.log.failed.values()) + len(events),
-        "failed_requests": dict(load.log.failed),
-        "error_events": events,
+        **errors(load.log, events),
         "requests": load.log.requests,
         "rss_mb": later[-1]["rss_mb"],
         "rss_slope_by_process": {
             title: slope(later, lambda row, title=title: row["by_title"].get(title, 0.0)) for title in sorted(parts)
         },
     }
+
+
+def errors(log: ClientLog, events: list[str]) -> dict[str, Any]:
+    """Nothing is killed, so that an attempt which failed is an error even if a retry made it good."""
+    failed = dict(log.failed_attempts)
+    return {"errors": sum(failed.values()) + len(events), "failed_attempts": failed, "error_events": events}
 
 
 async def measurements(live: LiveRun, load: Load, seconds: float) -> AsyncIterator[dict[str, Any]]:

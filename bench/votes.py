@@ -20,7 +20,7 @@ import aiohttp
 import httpx
 import psutil
 
-from bench._live import LiveRun, drill_arguments
+from bench._live import SETTINGS, LiveRun, drill_arguments
 from core.store.writer import RunReader
 
 ARRAY = 256
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def drill(options: argparse.Namespace) -> dict[str, Any]:
-    live = LiveRun(options)
+    live = LiveRun(options, SETTINGS)
     await live.up()
     try:
         limits = httpx.Limits(max_connections=64)
