@@ -35,6 +35,7 @@ VERSIONS = 4
 FRESH_S = 6.0
 """A replica without a report for this long counts as gone."""
 NAMESPACE = "bench-swap"
+CONFIGS = {"lora": "configs/tiny.yaml", "full": "configs/tiny-full.yaml"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,8 +152,7 @@ async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, li
     from serve.replica.haproxy import free_ports
 
     with tempfile.TemporaryDirectory() as folder:
-        path = "configs/tiny.yaml" if kind == "lora" else "configs/tiny-full.yaml"
-        config = load(path, [f"serve.port={free_ports(1)[0]}", *settings])
+        config = load(CONFIGS[kind], [f"serve.port={free_ports(1)[0]}", *settings])
         base, versions = await asyncio.to_thread(make_versions, config, Path(folder))
         ray.init(
             "local", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
