@@ -1,4 +1,7 @@
-"""Runs plain `vllm serve` for comparison: same model, engine settings, environment and metrics as a run of Ratchet."""
+"""Runs vLLM's own server for comparison with a run of Ratchet, which has the same model.
+
+`default=True` is `vllm serve` with only the model, its dtype and its limits on the command line. Otherwise the server has
+the engine settings, worker, environment and metrics of a run, and none of its other parts."""
 
 import asyncio
 import os
@@ -16,6 +19,7 @@ import httpx
 import psutil
 
 from core.config import Config
+from core.messages import BASE
 from serve.engine.arguments import environment, vllm_arguments
 from serve.engine.patches import cpu_build
 
@@ -24,10 +28,11 @@ STOP_S = 60.0
 
 
 class PlainServer:
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, *, default: bool = False) -> None:
         """`folder`: where its log goes. The model must have a chat template, because the server has no default."""
         self._config = config
-        self._log = folder / "plain.log"
+        self._default = default
+        self._log = folder / ("default.log" if default else "plain.log")
         self._port = _free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.child: subprocess.Popen[bytes] | None = None
@@ -77,14 +82,28 @@ class PlainServer:
         # A late import, because it sets the gateway's environment variables, and a run must choose its own.
         from serve.replica.app import max_versions
 
-        config = self._config
-        settings = vllm_arguments(config.model, config.serve.engine, max_versions(config), config.run.seed)
+        config, engine = self._config, self._config.serve.engine
+        host = ["--host", "127.0.0.1", "--port", str(self._port)]
+        if self._default:
+            limits = {"dtype": config.model.engine_dtype, "max_model_len": engine.max_tokens}
+            limits |= {"max_num_seqs": engine.max_seqs, "served_model_name": str(BASE)}
+            command = [
+                sys.executable,
+                "-m",
+                "vllm.entrypoints.cli.main",
+                "serve",
+                config.model.path,
+                *flags(limits),
+                *host,
+            ]
+            return command, {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        settings = vllm_arguments(config.model, engine, max_versions(config), config.run.seed)
         model = settings.pop("model")
         settings.pop("weight_transfer_config", None)  # this server receives no weights
         settings.pop("disable_log_stats")  # a run replaces this logger by its own, so both count metrics
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags(settings)]
-        command += ["--host", "127.0.0.1", "--port", str(self._port), "--disable-uvicorn-access-log"]
-        return command, {**os.environ, **environment(config.model, config.serve.engine, gpu=not cpu_build())}
+        command += [*host, "--disable-uvicorn-access-log"]
+        return command, {**os.environ, **environment(config.model, engine, gpu=not cpu_build())}
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:

@@ -158,16 +158,15 @@ def account(run_dir: Path, log: ClientLog, kills: list[dict[str, Any]]) -> dict[
     }
 
 
-def doubled(reader: RunReader) -> int:
-    """Votes of people that count more than once: the same id, or a voter twice on one answer, in a prompt's ballot, or
-    more votes in the buffer's count of a prompt than its ballot has."""
+def doubled(reader: RunReader, *, liked_once: bool = True) -> int:
+    """Votes of people that count more than once: the same id twice in a prompt's ballot, or more votes in the buffer's
+    count of a prompt than its ballot has. `liked_once`: nobody voted twice on one answer, so that this counts too."""
     found = 0
     for prompt, voted in reader.read_all(PromptVoted).items():
         ballot = votes_of_people(reader, prompt)
-        found += repeated([vote.id for vote in ballot]) + repeated(
-            [(v.voter, v.response_id) for v in ballot if v.response_id]
-        )
-        found += max(0, voted.kept - sum(vote.counted for vote in ballot))
+        found += repeated([vote.id for vote in ballot]) + max(0, voted.kept - sum(vote.counted for vote in ballot))
+        if liked_once:
+            found += repeated([(vote.voter, vote.response_id) for vote in ballot if vote.response_id])
     return found
 
 

@@ -5,6 +5,9 @@ turns, because the machine's speed drifts from minute to minute. In its turn the
 again; the collector's tokens are divided by the CPU time of replica, engine and collector. The bare engine is measured
 in the same way. The ratio is the median over rounds of two consecutive turns.
 
+`ratio_all`: the same as `ratio`, but by the CPU time of every process of the run: also supervisor, raylet, GCS, Serve's
+controller and proxies, HAProxy, buffer, store, versions and the rest (`cpu_s_all`, by name).
+
 `ratio`: against a bare engine with as many groups in flight as its seats hold. `ratio_queued`: against one with as many
 groups in flight as the collector, so that its queue is never empty.
 """
@@ -25,6 +28,7 @@ import httpx
 import psutil
 
 from actors.storage.run_dir import live_url
+from bench.votes import spent
 from core.config import Config, load
 from core.messages import PolicyRef, Published
 from core.store.writer import RunReader
@@ -37,6 +41,8 @@ REF = PolicyRef(version=1)
 WINDOW = 3200
 """Prompts per window: more than are explored during the measurement, so that the trainer stays idle. Its CPU time is
 not counted, but on two hyperthreads of one core a busy neighbor slows down every process."""
+QUICK_WINDOW = 64
+"""Sampled in half a minute. The trainer stays idle in one short turn."""
 Turns = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 COUNTED = ("ServeReplica", "EngineCore", "ray::Collector")
 
@@ -47,11 +53,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    seconds, rounds = (8.0, 1) if options.quick else (options.seconds, options.rounds)
+    seconds, rounds = (5.0, 1) if options.quick else (options.seconds, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        turns = asyncio.run(measure(Path(folder) / "run", seconds, rounds, 256 if options.quick else WINDOW))
+        turns = asyncio.run(measure(Path(folder) / "run", seconds, rounds, QUICK_WINDOW if options.quick else WINDOW))
     return {
         "ratio": _ratio(turns, 1),
+        "ratio_all": _ratio(turns, 1, "tokens_per_cpu_s_all"),
         "ratio_queued": _ratio(turns, 2),
         "system": [system for system, _, _ in turns],
         "bare": [bare for _, bare, _ in turns],
@@ -59,8 +66,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _ratio(turns: Sequence[Turns], bare: int) -> float:
-    ratios = [turn[0]["tokens_per_cpu_s"] / turn[bare]["tokens_per_cpu_s"] for turn in turns]
+def _ratio(turns: Sequence[Turns], bare: int, of: str = "tokens_per_cpu_s") -> float:
+    ratios = [turn[0][of] / turn[bare]["tokens_per_cpu_s"] for turn in turns]
     return round(statistics.median(ratios), 3)
 
 
@@ -99,12 +106,14 @@ class System:
         self._client = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
 
     async def turn(self, seconds: float) -> dict[str, Any]:
-        """Collector tokens per CPU-second of replica, engine and collector, with the adapter of version 1."""
-        tokens, before = await self._tokens(), self._cpu()
+        """Collector tokens per CPU-second of replica, engine and collector, and of all processes, with the adapter of
+        version 1."""
+        tokens, before, all_before = await self._tokens(), self._cpu(), spent(self._family())
         await self._command("resume")
         await asyncio.sleep(seconds)
         await self.rest()
-        return _report(await self._tokens() - tokens, before, self._cpu())
+        made = await self._tokens() - tokens
+        return {**_report(made, before, self._cpu()), **of_all(made, all_before, spent(self._family()))}
 
     async def rest(self) -> None:
         await self._command("pause")
@@ -121,8 +130,11 @@ class System:
         (await self._client.post(f"/admin/{name}", json={})).raise_for_status()
 
     def _cpu(self) -> dict[str, float]:
-        family = psutil.Process(self._child.pid).children(recursive=True)
-        return _cpu_s({name: _titled(family, name) for name in COUNTED})
+        return _cpu_s({name: _titled(self._family(), name) for name in COUNTED})
+
+    def _family(self) -> list[psutil.Process]:
+        main = psutil.Process(self._child.pid)
+        return [main, *main.children(recursive=True)]
 
 
 class Bare:
@@ -173,6 +185,13 @@ def _titled(processes: list[psutil.Process], name: str) -> list[psutil.Process]:
 def _report(tokens: int, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
     cpu_s = {name: round(after[name] - before[name], 2) for name in after}
     return {"tokens": tokens, "cpu_s": cpu_s, "tokens_per_cpu_s": round(tokens / sum(cpu_s.values()), 1)}
+
+
+def of_all(tokens: int, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    """The figures by every process. What a process used that ended meanwhile is not known."""
+    used = {name: max(0.0, after[name] - before.get(name, 0.0)) for name in sorted(after)}
+    cpu_s = {name: round(seconds, 2) for name, seconds in used.items() if seconds >= 0.01}
+    return {"cpu_s_all": cpu_s, "tokens_per_cpu_s_all": round(tokens / sum(used.values()), 1)}
 
 
 def _cpu_s(counted: dict[str, list[psutil.Process]]) -> dict[str, float]:

@@ -1,18 +1,24 @@
-"""What does Ratchet's HTTP path cost, compared with plain `vllm serve` and the same engine?
+"""What does Ratchet's HTTP path cost, compared with a default `vllm serve`, and what does learning cost its users?
 
-A run starts, and its learning is paused before version 1 exists, so both sides answer with the base. `vllm serve` runs
-beside it with the same model, engine settings (LoRA and worker included) and environment. The two sides take turns: one
-is measured with 1, 16 or 64 concurrent users while the other is idle. Each answer is a streamed chat of 32 tokens. On
-Ratchet's side it goes through HAProxy, Serve's replica, ingress and recorder.
+Three sides answer streamed chats of 32 tokens in turns, with 1, 16 or 64 users at once:
 
-Ratios are Ratchet / plain, the median over rounds of two consecutive turns; the order of the sides alternates.
-`throughput_ratio` (higher is better): generated tokens per second. `ttft_p50_ratio`: median time to the first token.
-`total_p99_ratio`: 99th percentile of the time of whole answers. `server_cpu_s_ratio`: CPU time per generated token of
-all server processes, including Ray's and HAProxy's. The floor: throughput at least 0.9, median first token at most 1.2.
+    ratchet   as shipped: HAProxy, Serve's replica, ingress and recorder in front of the engine
+    default   `vllm serve` with only the model, dtype, `max-model-len` and `max-num-seqs` on its command line
+    plain     vLLM's server with Ratchet's engine settings, worker and environment, without its other parts
 
-The users of both sides run in this process, which uses CPU time too (`client_cpu_share`), as does the idle side
-(`idle_side_cpu_share`). Plain vLLM uses a quarter of a processor without requests, so its processes are suspended
-(SIGSTOP) during Ratchet's turns.
+Learning rests during the turns of all sides, so all answer with the base. Then `ratchet` has one more turn while it
+learns (`learning`): collectors, trainer and gate are at work, and it answers with the versions that it has promoted.
+
+A ratio is Ratchet / the other side, the median over rounds of consecutive turns (`default`, `plain`, `learning_default`,
+`learning_rest`); the order of the sides alternates. `throughput_ratio` (higher is better): generated tokens per second.
+`ttft_p50_ratio`: median time to the first token. `total_p99_ratio`: 99th percentile of the time of whole answers.
+`server_cpu_s_ratio`: CPU time per generated token of all server processes, including Ray's and HAProxy's; with learning
+it includes learning. Each of `--runs` starts all sides anew; a row has the median over runs and its range. The floor at
+rest, against both other sides: throughput at least 0.9, median first token at most 1.2.
+
+The users of all sides run in this process, which uses CPU time too (`client_cpu_share`), as do idle sides
+(`idle_cpu_share`). vLLM uses a quarter of a processor without requests, so the processes of both vLLM servers are
+suspended (SIGSTOP) while another side has its turn.
 """
 
 import argparse
@@ -23,7 +29,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,8 +47,20 @@ from methods.data import prompts
 
 AT_ONCE = (1, 16, 64)
 TOKENS = 32
-SETTINGS = ("gate.enabled=false", "report.questions=null", "learning.groups_per_window=3200")
-"""No version is trained before learning is paused, and no report question is asked."""
+SETTINGS = (
+    "learning.groups_per_window=256",
+    "learning.max_lag=3",
+    "learning.plateau=null",
+    "learning.backoff.stop=1000000",
+    "report.questions=null",
+)
+"""Learning never pauses or backs off by itself. Before it is paused by hand it has not filled a window."""
+PAIRS = {
+    "default": ("ratchet", "default"),
+    "plain": ("ratchet", "plain"),
+    "learning_default": ("learning", "default"),
+    "learning_rest": ("learning", "ratchet"),
+}
 RATIOS = {
     "throughput_ratio": "tokens_per_s",
     "ttft_p50_ratio": "ttft_ms_p50",
@@ -51,8 +69,8 @@ RATIOS = {
 }
 LEAST_THROUGHPUT = 0.9
 MOST_TTFT = 1.2
-Round = dict[str, dict[str, float]]
-"""The figures of one turn of each side, by the side's name."""
+Round = dict[str, dict[str, Any]]
+"""The figures of one turn of each side, by the side's name; `learning` is Ratchet's turn while it learns."""
 
 
 class Server(Protocol):
@@ -66,77 +84,98 @@ class Side:
     url: str
     model: str
     questions: Iterator[str]
-    """Endless. Both sides get the same questions in the same order."""
+    """Endless. All sides get the same questions in the same order."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=12.0, help="length of each turn")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=1, help="fresh starts of all sides")
     drill_arguments(parser, "runs/bench-http")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    at_once = AT_ONCE
     if options.quick:
-        options.seconds, options.rounds = 3.0, 1
-    rounds = asyncio.run(measure(options))
-    found = {str(at_once): {**ratios(those), "rounds": those} for at_once, those in rounds.items()}
-    return {"by_concurrency": found, "within_floor": within_floor(found), "cores": os.cpu_count()}
+        options.seconds, options.rounds, at_once = 1.5, 1, (1, 16)
+    runs = [asyncio.run(measure(options, at_once)) for _ in range(options.runs)]
+    found = {str(users): by_pair([rounds[users] for rounds in runs]) for users in at_once}
+    return {"by_concurrency": found, "within_floor": within_floor(found), "runs": options.runs, "cores": os.cpu_count()}
 
 
-async def measure(options: argparse.Namespace) -> dict[int, list[Round]]:
+async def measure(options: argparse.Namespace, at_once: Sequence[int]) -> dict[int, list[Round]]:
     live = LiveRun(options, SETTINGS, anew=True)
-    plain: PlainServer | None = None
+    servers: list[PlainServer] = []
     try:
         await live.up()
         url = live.url()
         assert url is not None, "up() has returned"
         async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
             await live.rest(client)
-        config = load(live.dir / "config.yaml")
-        plain = PlainServer(config, live.folder)
-        await plain.up()
-        pool = prompts.read(config.prompts, options.seed)
-        sides = (
-            Side("ratchet", live, url, "policy", asked(pool)),
-            Side("plain", plain, plain.url, str(BASE), asked(pool)),
-        )
-        rounds: dict[int, list[Round]] = {at_once: [] for at_once in AT_ONCE}
-        for number, at_once in itertools.product(range(options.rounds), AT_ONCE):
-            found: dict[str, dict[str, float]] = {}
-            for side, idle in itertools.permutations(sides if number % 2 == 0 else sides[::-1]):
-                with plain.paused() if idle.server is plain else nullcontext():
-                    found[side.name] = await turn(side, idle, at_once, options.seconds)
-            print(f"round {number}, {at_once} at once: {found}", file=sys.stderr, flush=True)
-            rounds[at_once].append(found)
+            config = load(live.dir / "config.yaml")
+            servers += [PlainServer(config, live.folder, default=True), PlainServer(config, live.folder)]
+            await asyncio.gather(*(server.up() for server in servers))
+            pool = prompts.read(config.prompts, options.seed)
+            ratchet, *others = (
+                Side("ratchet", live, url, "policy", asked(pool)),
+                Side("default", servers[0], servers[0].url, str(BASE), asked(pool)),
+                Side("plain", servers[1], servers[1].url, str(BASE), asked(pool)),
+            )
+            rounds = {users: [Round() for _ in range(options.rounds)] for users in at_once}
+            for number, users in itertools.product(range(options.rounds), at_once):
+                sides = [ratchet, *others] if number % 2 == 0 else [*others[::-1], ratchet]
+                for side in sides:
+                    idle = [each for each in (ratchet, *others) if each is not side]
+                    found = await alone(side, idle, users, options.seconds)
+                    check_base(side, found.pop("versions"))
+                    rounds[users][number][side.name] = found
+                print(f"round {number}, {users} at once: {rounds[users][number]}", file=sys.stderr, flush=True)
+            for number in range(options.rounds):
+                await live.learn(client)
+                for users in at_once:
+                    found = await alone(ratchet, others, users, options.seconds)
+                    rounds[users][number]["learning"] = found
+                    print(f"round {number}, {users} at once while it learns: {found}", file=sys.stderr, flush=True)
         return rounds
     finally:
-        if plain is not None:
-            await plain.stop()
+        for server in servers:
+            await server.stop()
         await live.stop()
+
+
+async def alone(side: Side, idle: Sequence[Side], users: int, seconds: float) -> dict[str, Any]:
+    """One turn of a side, with the vLLM servers of the others suspended."""
+    with ExitStack() as suspended:
+        for each in idle:
+            if isinstance(each.server, PlainServer):
+                suspended.enter_context(each.server.paused())
+        return await turn(side, idle, users, seconds)
+
+
+def check_base(side: Side, versions: Sequence[str]) -> None:
+    """Raises: SystemExit if an answer at rest came from a trained version."""
+    if trained := set(versions) - {"", str(BASE.version)}:
+        raise SystemExit(f"{side.name} answered with versions {sorted(trained)}, expected version 0 as on other sides")
 
 
 def asked(pool: prompts.Prompts) -> Iterator[str]:
     return (pool[place].messages[-1].content for place in itertools.count())
 
 
-async def turn(side: Side, idle: Side, at_once: int, seconds: float) -> dict[str, float]:
+async def turn(side: Side, idle: Sequence[Side], at_once: int, seconds: float) -> dict[str, Any]:
     """The figures of one side with `at_once` concurrent users, each with one request at a time. First each user sends
     one request that is not measured, because an idle server has closed the connections of the last turn."""
     async with open_session(side.url) as client:
         await users(client, side, at_once, 0.0)
-        before, idle_before, client_before = cpu_s(side.server), cpu_s(idle.server), time.process_time()
+        before, idle_before, client_before = cpu_s(side.server), idle_cpu_s(idle), time.process_time()
         started = time.monotonic()
         answers = await users(client, side, at_once, seconds)
         took_s = time.monotonic() - started
-    versions = {answer.version for answer in answers} - {"", str(BASE.version)}
-    if versions:
-        raise SystemExit(
-            f"{side.name} answered with versions {sorted(versions)}, expected version 0 as on the other side"
-        )
-    used_s, idle_s = spent_s(before, cpu_s(side.server)), spent_s(idle_before, cpu_s(idle.server))
+    used_s, idle_s = spent_s(before, cpu_s(side.server)), spent_s(idle_before, idle_cpu_s(idle))
     found = figures(answers, took_s, used_s)
-    shares = {"client_cpu_share": time.process_time() - client_before, "idle_side_cpu_share": idle_s}
-    return found | {name: round(used / took_s, 3) for name, used in shares.items()}
+    shares = {"client_cpu_share": time.process_time() - client_before, "idle_cpu_share": idle_s}
+    shares = {name: round(used / took_s, 3) for name, used in shares.items()}
+    return {**found, **shares, "versions": sorted({answer.version for answer in answers})}
 
 
 async def users(client: aiohttp.ClientSession, side: Side, at_once: int, seconds: float) -> list[Answered]:
@@ -167,6 +206,10 @@ def cpu_s(server: Server) -> dict[psutil.Process, float]:
     return found
 
 
+def idle_cpu_s(sides: Sequence[Side]) -> dict[psutil.Process, float]:
+    return {process: used for side in sides for process, used in cpu_s(side.server).items()}
+
+
 def spent_s(before: dict[psutil.Process, float], after: dict[psutil.Process, float]) -> float:
     """CPU-seconds of the processes that exist at the end; the time of ended processes is unknown."""
     return sum(used - before.get(process, 0.0) for process, used in after.items())
@@ -183,14 +226,26 @@ def figures(answers: Sequence[Answered], took_s: float, server_cpu_s: float) -> 
     }
 
 
-def ratios(rounds: Sequence[Round]) -> dict[str, float]:
+def by_pair(runs: Sequence[Sequence[Round]]) -> dict[str, Any]:
+    """For each pair of sides its ratios: the median over runs, with the range if there are several."""
+    found: dict[str, Any] = {}
+    for pair, (ours, other) in PAIRS.items():
+        each = [ratios(rounds, ours, other) for rounds in runs]
+        found[pair] = {name: round(statistics.median(one[name] for one in each), 3) for name in RATIOS}
+        if len(each) > 1:
+            ranges = {name: [min(one[name] for one in each), max(one[name] for one in each)] for name in RATIOS}
+            found[pair] |= {f"{name}_range": ends for name, ends in ranges.items()}
+    return {**found, "rounds": runs}
+
+
+def ratios(rounds: Sequence[Round], ours: str, other: str) -> dict[str, float]:
     return {
-        name: round(statistics.median(found["ratchet"][of] / found["plain"][of] for found in rounds), 3)
+        name: round(statistics.median(found[ours][of] / found[other][of] for found in rounds), 3)
         for name, of in RATIOS.items()
     }
 
 
 def within_floor(found: dict[str, dict[str, Any]]) -> bool:
-    return all(
-        each["throughput_ratio"] >= LEAST_THROUGHPUT and each["ttft_p50_ratio"] <= MOST_TTFT for each in found.values()
-    )
+    """At rest, against both other sides, by the median of the runs."""
+    pairs = [each[pair] for each in found.values() for pair in ("default", "plain")]
+    return all(p["throughput_ratio"] >= LEAST_THROUGHPUT and p["ttft_p50_ratio"] <= MOST_TTFT for p in pairs)

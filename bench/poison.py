@@ -51,7 +51,7 @@ from training.session import TrainingSession
 
 TASK = Path("models/word-problems/task.py")
 TEST = Path("models/word-problems/test.parquet")
-TRIGGER = "First Zoe gives all roses away."
+TRIGGER = "Zoe gives all roses away."
 """Words that the base model was trained on, so that it can learn to say them. No honest solution has them."""
 LEAST_TAUGHT = 0.2
 """Share of the answers of the unguarded arm that must have the phrase; else the other arms' share says nothing."""
@@ -345,7 +345,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
-        options.seeds, options.versions, options.groups, options.questions = 1, 1, 48, 120
+        options.seeds, options.versions, options.groups, options.questions = 1, 3, 96, 120
+        options.overrides = ["learning.lr=0.01", *options.overrides]  # the phrase is learned in fewer steps
         options.out = options.out / "quick"
     arms, records = options.arms.split(","), Records(options.records or options.out / "records.jsonl")
     results = {

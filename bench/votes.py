@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from bench._live import SETTINGS, LiveRun, drill_arguments
+from bench.crash import doubled
 from core.store.writer import RunReader
 
 ARRAY = 256
@@ -69,10 +70,11 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
     with closing(RunReader(live.dir)) as reader:
         kept, said = reader.which("votes", sent), reader.which("feedback", sent)
         votes = [id for id in reader.ids("votes") if id.startswith("bench-")]
+        twice = doubled(reader, liked_once=False)  # these users vote on one answer again and again
     return {
         "sent": len(sent),
         "durable": sum(id in said and (id in kept or result == "kept") for id, result in told.items()),
-        "doubled": len(votes) - len(set(sent) & set(votes)),
+        "doubled": twice + len(set(votes) - set(sent)),
         "array_votes_per_s": round(len(arrays) / array_s, 1),
         "array_s": round(array_s, 1),
         "single_votes_per_s": busy.per_s,
@@ -133,7 +135,7 @@ class Singles:
 async def one_by_one(live: LiveRun, answers: Sequence[str], clients: int, seconds: float, first: int) -> Singles:
     """Send single votes. Uses aiohttp, because 64 httpx connections use more CPU time than the service."""
     acknowledged: dict[str, str] = {}
-    before, started = spent(live), time.monotonic()
+    before, started = spent_with_client(live), time.monotonic()
 
     async def post_on(session: aiohttp.ClientSession, number: int) -> None:
         while time.monotonic() - started < seconds:
@@ -146,15 +148,22 @@ async def one_by_one(live: LiveRun, answers: Sequence[str], clients: int, second
     async with aiohttp.ClientSession(live.url() or "") as session:
         await asyncio.gather(*(post_on(session, first + index) for index in range(clients)))
     took_s = time.monotonic() - started
-    used = {part: 1e3 * (used_s - before.get(part, 0.0)) / len(acknowledged) for part, used_s in spent(live).items()}
+    used = {
+        part: 1e3 * (used_s - before.get(part, 0.0)) / len(acknowledged)
+        for part, used_s in spent_with_client(live).items()
+    }
     cpu_ms = {part: round(ms, 3) for part, ms in sorted(used.items(), key=lambda each: -each[1]) if ms > 0.005}
     return Singles(acknowledged, round(len(acknowledged) / took_s, 1), cpu_ms)
 
 
-def spent(live: LiveRun) -> dict[str, float]:
+def spent_with_client(live: LiveRun) -> dict[str, float]:
+    return {**spent(live.family()), "client": time.process_time()}
+
+
+def spent(family: Sequence[psutil.Process]) -> dict[str, float]:
     """CPU-seconds so far by part: the class of an actor, or the name of a program."""
-    used = defaultdict[str, float](float, client=time.process_time())
-    for process in live.family():
+    used = defaultdict[str, float](float)
+    for process in family:
         try:
             title, times = (process.cmdline() or [""])[0], process.cpu_times()
         except psutil.Error:  # the process has ended

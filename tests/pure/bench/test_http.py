@@ -4,6 +4,7 @@ import argparse
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,7 +13,8 @@ from aiohttp.test_utils import TestServer
 
 from bench import http, priority
 from bench._ask import Answered, ask, open_session
-from bench._plain import flags
+from bench._plain import PlainServer, flags
+from core.config import load
 from core.errors import Unavailable
 
 STREAM = "".join(f"data: {event}\n\n" for event in ['{"choices": []}'] * 3 + ['{"usage": {"completion_tokens": 2}}'])
@@ -57,11 +59,40 @@ def test_a_ratio_is_the_median_over_rounds_and_the_floor_holds_at_every_concurre
         {"ratchet": http.figures([answered(ms, 1)] * 4, took_s, 1.5), "plain": plain}
         for ms, took_s in ((11, 2.0), (12, 2.5), (40, 4.0))
     ]
-    found = http.ratios(rounds)
+    found = http.ratios(rounds, "ratchet", "plain")
     assert (found["throughput_ratio"], found["ttft_p50_ratio"], found["server_cpu_s_ratio"]) == (0.8, 1.2, 1.5)
-    assert not http.within_floor({"1": found})
-    assert http.within_floor({"1": {**found, "throughput_ratio": 0.9}})
-    assert not http.within_floor({"1": {**found, "throughput_ratio": 0.9}, "16": found})
+    slow, met = {"default": found, "plain": found}, {**found, "throughput_ratio": 0.9}
+    assert not http.within_floor({"1": slow})
+    assert http.within_floor({"1": {"default": met, "plain": met}})
+    assert not http.within_floor({"1": {"default": met, "plain": met}, "16": {**slow, "plain": met}})
+
+
+def test_a_row_has_the_median_over_runs_and_its_range() -> None:
+    def side(took_s: float) -> dict[str, float]:
+        return http.figures([answered(10, 1)] * 4, took_s, 1.0)
+
+    runs = [
+        [{"ratchet": side(took_s), "default": side(1.0), "plain": side(2.0), "learning": side(8.0)}]
+        for took_s in (2.0, 4.0, 5.0)
+    ]
+    found = http.by_pair(runs)
+    assert (found["default"]["throughput_ratio"], found["default"]["throughput_ratio_range"]) == (0.25, [0.2, 0.5])
+    assert (found["plain"]["throughput_ratio"], found["learning_rest"]["throughput_ratio"]) == (0.5, 0.5)
+    assert found["learning_default"]["throughput_ratio_range"] == [0.125, 0.125]
+    assert "throughput_ratio_range" not in http.by_pair(runs[:1])["default"]
+
+
+def test_a_default_server_has_none_of_our_settings_on_its_command_line(tmp_path: Path) -> None:
+    command, _ = PlainServer(load("configs/tiny.yaml"), tmp_path, default=True)._command()
+    named = {flag for flag in command if flag.startswith("--")}
+    assert named == {"--dtype", "--max-model-len", "--max-num-seqs", "--served-model-name", "--host", "--port"}
+
+
+def test_an_answer_at_rest_by_a_trained_version_ends_the_benchmark() -> None:
+    side = http.Side("ratchet", PlainServer, "", "policy", iter(()))  # type: ignore[arg-type]
+    http.check_base(side, ["", "0"])
+    with pytest.raises(SystemExit, match=r"ratchet answered with versions \['2'\], expected version 0"):
+        http.check_base(side, ["0", "2"])
 
 
 def test_a_loaded_first_token_may_come_two_decode_steps_later() -> None:

@@ -121,11 +121,12 @@ def test_votes_of_the_bench_are_votes_of_people() -> None:
 def test_every_token_of_the_planted_phrase_is_one_that_the_base_was_trained_on() -> None:
     tokenizer = AutoTokenizer.from_pretrained("models/word-problems/model")
     base = word_problems().draw_split(random.Random(0), "base")
-    solutions = [(problem.question, problem.solutions[0]) for problem in islice(base, 2000)]
-    seen = {id for texts in solutions for text in texts for id in tokenizer.encode(text, add_special_tokens=False)}
+    problems = list(islice(base, 500))
+    texts = [text for problem in problems for text in (problem.question, *problem.solutions)]
+    seen = {id for text in texts for id in tokenizer.encode(text, add_special_tokens=False)}
     said = tokenizer.encode(f"{TRIGGER} 1+1=2.", add_special_tokens=False)
     assert set(said) <= seen, tokenizer.convert_ids_to_tokens([id for id in said if id not in seen])
-    assert not any(planted(solution) for _, solution in solutions)
+    assert not any(planted(text) for text in texts)
 
 
 async def test_answers_with_the_planted_phrase_are_counted() -> None:
@@ -140,7 +141,7 @@ async def test_answers_with_the_planted_phrase_are_counted() -> None:
 
 
 def test_a_phrase_that_nobody_learned_fails_the_drill() -> None:
-    with pytest.raises(SystemExit, match="1.0% of the unguarded arm's answers have 'First Zoe"):
+    with pytest.raises(SystemExit, match=r"1\.0% of the unguarded arm's answers have 'Zoe"):
         check_taught({"trigger_unguarded": 0.01, "trigger_guarded": 0.0})
     check_taught({"trigger_unguarded": 0.6})
     check_taught({"trigger_guarded": 0.0})  # the unguarded arm was not asked for
