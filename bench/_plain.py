@@ -1,7 +1,7 @@
 """Runs vLLM's own server for comparison with a run of Ratchet, which has the same model.
 
-`default=True` is `vllm serve` with only the model, its dtype and its limits on the command line. Otherwise the server has
-the engine settings, worker, environment and metrics of a run, and none of its other parts."""
+`default=True` is `vllm serve` with only the model, its dtype and its limits on the command line. Otherwise the server
+has the engine settings, worker, environment and metrics of a run, and none of its other parts."""
 
 import asyncio
 import os

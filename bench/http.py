@@ -9,8 +9,8 @@ Three sides answer streamed chats of 32 tokens in turns, with 1, 16 or 64 users 
 Learning rests during the turns of all sides, so all answer with the base. Then `ratchet` has one more turn while it
 learns (`learning`): collectors, trainer and gate are at work, and it answers with the versions that it has promoted.
 
-A ratio is Ratchet / the other side, the median over rounds of consecutive turns (`default`, `plain`, `learning_default`,
-`learning_rest`); the order of the sides alternates. `throughput_ratio` (higher is better): generated tokens per second.
+A ratio is Ratchet / the other side (`default`, `plain`, `learning_default`, `learning_rest`), the median over rounds;
+the order of the sides alternates. `throughput_ratio` (higher is better): generated tokens per second.
 `ttft_p50_ratio`: median time to the first token. `total_p99_ratio`: 99th percentile of the time of whole answers.
 `server_cpu_s_ratio`: CPU time per generated token of all server processes, including Ray's and HAProxy's; with learning
 it includes learning. Each of `--runs` starts all sides anew; a row has the median over runs and its range. The floor at
@@ -48,7 +48,7 @@ from methods.data import prompts
 AT_ONCE = (1, 16, 64)
 TOKENS = 32
 SETTINGS = (
-    "learning.groups_per_window=256",
+    "learning.groups_per_window=64",
     "learning.max_lag=3",
     "learning.plateau=null",
     "learning.backoff.stop=1000000",

@@ -28,9 +28,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         options.seeds, options.versions, options.recipes = 1, 2, "lmsi"
         options.overrides = [
-            "learning.groups_per_window=96",
+            "learning.groups_per_window=80",
             "report.per_version=0",
-            "report.final=240",
+            "report.final=160",
             *options.overrides,
         ]
         options.out = options.out / "quick"

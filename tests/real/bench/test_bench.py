@@ -22,7 +22,11 @@ def test_the_gate_keeps_its_chance_of_error_in_simulation() -> None:
 def test_the_system_adds_little_to_what_the_engine_costs() -> None:
     found = bench("generation")
     assert all(turn["tokens"] > 1000 for name in ("system", "bare", "bare_queued") for turn in found[name])
-    assert found["ratio"] > 0.5  # the limit is .9 on an idle machine with a longer measurement
+    # .9 is wanted as the median of five turns of 20 s, which varied from .86 to 1.03; this is one turn of 5 s
+    assert found["ratio"] > 0.65
+    (turn,) = found["system"]
+    assert {"raylet", "gcs_server", "Buffer", "Store", "Versions", "haproxy"} <= turn["cpu_s_all"].keys()
+    assert 0.3 < found["ratio_all"] < found["ratio"]  # every other process costs something, and none dominates
 
 
 def test_a_trainer_alone_eats_windows_and_publishes() -> None:
@@ -41,9 +45,9 @@ def test_swaps_under_load_cost_no_request() -> None:
 
 
 def test_whole_models_are_learned_from_the_base_and_swapped_in_place(tmp_path: Path) -> None:
-    few = ("gate.max_probes=400",)
+    few = ("gate.max_probes=300",)
     found = bench("learn", "--config", "configs/tiny-full.yaml", "--out", str(tmp_path), *few)["lmsi"]
-    assert found["accuracy_n"] == 240
+    assert found["accuracy_n"] == 160
     assert found["accuracy_end_mean"] > found["accuracy_start"]
     assert found["tokens_generated"][0] > 0
     (run_dir,) = (tmp_path / "quick").iterdir()
@@ -55,11 +59,15 @@ def test_whole_models_are_learned_from_the_base_and_swapped_in_place(tmp_path: P
 @long
 def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: object) -> None:
     found = bench("http", "--out", str(tmp_path))["by_concurrency"]
-    assert set(found) == {"1", "16", "64"}
+    assert set(found) == {"1", "16"}
     for each in found.values():
-        assert min(side["answers"] for turns in each["rounds"] for side in turns.values()) > 0
-        assert each["throughput_ratio"] > 0.4  # the limit is .9 on an idle machine with longer turns
-        assert min(each["ttft_p50_ratio"], each["total_p99_ratio"], each["server_cpu_s_ratio"]) > 0
+        ((turns,),) = each["rounds"]
+        assert set(turns) == {"ratchet", "default", "plain", "learning"}
+        assert min(side["answers"] for side in turns.values()) > 0
+        # .9 is wanted of turns of 4 s and longer; single turns of 12 s varied by a tenth, these have 1.5 s
+        assert each["default"]["throughput_ratio"] > 0.6 and each["plain"]["throughput_ratio"] > 0.6
+        assert each["plain"]["ttft_p50_ratio"] < 2.0  # 1.2 is wanted
+        assert each["learning_rest"]["throughput_ratio"] > 0.1  # learning takes the processors that users leave
 
 
 @long
@@ -74,14 +82,17 @@ def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) 
 def test_a_replica_killed_in_a_swap_leaves_nothing_mixed(tmp_path: object) -> None:
     found = bench("swap-kill")
     assert found["kills"] > 0 and found["requests"] > 10
-    assert (found["truncated"], found["mixed"], found["unproven"]) == (0, 0, 0)
+    assert (found["truncated"], found["mixed"], found["unproven"]) == (0, 0, 0), found["first_strangers"]
+    assert found["failed"] <= 1, found["why"]  # 2 of 29,490 requests in 55 kills
+    decided = found["of_their_version"] - found["undecided"]
+    assert decided > 0.5 * found["requests"], "the tokens of most answers tell their version"
 
 
 @long
 def test_everything_at_once_makes_no_errors(tmp_path: object) -> None:
     found = bench("soak", "--out", str(tmp_path))
     assert found["requests"] > 0 and found["rss_mb"] > 0
-    assert found["errors"] == 0, (found["failed_requests"], found["error_events"])
+    assert found["errors"] == 0, (found["failed_attempts"], found["error_events"])
 
 
 @long
@@ -95,6 +106,7 @@ def test_a_recipe_that_ruins_the_model_is_set_against_the_gate(tmp_path: object)
 def test_liars_are_set_against_honest_voters(tmp_path: object) -> None:
     found = bench("poison", "--out", str(tmp_path))
     assert {"accuracy_guarded", "accuracy_unguarded", "accuracy_clean"} <= found.keys()
+    assert found["trigger_guarded"] == found["trigger_clean"] == 0 < 0.2 <= found["trigger_unguarded"]
 
 
 @long
