@@ -141,7 +141,7 @@ async def test_answers_with_the_planted_phrase_are_counted() -> None:
 
 
 def test_a_phrase_that_nobody_learned_fails_the_drill() -> None:
-    with pytest.raises(SystemExit, match=r"1\.0% of the unguarded arm's answers have 'Zoe"):
+    with pytest.raises(SystemExit, match=r"1\.0% of the unguarded arm's answers have 'First Zoe"):
         check_taught({"trigger_unguarded": 0.01, "trigger_guarded": 0.0})
     check_taught({"trigger_unguarded": 0.6})
     check_taught({"trigger_guarded": 0.0})  # the unguarded arm was not asked for
