@@ -87,6 +87,17 @@ def make_folder(path: Path) -> None:
         sync(path.parent)
 
 
+def make_room_for(file: Path) -> None:
+    """Make the folder of a file that is to be written. Raises: ArtifactError if there can be no such file."""
+    try:
+        make_folder(file.parent)
+        taken = "it is a folder" if file.is_dir() else None
+    except OSError as error:
+        taken = error.strerror
+    if taken or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ArtifactError(f"{file} cannot be written ({taken or 'no permission'}); choose another place")
+
+
 def says_full(error: BaseException) -> bool:
     """Whether an error means that the disk, or a quota on it, is full. safetensors has only a text for it, no errno."""
     if isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in NO_ROOM):

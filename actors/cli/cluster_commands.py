@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from actors.cli.app import console
 
@@ -40,7 +41,7 @@ def service_start(dir: ServiceDir, head: Head, config: UpConfig = None, set: UpS
     from actors.cli.service import start
 
     up = [*(["--config", str(config)] if config else []), *(f"--set={setting}" for setting in set or [])]
-    console.print(f"started; the log is {start(dir, [*up, '--', *head])}", soft_wrap=True)
+    console.print(escape(f"started; the log is {start(dir, [*up, '--', *head])}"), soft_wrap=True)
 
 
 @service.command("run")

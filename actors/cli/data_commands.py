@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from actors.cli.app import DEFAULT, ConfigFile, Overrides, RunDirOption, console, load
 from actors.cli.client import get, live, post
+from actors.cli.temporary import ENGINE_SOCKET, check_temporary_folder
 from actors.storage.run_dir import CONFIG_FILE, find, live_url
 from core.errors import RatchetError
 
@@ -23,7 +24,7 @@ def status(dir: RunDirOption = None) -> None:
     path = find(dir)
     url = live_url(path)
     reader = RunReader(path)
-    console.print(f"{path}  {'serving on ' + url if url else 'stopped'}", soft_wrap=True)
+    console.print(escape(f"{path}  {'serving on ' + url if url else 'stopped'}"), soft_wrap=True)
     console.print(versions_table(version_rows(reader)))
     if url:
         console.print_json(json.dumps(get(f"{url}/status")))
@@ -74,7 +75,8 @@ def export_data(
     from actors.inspect.export_data import export as write
     from core.store.writer import RunReader
 
-    console.print(f"{write(RunReader(find(dir)), kind, to)} rows in {to}", soft_wrap=True, highlight=False)
+    rows = write(RunReader(find(dir)), kind, to)
+    console.print(escape(f"{rows} rows in {to}"), soft_wrap=True, highlight=False)
 
 
 def evaluate(
@@ -88,30 +90,46 @@ def evaluate(
     )
 
 
-def gate(candidate: Path, dir: RunDirOption = None) -> None:
-    """Weigh a checkpoint of the run's base model (a PEFT adapter or a whole model) as the gate would."""
+GATE_STATUS = {"promote": 0, "reject": 10, "hold": 11}
+"""Exit status of `gate` by verdict. An error is 1, wrong usage 2."""
+
+
+def gate(
+    candidate: Annotated[Path, typer.Argument(help="Folder of a PEFT adapter or of a whole model, as safetensors")],
+    dir: RunDirOption = None,
+) -> None:
+    """Weigh a checkpoint of the run's base model as the gate would. A checkpoint that the engine cannot hold as a whole
+    is refused. Exit status: 0 promote, 10 reject, 11 hold, 1 error, 2 wrong usage."""
     from actors.cli.offline import weigh_checkpoint
 
+    check_temporary_folder(ENGINE_SOCKET)
     decision = weigh_checkpoint(candidate, find(dir), console)
-    console.print(f"{decision.verdict} ({decision.standing}): {decision.reason} ({decision.probes} probes)")
-    sys.exit(0 if decision.verdict == "promote" else 1)
+    said = f"{decision.verdict} ({decision.standing}): {decision.reason} ({decision.probes} probes)"
+    console.print(escape(said), soft_wrap=True)
+    sys.exit(GATE_STATUS[decision.verdict])
 
 
 def anchors(
     questions: Annotated[Path, typer.Argument(help="JSONL or Parquet of held-out prompts, without answers")],
-    to: Annotated[Path, typer.Option(help="Parquet file to write; then set gate.anchors to it")],
+    to: Annotated[Path, typer.Option(help="Parquet file to write, also in a new folder; then set gate.anchors to it")],
     overrides: Overrides = None,
     config: ConfigFile = DEFAULT,
     samples: int = 32,
     min_share: float = 0.3,
 ) -> None:
-    """Make the gate's anchors for a model: the model's majority answers to held-out questions."""
-    from actors.cli.offline import make_anchors
+    """Make the gate's anchors for a model: the model's majority answers to held-out questions. After an interruption
+    the same command goes on where it was."""
+    from actors.cli.anchors import make_anchors
 
+    check_temporary_folder(ENGINE_SOCKET)
     resolved = load(config, overrides or [])
     asked = resolved.prompts.model_copy(update={"path": str(questions), "split": None})
-    total, kept = make_anchors(asked, resolved, to, samples, min_share)
-    console.print(f"{kept} anchors of {total} questions in {to}")
+    with console.status("starting the engine") as status:
+        made = make_anchors(asked, resolved, to, samples, min_share, status.update)
+    for skipped in made.skipped:
+        console.print(f"[yellow]skipped[/] {escape(skipped)}", soft_wrap=True)
+    summary = f"{made.anchors} anchors of {made.questions} questions in {to}"
+    console.print(escape(f"{summary}; {len(made.skipped)} were skipped" if made.skipped else summary), soft_wrap=True)
 
 
 def export(
@@ -124,7 +142,8 @@ def export(
     from actors.cli.offline import export_version
 
     path = find(dir)
-    console.print(str(export_version(path, load(path / CONFIG_FILE, []), version, to, merged)), soft_wrap=True)
+    written = export_version(path, load(path / CONFIG_FILE, []), version, to, merged)
+    console.print(escape(str(written)), soft_wrap=True)
 
 
 def backup(
@@ -135,7 +154,8 @@ def backup(
     from actors.storage.backup import backup as take
 
     taken = take(find(run), to)
-    console.print(f"{len(taken.versions)} versions and the store, {taken.bytes / 2**20:.1f} MiB, in {taken.folder}")
+    size = f"{len(taken.versions)} versions and the store, {taken.bytes / 2**20:.1f} MiB"
+    console.print(f"{size}, in {escape(str(taken.folder))}", soft_wrap=True)
     if taken.pruned:
         console.print(
             f"[dim]not in the backup, pruned earlier: {', '.join(f'v{version}' for version in taken.pruned)}[/]"
@@ -150,4 +170,5 @@ def restore(
     from actors.storage.backup import restore as make
 
     versions = make(folder, dir)
-    console.print(f"{dir} has {len(versions)} versions; resume it with ./run up --dir {dir}", soft_wrap=True)
+    said = f"{dir} has {len(versions)} versions; resume it with ./run up --dir {dir}"
+    console.print(escape(said), soft_wrap=True)

@@ -1,30 +1,31 @@
-"""Commands that need no running system: weigh a checkpoint, make anchors, export a version."""
+"""Commands that need no running system: weigh a checkpoint, export a version."""
 
 import asyncio
 import hashlib
 import os
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
+from rich.markup import escape
 
 from core.answers import extractor
-from core.artifacts import digest_file
-from core.config import Config, Full, PromptsConfig, load
+from core.arrival_proof import Proof
+from core.artifacts import digest_file, read_manifest
+from core.config import Config, Full, load
 from core.errors import ArtifactError, ConfigError
-from core.messages import BASE, Decision, PolicyRef, Prompt, Published, Sampling
+from core.messages import BASE, Decision, PolicyRef, Published
 from core.store.facts import GateLedger, LineageFact
 from core.store.writer import RunReader
-from methods.data import prompts
 from methods.data.held_out import probes_of
 from serve.engine.arguments import environment
+from serve.engine.checkpoint import fitting
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy
+from serve.replica.reconcile import Prover
 from training.gate.gate import Gate
 from training.gate.weighing import Weighing
 
@@ -47,82 +48,64 @@ async def offline_policy(config: Config, max_versions: int = 2) -> AsyncIterator
 
 
 def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decision:
-    """The gate's decision on a checkpoint of the run's base model, from any trainer: a PEFT adapter, or a whole model
-    if the run uses whole models. Uses a fresh gate, so nothing counts in the run's ledger. Only the champion's
-    agreement is read from the ledger, because it shows whether the anchors are saturated.
+    """The gate's decision on a checkpoint of the run's base model, from any trainer: a PEFT adapter or a whole model.
+    Uses a fresh gate, so nothing counts in the run's ledger. Only the champion's agreement is read from the ledger,
+    because it shows whether the anchors are saturated. Nothing is asked before the engine is proven to hold all of the
+    checkpoint; the proof's reference is what transformers and PEFT compute from its files.
 
-    Raises: ConfigError if the run has no probes; ArtifactError if the folder is no checkpoint."""
+    Raises: ConfigError if the run has no probes; ArtifactError, before an engine starts, for what an engine would leave
+    out; ProofError if the engine holds other weights than the files."""
     config = load(run_dir / "config.yaml")
     probes, certified = probes_of(config)
     if not probes:
         raise ConfigError("this run has neither gate.anchors nor gate.keys, so there are no probes; set one of them")
-    published = _as_published(candidate, OFFLINE_CANDIDATE)
+    published = _as_published(candidate, OFFLINE_CANDIDATE, _fingerprint(candidate))
+    model = fitting(candidate, config.model)
+    described = _as_published(run_dir / "versions" / "v0000", BASE, "")
+    base = Proof.read(read_manifest(Path(described.path)))
     champion = _champion(run_dir)
-    known = _ledger(run_dir).under(champion.ref if champion else BASE)
+    os.environ.update(environment(model, config.serve.engine))  # before torch is imported
 
-    async def run() -> Decision:
-        async with offline_policy(config) as (engine, policy):
-            await engine.stage(published)
-            if champion is not None:
-                await engine.stage(champion)
-            counts = known.model_dump(include={"champion_asked", "champion_hits"})
-            gate = Gate(config.gate, GateLedger(champion=known.champion, **counts))
+    from training.versions.reference import proof_of
+
+    against = champion.ref if champion else BASE
+    counts = _ledger(run_dir).under(against).model_dump(include={"champion_asked", "champion_hits"})
+    gate = Gate(config.gate, GateLedger(champion=against, **counts))
+
+    async def published_base() -> Published:
+        return described
+
+    async def run(proofs: list[tuple[Published, Proof]]) -> Decision:
+        async with offline_policy(config.model_copy(update={"model": model})) as (engine, policy):
+            prover = Prover(engine, published_base)
+            await prover.ready()
+            for each, proof in proofs:
+                await engine.stage(each)
+                await prover.prove(each, proof)
             weighing = Weighing(
                 policy=policy,
                 gate=gate,
                 probes=probes,
                 rng=Random(f"{config.run.seed}:{published.fingerprint}"),
                 candidate=published.ref,
-                champion=gate.ledger.champion,
+                champion=against,
                 extract=extractor(config.method.answer),
                 max_tokens=config.method.sampler.max_tokens,
                 certified=certified,
             )
             return await weighing.verdict()
 
-    with console.status(f"weighing {candidate} against {champion.ref if champion else BASE}"):
-        return asyncio.run(run())
-
-
-def make_anchors(questions: PromptsConfig, config: Config, to: Path, samples: int, min_share: float) -> tuple[int, int]:
-    """Write held-out questions with the base model's majority answers, for the gate. Returns the numbers of questions
-    and of anchors.
-
-    Reads no answer key. Raises: ConfigError if no question reaches the share."""
-    pool = prompts.read(questions, config.run.seed)
-    extract = extractor(config.method.answer)
-    sampling = Sampling(
-        n=samples, temperature=config.method.sampler.temperature, max_tokens=config.method.sampler.max_tokens
-    )
-
-    async def ask(policy: EnginePolicy, prompt: Prompt, seats: asyncio.Semaphore) -> tuple[str, str, float] | None:
-        async with seats:
-            candidates = await policy.generate(prompt, sampling, BASE)
-        answers = Counter(extract(c.text) for c in candidates if c.finish == "stop")
-        answers.pop(None, None)
-        if not answers:
-            return None
-        ((winner, votes),) = answers.most_common(1)
-        share = votes / samples
-        return (prompts.asked_text(prompt), str(winner), share) if share >= min_share else None
-
-    async def run() -> list[tuple[str, str, float]]:
-        async with offline_policy(config) as (_, policy):
-            seats = asyncio.Semaphore(max(1, 2 * config.serve.engine.max_seqs // samples))
-            found = await asyncio.gather(*(ask(policy, prompt, seats) for prompt in pool))
-        return [anchor for anchor in found if anchor is not None]
-
-    anchors = asyncio.run(run())
-    if not anchors:
-        raise ConfigError(
-            f"the base model reaches a share of {min_share} on none of {len(pool)} questions; lower --min-share"
-        )
-    asked, answers, shares = zip(*anchors, strict=True)
-    weights = Path(config.model.path) / "model.safetensors"
-    digest = digest_file(weights) if weights.is_file() else ""
-    table = pa.table({"prompt": asked, "answer": answers, "share": shares})
-    pq.write_table(table.replace_schema_metadata({"model_sha256": digest}), to)
-    return len(pool), len(anchors)
+    with TemporaryDirectory(prefix="ratchet-") as merged, console.status("") as status:
+        status.update(escape(f"reading {candidate} with transformers"))
+        proofs = [(published, proof_of(candidate, model, base))]
+        if champion is not None:
+            proof = Proof.read(read_manifest(Path(champion.path)))
+            if model.weights.kind != config.model.weights.kind:  # an engine holds adapters or whole models
+                to = export_version(run_dir, config, f"v{champion.ref.version}", Path(merged, "champion"), True)
+                champion = champion.model_copy(update={"path": str(to)})
+            proofs.append((champion, proof))
+        status.update(escape(f"weighing {candidate} against {against}"))
+        return asyncio.run(run(proofs))
 
 
 def export_version(run_dir: Path, config: Config, name: str, to: Path | None, merged: bool) -> Path:
@@ -136,12 +119,16 @@ def export_version(run_dir: Path, config: Config, name: str, to: Path | None, me
     return export(run_dir, ref, config.model, to or run_dir / "export" / f"v{ref.version}", merged)
 
 
-def _as_published(folder: Path, ref: PolicyRef) -> Published:
+def _as_published(folder: Path, ref: PolicyRef, fingerprint: str) -> Published:
+    return Published(ref=ref, path=str(folder.absolute()), parent=BASE, window=0, fingerprint=fingerprint)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Raises: ArtifactError if the folder holds no weights."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ArtifactError(f"{folder} holds no safetensors file; give a PEFT adapter or a model saved by transformers")
-    digest = hashlib.sha256("".join(digest_file(file) for file in files).encode()).hexdigest()
-    return Published(ref=ref, path=str(folder.absolute()), parent=BASE, window=0, fingerprint=digest)
+    return hashlib.sha256("".join(digest_file(file) for file in files).encode()).hexdigest()
 
 
 def _ledger(run_dir: Path) -> GateLedger:

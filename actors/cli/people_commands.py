@@ -117,7 +117,8 @@ def keys(
 
     secret = keys_file.add(file, name, role)
     stderr = Console(stderr=True, width=console.width)
-    stderr.print(f"{name} ({role}) is in {file}; a run with serve.access.keys={file} accepts it", soft_wrap=True)
+    said = f"{name} ({role}) is in {file}; a run with serve.access.keys={file} accepts it"
+    stderr.print(escape(said), soft_wrap=True)
     stderr.print(
         "[dim]printed only once; send it as `Authorization: Bearer KEY`, or set RATCHET_KEY for these commands[/]"
     )

@@ -77,7 +77,7 @@ def _opened(config: Config, console: Console, address: str | None) -> RunDir:
 
 
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
-    console.print(f"run directory {run.path}")
+    console.print(f"run directory {escape(str(run.path))}", soft_wrap=True)
     keys, own = keys_file.read(config.serve.access, os.environ).with_own()
     os.environ.pop(keys_file.ENVIRONMENT, None)  # no child process needs them
     system = RaySystem(config, run.path, address, keys)

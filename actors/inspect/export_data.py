@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.artifacts import make_room_for
 from core.errors import ConfigError
 from core.messages import Feedback, Prompt, Response
 from core.store.writer import RunReader
@@ -22,18 +23,19 @@ TrlRow = dict[str, object]
 
 
 def export(reader: RunReader, kind: str, path: Path) -> int:
-    """Write all rows of a kind; returns their number. Raises: ConfigError for an unknown kind or file suffix."""
+    """Write all rows of a kind, also into a new folder; returns their number. Raises: ConfigError for an unknown kind
+    or file suffix; ArtifactError for a file that cannot be written."""
     if kind not in KINDS:
         raise ConfigError(f"unknown kind of data {kind!r}; expected one of {', '.join(KINDS)}")
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise ConfigError(f"{path} ends with {path.suffix or 'nothing'}; expected .jsonl or .parquet")
+    make_room_for(path)
     rows = KINDS[kind](reader)
-    match path.suffix:
-        case ".jsonl":
-            return _write_jsonl(rows, path)
-        case ".parquet":
-            table = pa.Table.from_pylist(list(rows))
-            pq.write_table(table, path)
-            return table.num_rows
-    raise ConfigError(f"{path} ends with {path.suffix or 'nothing'}; expected .jsonl or .parquet")
+    if path.suffix == ".jsonl":
+        return _write_jsonl(rows, path)
+    table = pa.Table.from_pylist(list(rows))
+    pq.write_table(table, path)
+    return table.num_rows
 
 
 def sft(reader: RunReader) -> Iterator[TrlRow]:

@@ -48,13 +48,13 @@ class Prover:
             self._base = Proof.read(read_manifest(Path((await self._described()).path)))
             self._engine_base = await self._score(self._base, BASE)
 
-    async def prove(self, published: Published) -> None:
-        """Raises: ProofError that names the first difference."""
+    async def prove(self, published: Published, proof: Proof | None = None) -> None:
+        """`proof`: of a checkpoint whose manifest has none. Raises: ProofError that names the first difference."""
         mismatches = await self._engine.verify_weights(published)
         if mismatches:
             raise ProofError(f"{published.ref}: {len(mismatches)} tensors differ in the engine, first: {mismatches[0]}")
         assert self._base is not None and self._engine_base is not None, "ready() was not awaited"
-        proof = Proof.read(read_manifest(Path(published.path)))
+        proof = proof or Proof.read(read_manifest(Path(published.path)))
         found = arrival(
             engine_new=await self._score(self._base, published.ref),
             engine_base=self._engine_base,
