@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,10 +47,12 @@ def make_anchors(
     to: Path,
     samples: int,
     min_share: float,
-    shown: Callable[[str], None] = lambda line: None,
+    shown: Callable[[str], object] = lambda line: None,
+    opened: Callable[[Config], AbstractAsyncContextManager[tuple[object, Policy]]] = offline_policy,
 ) -> Made:
     """Write held-out questions with the base model's majority answers, for the gate. Reads no answer key. Every answer
-    is kept in `TO.unfinished` at once, so that an interrupted call is continued by the same call.
+    is kept in `TO.unfinished` at once, so that an interrupted call is continued by the same call. `opened`: an
+    engine with a policy over it; it is not opened when all answers are known.
 
     Raises: ConfigError, before the engine starts, for a target that cannot be written; or if no question reaches the
     share."""
@@ -69,7 +72,7 @@ def make_anchors(
         seats = max(1, 2 * config.serve.engine.max_seqs // samples)
 
         async def run() -> None:
-            async with offline_policy(config) as (_, policy):
+            async with opened(config) as (_, policy):
                 await ask_all(policy, left, sampling, extractor(config.method.answer), seats, keep)
 
         with unfinished.open("a") as file:
@@ -109,9 +112,13 @@ async def ask_all(
         ((winner, votes),) = answers.most_common(1) or [(None, 0)]
         keep(Asked(prompt.id, None if winner is None else str(winner), votes / sampling.n, None))
 
-    async with asyncio.TaskGroup() as tasks:
-        for prompt in pool:
-            tasks.create_task(ask(prompt))
+    tasks = [asyncio.ensure_future(ask(prompt)) for prompt in pool]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def writable(to: Path) -> Path:
