@@ -7,6 +7,6 @@ ruff format --check .
 pyright &
 types=$!
 trap 'kill $types 2>/dev/null || true' EXIT
-python -m pytest tests/pure -q --durations=10
+python -m pytest tests/pure -q -rs --durations=10
 wait $types
-exec python -m pytest tests/real -q --durations=10
+exec python -m pytest tests/real -q -rs --durations=10

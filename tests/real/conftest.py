@@ -15,6 +15,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.left_behind import left_behind
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -100,6 +102,19 @@ def bench(name: str, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_is_left_behind() -> Iterator[None]:
+    """Set up before all other fixtures of a module, so it looks after they have ended."""
+    since = time.time() - 0.1  # of a clock with coarse ticks
+    yield
+    left = left_behind(ROOT, since)
+    named = [f"{process.pid} {' '.join(process.cmdline())[:80]}" for process in left if process.is_running()]
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    assert not named, f"processes live on after their tests: {named}"
 
 
 @pytest.fixture

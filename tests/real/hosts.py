@@ -1,8 +1,7 @@
 """Several hosts on one machine. Each has its own network, process and mount namespace, sshd, home, /tmp and /dev/shm.
 
 The hosts are connected by their own switch, without access to other networks. If a host's first process dies, all
-processes of the host die. The hosts share only a virtual environment. Needs root and the packages that
-`tests/packages.sh` installs.
+processes of the host die. The hosts share only a virtual environment. Needs root and COMMANDS.
 """
 
 import os
@@ -22,15 +21,8 @@ ROOT = Path(__file__).parents[2]
 VENV = Path(sys.prefix)
 NETWORK = "10.77.0"
 SPACES = ("--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
-PACKAGES = (
-    "sshd:openssh-server",
-    "ssh:openssh-client",
-    "rsync:rsync",
-    "redis-server:redis-server",
-    "ip:iproute2",
-    "pgrep:procps",
-)
-"""Commands that hosts need, each with its Debian package."""
+COMMANDS = ("sshd", "ssh", "ssh-keygen", "rsync", "redis-server", "ip", "pgrep")
+"""Commands that hosts need; `.ci/run` installs them."""
 SSHD = """
 Port 22
 ListenAddress {address}
@@ -51,9 +43,9 @@ def why_not() -> str | None:
     tried = subprocess.run(["unshare", *SPACES, "true"], capture_output=True, text=True)
     if tried.returncode != 0:
         return f"`unshare` is refused here ({tried.stderr.strip()}); it takes CAP_SYS_ADMIN"
-    install = Path(__file__).parents[1] / "packages.sh"
-    installed = subprocess.run(["bash", str(install), *PACKAGES], capture_output=True, text=True)
-    return None if installed.returncode == 0 else f"{install.name}: {installed.stderr.strip()[-300:]}"
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    missing = [command for command in COMMANDS if shutil.which(command, path=path) is None]
+    return f"hosts need {', '.join(missing)}; .ci/run installs them" if missing else None
 
 
 class Host:

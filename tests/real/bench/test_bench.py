@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from core.store.writer import RunReader
+from tests.conftest import LONG
 from tests.real.conftest import bench
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
-long = pytest.mark.skipif("RATCHET_LONG" not in os.environ, reason="takes minutes of two cores; RATCHET_LONG=1 runs it")
+
+
+def long(name: str) -> pytest.MarkDecorator:
+    """Skips a benchmark by name, unless the long ones are asked for."""
+    reason = f"./run bench {name} takes minutes of two cores; {LONG}"
+    return pytest.mark.skipif("RATCHET_LONG" not in os.environ, reason=reason)
 
 
 def test_the_gate_keeps_its_chance_of_error_in_simulation() -> None:
@@ -56,7 +62,7 @@ def test_whole_models_are_learned_from_the_base_and_swapped_in_place(tmp_path: P
     assert not RunReader(run_dir).events("proof_failed")
 
 
-@long
+@long("http")
 def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: object) -> None:
     found = bench("http", "--out", str(tmp_path))["by_concurrency"]
     assert set(found) == {"1", "16"}
@@ -70,7 +76,7 @@ def test_the_http_path_is_set_against_plain_vllm_at_every_concurrency(tmp_path: 
         assert each["learning_rest"]["throughput_ratio"] > 0.1  # learning takes the processors that users leave
 
 
-@long
+@long("priority")
 def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) -> None:
     found = bench("priority", "--out", str(tmp_path))
     assert found["collector_tokens_per_s"] > 0  # learning was active
@@ -78,7 +84,7 @@ def test_a_user_who_comes_while_the_system_learns_is_answered(tmp_path: object) 
     assert found["decode_step_ms"] > 0
 
 
-@long
+@long("swap-kill")
 def test_a_replica_killed_in_a_swap_leaves_nothing_mixed(tmp_path: object) -> None:
     found = bench("swap-kill")
     assert found["kills"] > 0 and found["requests"] > 10
@@ -88,28 +94,28 @@ def test_a_replica_killed_in_a_swap_leaves_nothing_mixed(tmp_path: object) -> No
     assert decided > 0.5 * found["requests"], "the tokens of most answers tell their version"
 
 
-@long
+@long("soak")
 def test_everything_at_once_makes_no_errors(tmp_path: object) -> None:
     found = bench("soak", "--out", str(tmp_path))
     assert found["requests"] > 0 and found["rss_mb"] > 0
     assert found["errors"] == 0, (found["failed_attempts"], found["error_events"])
 
 
-@long
+@long("collapse")
 def test_a_recipe_that_ruins_the_model_is_set_against_the_gate(tmp_path: object) -> None:
     found = bench("collapse", "--out", str(tmp_path))
     assert set(found["recipes"]["ttrl"]) == {"off", "anchors"}
     assert found["worst_drop_gated"]["ttrl"] <= 0.1  # 240 questions; the full drill has 600 questions and five seeds
 
 
-@long
+@long("poison")
 def test_liars_are_set_against_honest_voters(tmp_path: object) -> None:
     found = bench("poison", "--out", str(tmp_path))
     assert {"accuracy_guarded", "accuracy_unguarded", "accuracy_clean"} <= found.keys()
     assert found["trigger_guarded"] == found["trigger_clean"] == 0 < 0.2 <= found["trigger_unguarded"]
 
 
-@long
+@long("modes")
 def test_a_serving_mode_is_set_against_one_answer(tmp_path: object) -> None:
     found = bench("modes", "--out", str(tmp_path))
     assert found["greedy"]["gain"] == 0
@@ -117,9 +123,15 @@ def test_a_serving_mode_is_set_against_one_answer(tmp_path: object) -> None:
     assert found["policy:vote"]["accuracy"] > 0
 
 
-@long
+@long("scale")
 def test_the_pipeline_is_carried_by_simulated_engines(tmp_path: object) -> None:
     found = bench("scale", "--out", str(tmp_path))
     points = [*found["by_collectors"].values(), *found["by_replicas"].values(), *found["by_serve"].values()]
     assert min(point["samples_per_s"] for point in [*points, found["pipeline"]]) > 0
     assert found["version_live_s"]["replicas"] == 4 and found["version_live_s"]["median"] > 0
+
+
+@long("transfer")
+def test_a_version_is_copied_to_another_node() -> None:
+    found = bench("transfer")
+    assert min(found["fetch_1mb_ms"]) > 0 and min(found["fetch_200mb_ms"]) > 0
