@@ -107,9 +107,9 @@ def bench(name: str, *arguments: str) -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def no_process_is_left_behind() -> Iterator[None]:
     """Set up before all other fixtures of a module, so it looks after they have ended."""
-    since = time.time() - 0.1  # of a clock with coarse ticks
+    before = set(psutil.pids())
     yield
-    left = left_behind(ROOT, since)
+    left = left_behind(ROOT, before)
     named = [f"{process.pid} {' '.join(process.cmdline())[:80]}" for process in left if process.is_running()]
     for process in left:
         with contextlib.suppress(psutil.Error):
