@@ -31,7 +31,7 @@ EQUIVALENT = ROOT / "tests/mutants_equivalent.txt"
 RESULTS = ROOT / "runs/mutants.jsonl"
 
 LINEAGE = "test_lineage_in_detail.py test_lineage.py test_lineage_by_hand.py"
-STORE = "test_reader.py test_store.py test_encoded.py test_retention.py"
+STORE = "test_store.py test_encoded.py test_retention.py"
 TESTS = {
     "training/replay/*.py": "training/test_replay.py training/test_backpressure.py training/test_interval_set.py",
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py",
@@ -181,6 +181,7 @@ class Runner:
         child = os.fork()
         if child == 0:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             with output.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
@@ -196,16 +197,18 @@ class Runner:
             finally:
                 sys.stdout.flush()
                 os._exit(code)
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                self._end_group(child)  # what a test left running
-                return os.waitstatus_to_exitcode(status), output.read_text(errors="replace")[-3000:]
-            time.sleep(0.02)
-        self._end_group(child)
-        os.waitpid(child, 0)
-        return None, ""
+        status, deadline = 0, time.monotonic() + limit_s
+        try:
+            while (ended := os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+        finally:  # also what a test left running, and everything if this process is stopped
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return code if ended else None, output.read_text(errors="replace")[-3000:]
 
     def baseline(self, tests: str) -> float:
         """Seconds that these tests take on the code as it is. Raises: SystemExit if they fail."""
@@ -231,11 +234,6 @@ class Runner:
             return self.run(tests, limit_s)[0] == 0
         finally:
             file.write_text(original)
-
-    @staticmethod
-    def _end_group(leader: int) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(leader, signal.SIGKILL)
 
 
 def equivalents() -> set[tuple[str, str]]:
@@ -311,6 +309,7 @@ def main() -> int:
         raise SystemExit(f"{EQUIVALENT}: no such mutants now, remove or mend the lines: {sorted(unknown)}")
     if options.sample is not None and options.sample < len(drawn):
         drawn = random.Random(options.seed).sample(drawn, options.sample)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy is removed
     if options.list:
         for mutant in drawn:
             print(f"{mutant.module} | {mutant.name}")
