@@ -31,7 +31,8 @@ EQUIVALENT = ROOT / "tests/mutants_equivalent.txt"
 RESULTS = ROOT / "runs/mutants.jsonl"
 
 LINEAGE = "test_lineage_in_detail.py test_lineage.py test_lineage_by_hand.py"
-STORE = "test_store.py test_encoded.py test_retention.py"
+STORE = "test_reader.py test_schema.py test_store.py test_encoded.py test_retention.py"
+SLOW = "grow_for_ever or goes_on_after_a_restart or kept_waiting"  # seconds each, and no more than others find
 TESTS = {
     "training/replay/*.py": "training/test_replay.py training/test_backpressure.py training/test_interval_set.py",
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py",
@@ -190,7 +191,9 @@ class Runner:
                 import pytest
 
                 args = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-                code = int(pytest.main([*args, *(f"tests/pure/{test}" for test in tests.split())]))
+                code = int(
+                    pytest.main([*args, "-k", f"not ({SLOW})", *(f"tests/pure/{test}" for test in tests.split())])
+                )
                 places = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
                 foreign = [name for name, place in places.items() if "site-packages" in place]
                 (self._copy / ".foreign").write_text("\n".join(foreign))
@@ -245,7 +248,7 @@ def equivalents() -> set[tuple[str, str]]:
 
 def digest(mutant: Mutant, tests: str) -> str:
     """Changes with the module, the change, and the module's tests."""
-    paths = [ROOT / "tests/pure" / test.partition("::")[0] for test in tests.split()]
+    paths = [ROOT / "tests/pure" / test for test in tests.split()]
     files = sorted({file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])})
     return hashlib.sha256(b"\0".join([mutant.text.encode(), *(file.read_bytes() for file in files)])).hexdigest()
 

@@ -8,5 +8,6 @@ pyright &
 types=$!
 trap 'kill $types 2>/dev/null || true' EXIT
 python -m pytest tests/pure -q --durations=10
+python tests/mutants.py --sample 40 --seed "$(date +%F)" --most 0.1   # does a wrong line fail a test? other lines each day
 wait $types
 exec python -m pytest tests/real -q --durations=10
