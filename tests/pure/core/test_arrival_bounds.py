@@ -49,6 +49,10 @@ def test_all_measures_of_an_arrival_by_hand() -> None:
     assert found.noise == pytest.approx(12.5**0.5) and found.error == pytest.approx(2.5)
 
 
+def test_numbers_of_half_the_width_are_subtracted_at_full_width() -> None:
+    assert arrival(*np.float32([[2**24], [-1], [1], [0], [0]])).gap == 2.0**24
+
+
 def test_no_step_at_all_leaves_everything_to_the_digests() -> None:
     found = arrival([2.0, 2.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0])
     assert found == Arrival(0.0, 0.0, 0.0, 0.5**0.5, float("inf"), 0.5**0.5) and not found.conclusive

@@ -14,7 +14,7 @@ from core.store.reader import RunReader, here
 from core.store.records import Record, as_row, event, fact, message, outcome_records, resettled_record
 from core.store.writer import FILE, Forgotten, RunStore
 from methods.data.prompts import as_prompt
-from tests.pure.actors.replay.test_buffer import explored
+from tests.pure.actors.replay.outcomes import explored
 
 PARTS = {"group_id": "g", "policy": BASE, "method": "m", "render_id": "r", "context_ids": b""}
 

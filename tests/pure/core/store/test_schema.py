@@ -23,7 +23,7 @@ from core.store.facts import (
 from core.store.records import Record, message, outcome_records
 from core.store.schema import SCHEMA, TABLES, is_full, is_harmless, open_file, prepare, schema_of, way_out
 from core.store.writer import FILE, RunReader, RunStore
-from tests.pure.actors.replay.test_buffer import explored
+from tests.pure.actors.replay.outcomes import explored
 
 
 def error(code: int) -> sqlite3.OperationalError:

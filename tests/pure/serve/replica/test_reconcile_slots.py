@@ -9,7 +9,7 @@ import pytest
 from core.errors import Overdue, ProofError, Unavailable, VersionError
 from core.messages import BASE, PolicyRef, Pool, Published, Slots
 from serve.replica.reconcile import Prover, Reconciler
-from tests.pure.serve.replica.test_reconcile import FakeEngine, published
+from tests.pure.serve.replica.engines import FakeEngine, published
 
 V1, V2 = PolicyRef(version=1), PolicyRef(version=2)
 
