@@ -113,7 +113,7 @@ def changed_nodes(tree: ast.AST) -> Iterator[tuple[str, ast.AST, str]]:
             where = f"{where}.{node.name}".lstrip(".")
             if isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("Protocol") for base in node.bases):
                 return
-        if isinstance(node, ast.JoinedStr | ast.Assert) or ast.unparse(node).startswith(("log.", "logger.")):
+        if isinstance(node, ast.JoinedStr | ast.Assert) or _is_log(node):
             return
         for text in changes(node):
             yield where, node, text
@@ -130,6 +130,10 @@ def changed_nodes(tree: ast.AST) -> Iterator[tuple[str, ast.AST, str]]:
                         yield from walk(child, where)
 
     yield from walk(tree, "")
+
+
+def _is_log(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and ast.unparse(node).startswith("log.")
 
 
 def mutants(module: str) -> list[Mutant]:
