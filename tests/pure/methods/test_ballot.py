@@ -110,6 +110,37 @@ def test_colluding_voters_never_exceed_the_share(
         assert planted <= total(ballot) * colluding / (colluding + honest) + 1e-9
 
 
+def test_a_share_of_people_is_measured_against_samples_and_positive_votes_of_verifiers() -> None:
+    config = VotesConfig(people_share=0.25, voter_weight=10)
+    against = [vote("a", weight=9), vote("tool", weight=-3, by="verifier"), vote("tool2", weight=6, by="verifier")]
+    assert sorted(weight for _, weight in weighed(against, 3, config)) == [-3, pytest.approx(3.0), 6]
+    assert [weight for _, weight in weighed([vote("a", weight=1)], 30, config)] == [1.0], (
+        "below its share nothing changes"
+    )
+    assert [weight for _, weight in weighed([vote("a", weight=0)], 0, config)] == [0.0]
+    assert [
+        weight for _, weight in weighed([vote("a", weight=9)], 0, VotesConfig(people_share=1, voter_weight=10))
+    ] == [9]
+    assert [v.voter for v, _ in weighed([vote("b", at=2.0), vote("a", at=1.0), vote("c", at=0.0)], 8, config)] == list(
+        "cab"
+    )
+
+
+def test_of_votes_cast_at_one_time_the_one_with_the_later_id_counts() -> None:
+    first, second = vote("a", "1").model_copy(update={"id": "1"}), vote("a", "2").model_copy(update={"id": "2"})
+    assert newest([second, first]) == [second] == newest([first, second])
+    other_kind = vote("a", "3", by="verifier")
+    assert newest([first, other_kind]) == [first, other_kind], "a person and a verifier of one name are two voters"
+
+
+def test_a_vote_of_no_weight_or_of_a_sample_backs_nothing() -> None:
+    config = VotesConfig(quorum=1, admins=("root",))
+    assert not backed([vote("a", weight=0)], config) and not backed([vote("root", weight=0)], config)
+    assert not backed([vote("s", by="sample")], config) and backed([vote("a", weight=0.1)], config)
+    assert backed([vote("root/ann")], VotesConfig(quorum=2, admins=("root",)))
+    assert not backed([], config)
+
+
 def test_who_is_behind_something() -> None:
     config = VotesConfig(quorum=2, admins=("root",))
     assert not backed([vote("a"), vote("a", "6")], config) and backed([vote("a"), vote("b")], config)
@@ -133,6 +164,11 @@ def test_corrections_wait_for_people_who_say_the_same_word_for_word() -> None:
     assert corrections(camps, config, NUMBER) == []
     assert corrections([*camps, wrote("e", "so 8")], config, NUMBER) == ["so 8"]
     assert corrections([wrote("root", "so 7")], VotesConfig(admins=("root",)), NUMBER) == ["so 7"]
+    both = [wrote("a", "so 7"), wrote("b", "so 7"), wrote("c", "thus 7"), wrote("d", "thus 7"), *camps[2:]]
+    both[4:] = [wrote("e", "so 8"), wrote("f", "so 8"), wrote("g", "so 8")]
+    assert corrections(both, config, NUMBER) == ["so 7", "thus 7"], "four voters in two texts against three in one"
+    assert corrections([wrote("a", " \n"), wrote("b", " \n")], config, None) == []
+    assert corrections([wrote("shop/a", "so 7"), wrote("shop/b", "so 7"), wrote("c", "so 7")], config, None) == ["so 7"]
 
 
 def test_a_budget_is_per_window_and_a_prompt_counted_on_stays_counted_on() -> None:
@@ -144,6 +180,17 @@ def test_a_budget_is_per_window_and_a_prompt_counted_on_stays_counted_on() -> No
     again.restore(prompts, 0)
     assert not again.allows("a", prompts[2], 0) and again.allows("a", prompts[2], 1)
     assert prompts == [{"a": 0}, {"a": 0}, {"a": 1}, {"b": 0}]
+
+
+def test_budgets_are_restored_from_the_prompts_of_their_own_window() -> None:
+    budgets = Budgets(per_window=2)
+    assert (budgets.window, budgets.allows("a", {}, 0)) == (0, True)
+    budgets.restore([{"a": 4, "b": 4}, {"a": 4}, {"b": 3}], 4)
+    assert budgets.window == 4 and not budgets.allows("a", {}, 4)
+    assert [budgets.allows("b", {}, 4) for _ in range(2)] == [True, False]
+    assert budgets.allows("b", {"b": 1}, 4) and budgets.allows("a", {}, 5)
+    since: dict[str, int] = {}
+    assert budgets.allows("shop/ann", since, 7) and since == {"shop": 7}
 
 
 @given(st.integers(1, 30), st.integers(0, 8))

@@ -9,11 +9,11 @@ from core.answers import extractor
 from core.codec import pack_ids
 from core.config import NumberAnswer, VotesConfig
 from core.errors import PromptError
-from core.messages import BASE, Candidate, Finish, Group, Imitate, Prompt, Scored, Verdict, Vote
+from core.messages import BASE, Candidate, Finish, Group, Imitate, PolicyRef, Prompt, Scored, Verdict, Vote
 from core.protocols import History, Votes
 from methods.data.prompts import as_prompt
 from methods.filters import has_winner, has_winning_candidate, min_share
-from methods.scorers.majority import Majority
+from methods.scorers.majority import Majority, Result, count
 from methods.scorers.unvoted import Unvoted
 from methods.scripted_policy import ScriptedPolicy
 from methods.selectors.winners import Winners
@@ -168,6 +168,35 @@ def test_a_correction_that_does_not_fit_the_engine_is_left_out() -> None:
     assert len(asyncio.run(Majority(NUMBER, OPEN)([group("5")], cast, Small()))) == 1
 
 
+def test_a_correction_that_has_no_answer_wins_as_itself_and_is_named_for_the_oldest_version() -> None:
+    old, new = group("a poem", name="old"), group("an ode", name="new")
+    ref = PolicyRef(version=3)
+    made = tuple(c.model_copy(update={"start": ref, "end": ref}) for c in new.candidates)
+    newer = new.model_copy(update={"candidates": made})
+    text = "a better poem"
+    for groups in ([newer, old], [old, newer]):
+        *own, written = scored(groups, vote(correction=text), config=VotesConfig(quorum=1))
+        (candidate,) = written.group.candidates
+        assert written.verdict == Verdict(scores=(1,), answers=(None,), winner=candidate.id, share=1, margin=1)
+        assert candidate.start == candidate.end == BASE and written.group.prompt == PROMPT and len(own) == 2
+    assert scored([], vote(correction=text)) == []
+
+
+def test_the_result_of_a_ballot_by_hand() -> None:
+    assert count([("a", 2.0), ("b", 1.0), ("a", -0.5), (None, 1.0), (None, -9.0)]) == Result("a", 1.5 / 4, 0.5 / 4)
+    assert count([("a", 1.0)]) == Result("a", 1.0, 1.0) and count([]) == count([("a", 0.0)]) == Result(None, 0.0, 0.0)
+    assert count([("a", 1.0), ("a", -0.5), ("b", 0.5)]).margin == 0.0
+    assert count([("a", 0.25), ("b", 0.25)]).winner == "a" and count([("b", 0.25), ("a", 0.25)]).winner == "b"
+
+
+def test_a_vote_for_a_text_that_folds_as_an_answer_counts_for_it_and_the_first_form_is_shown() -> None:
+    votes = Votes((vote("PARIS", 2),))
+    made = asyncio.run(Majority(str, OPEN)([group("Paris", "no")], votes, ScriptedPolicy()))[0].verdict
+    assert (made.winner, made.scores, made.share) == ("Paris", (1, 0), 0.75)
+    empty = judged(group("5"), vote(" "))
+    assert (empty.winner, empty.share) == ("5", 0.5), "a vote for nothing only adds to the weight cast"
+
+
 def test_all_groups_of_a_prompt_share_one_ballot() -> None:
     first, second = group("5", "6", name="a"), group("6", "6", name="b")
     both = scored([first, second])
@@ -209,7 +238,19 @@ def test_the_null_control_picks_one_answered_sample_whatever_the_others_say() ->
         assert first == again and sum(first.verdict.scores) == 1 and first.verdict.scores[4] == 0
         chosen.add(first.verdict.winner)
     assert chosen == {"5", "6"}
-    assert asyncio.run(Unvoted(NUMBER)([group("none")], Votes(), ScriptedPolicy()))[0].verdict.winner is None
+    nobody = asyncio.run(Unvoted(NUMBER)([group("none")], Votes(), ScriptedPolicy()))[0].verdict
+    assert nobody == Verdict(scores=(0,), answers=(None,), winner=None, share=0, margin=0)
+    assert (first.verdict.share, first.verdict.margin) == (1, 1) and first.verdict.answers == ("5", "5", "5", "6", None)
+
+
+def test_the_null_control_picks_one_sample_of_all_groups_and_another_for_another_prompt() -> None:
+    both = [group("5", "6", name="a"), group("7", "8", name="b")]
+    made = asyncio.run(Unvoted(NUMBER)(both, Votes(), ScriptedPolicy()))
+    assert sum(sum(one.verdict.scores) for one in made) == 1 and len({one.verdict.winner for one in made}) == 1
+    prompts = [as_prompt(f"question {n}") for n in range(12)]
+    about = [[g.model_copy(update={"prompt": prompt}) for g in both] for prompt in prompts]
+    winners = [asyncio.run(Unvoted(NUMBER)(groups, Votes(), ScriptedPolicy()))[0].verdict.winner for groups in about]
+    assert len(set(winners)) > 1
 
 
 def test_filters_say_why_a_group_is_dropped() -> None:

@@ -64,9 +64,46 @@ def test_what_was_not_leased_cannot_be_delivered():
         Backpressure(groups_per_window=4, max_lag=0).accept()
 
 
-def test_counts_that_break_the_law_are_refused():
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"leased": 3, "accepted": 1},
+        {"failed": 1, "outstanding": -1},
+        {"leased": 1, "accepted": 1, "quarantined": 2},
+    ],
+)
+def test_counts_that_break_the_law_are_refused(counts):
     with pytest.raises(ValueError, match="breaks leased"):
-        Backpressure(groups_per_window=4, max_lag=0, leased=3, accepted=1)
+        Backpressure(groups_per_window=4, max_lag=0, **counts)
+
+
+def test_a_window_has_a_prompt_at_least_and_no_lag_below_none():
+    assert Backpressure(groups_per_window=1, max_lag=0).capacity == 1
+    for groups, lag in ((0, 0), (1, -1)):
+        with pytest.raises(ValueError, match=f"groups_per_window={groups}, max_lag={lag}: expected at least 1"):
+            Backpressure(groups, lag)
+
+
+def test_nothing_is_leased_where_nothing_is_wanted_and_every_count_says_what_became_of_a_prompt():
+    throttle = Backpressure(groups_per_window=4, max_lag=0)
+    assert throttle.lease(0) == throttle.lease(-3) == 0 and throttle == Backpressure(4, 0)
+    throttle.lease(4)
+    for ends in (throttle.accept, throttle.filter, throttle.fail, throttle.expire):
+        ends()
+    throttle.discard()
+    throttle.decide()
+    assert throttle == Backpressure(4, 0, None, 4, 1, 1, 1, 1, 0, 0, windows_decided=2, windows_discarded=1)
+
+
+def test_as_many_prompts_are_withdrawn_as_count():
+    throttle = Backpressure(groups_per_window=4, max_lag=0, leased=2, accepted=1, filtered=1)
+    for prompts in (-1, 3):
+        with pytest.raises(ValueError, match=f"cannot quarantine {prompts} prompts, expected 0 to 2"):
+            throttle.quarantine(prompts)
+    throttle.quarantine(0)
+    throttle.quarantine(1)
+    throttle.quarantine(1)
+    assert (throttle.counted, throttle.quarantined) == (0, 2)
 
 
 MOVES = ("lease", "accept", "filter", "fail", "expire", "draw", "promote", "reject")

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.codec import pack_ids
-from core.messages import Imitate, Outcome, PolicyRef, Reinforce
+from core.messages import Imitate, Outcome, PolicyRef, Prefer, Reinforce
 from training.replay.interval_set import IntervalSet
-from training.replay.replay import Replay, Withdrawn
+from training.replay.replay import Replay, ReplayCounts, Withdrawn
 
 
 def example(name: str, version: int = 0, tokens: int | None = None, group: str | None = None) -> Imitate:
@@ -207,6 +207,172 @@ def test_after_a_restart_a_prompt_collected_anew_stands_where_it_was_delivered_a
 def test_the_base_cannot_be_quarantined():
     with pytest.raises(ValueError, match="base model"):
         Replay(1, 1, 0).quarantine(0)
+
+
+def test_the_counts_say_what_waits_and_what_was_refused():
+    replay = Replay(2, 1, max_lag=0)
+    assert replay.counts() == ReplayCounts(0, 0, 0, 0, 0, 0)
+    replay.publish(3)
+    replay.add(outcome(0, example("a", 3), example("b", 3)))
+    replay.add(outcome(0))
+    replay.add(outcome(1))
+    replay.add(full(2, 1))
+    assert replay.counts() == ReplayCounts(3, 3, 0, 1, 0, 0) and replay.waiting_places() == (0, 1, 2)
+    replay.quarantine(1)
+    replay.add(full(3, 1))
+    assert replay.counts() == ReplayCounts(2, 2, 0, 1, 0, 2)
+    assert replay.ready() and ids(replay.draw(3)) == ["a", "b"] and not replay.ready()
+    assert replay.counts() == ReplayCounts(0, 0, 1, 1, 0, 2) and replay.windows_drawn == 1
+    replay.recount(stale_examples=7, quarantined_prompts=9)
+    assert replay.counts() == ReplayCounts(0, 0, 1, 1, 7, 9)
+
+
+def test_a_late_vote_keeps_the_count_of_examples_that_wait():
+    replay = Replay(3, 1, 0)
+    replay.add(full(0))
+    replay.add(full(1))
+    again = outcome(1, example("x"), example("y"), example("z")).model_copy(update={"revision": 1})
+    assert replay.replace(again) and replay.counts().examples_waiting == 4
+    assert replay.add(outcome(5, example("x"))) == "duplicate", "its new group is known too"
+    replay.quarantine(9)
+    assert replay.counts().examples_waiting == 4
+
+
+def test_a_late_vote_on_a_drawn_prompt_changes_it_alone():
+    replay = Replay(3, 2, 0)
+    for place in range(3):
+        replay.add(full(place))
+    replay.draw(0)
+    again = outcome(1, example("late")).model_copy(update={"revision": 1})
+    assert replay.replace(again) and ids(replay.again(1)) == ["e0v0", "late", "e2v0"]
+    assert replay.add(outcome(9, example("late"))) == "duplicate"
+
+
+@pytest.mark.parametrize(("newest", "oldest"), [(0, 0), (2, 0), (3, 0), (4, 1), (5, 2), (7, 4)])
+def test_the_oldest_fresh_version_is_so_many_published_ones_behind(newest, oldest):
+    replay = Replay(1, 1, max_lag=2)
+    for version in (1, 2, 3, 4, 6, 7):
+        replay.publish(version)
+    replay.quarantine(3)
+    assert replay.oldest_fresh(newest) == oldest
+    assert Replay(1, 1, max_lag=0).oldest_fresh(5) == 5
+
+
+def test_lag_is_zero_for_the_newest_and_one_for_the_version_before():
+    replay = Replay(1, 1, max_lag=1)
+    for version in (1, 2, 3):
+        replay.publish(version)
+    assert [replay.lag(version, newest=3) for version in (0, 1, 2, 3, 4)] == [3, 2, 1, 0, 0]
+    assert replay.lag(3, newest=9) == 1, "the newest counts, published or not"
+
+
+def test_what_is_held_is_what_a_window_may_still_take():
+    replay = Replay(1, 1, max_lag=0)
+    for place in range(4):
+        replay.add(full(place))
+    for _ in range(3):
+        replay.draw(0)
+    assert [e.place for e in replay.held()] == [1, 2, 3]
+    assert [replay.holds(place) for place in range(5)] == [False, True, True, True, False]
+    assert [replay.is_drawn(number) for number in range(5)] == [False, False, True, True, False]
+    assert replay.again(1) is None and replay.again(4) is None
+    assert replay.drawn_places(3) == (2,)
+    with pytest.raises(LookupError, match=r"window 1 is not held; expected one of \[2, 3\]"):
+        replay.drawn_places(1)
+
+
+def test_a_window_drawn_again_takes_no_example_of_a_later_one():
+    replay = Replay(1, 3, max_lag=9)
+    for place in range(3):
+        replay.add(full(place))
+        replay.draw(0)
+    assert ids(replay.again(2)) == ["e1v0", "e0v0"] and replay.again(2).group_ids == ("g-e1v0",)
+
+
+def test_a_quarantined_window_is_held_while_it_is_the_newest():
+    replay = Replay(1, 1, max_lag=0)
+    for place in range(2):
+        replay.add(full(place))
+    replay.draw(0)
+    replay.quarantine_window(1)
+    replay.quarantine_window(2)
+    replay.draw(0)
+    assert replay.drawn_places(2) == (1,) and not replay.is_drawn(1)
+
+
+def test_a_withdrawn_prompts_groups_may_come_again():
+    replay = Replay(2, 1, 9)
+    replay.add(full(0, 1))
+    replay.quarantine(1)
+    assert replay.counts().examples_waiting == 0
+    assert replay.add(outcome(4, example("e0v1"))) == "accepted"
+
+
+def test_preferences_are_merged_by_all_their_tokens():
+    def prefer(name, context=1, chosen=2, rejected=3, adapter="solver"):
+        tokens = {"context_ids": pack_ids([context]), "chosen_ids": pack_ids([chosen])}
+        more = {"rejected_ids": pack_ids([rejected]), "adapter": adapter, "policy": PolicyRef(version=0)}
+        return Prefer(id=name, group_id="g", method="m", render_id="r", **tokens, **more)
+
+    same = prefer("a"), prefer("b")
+    others = prefer("c", context=9), prefer("d", chosen=9), prefer("e", rejected=9)
+    replay = Replay(1, 1, 0)
+    replay.add(Outcome(lease_id="l", place=0, prompt_id="p", prefer=(*same, *others)))
+    window = replay.draw(0)
+    assert [e.id for e in window.prefer] == ["a", "c", "d", "e"] and window.imitate == window.reinforce == ()
+
+
+@pytest.mark.parametrize(("share", "own", "kept"), [(0.5, 3, 3), (0.5, 1, 1), (0.75, 1, 3), (0.0, 5, 0), (1.0, 0, 5)])
+def test_a_share_of_what_people_wrote_is_kept_to_the_example(share, own, kept):
+    texts = [example(f"theirs{i}").model_copy(update={"by": "person"}) for i in range(5)]
+    replay = Replay(1, 1, 0, written_share=share)
+    replay.add(outcome(0, *texts, *(example(f"own{i}") for i in range(own))))
+    assert ids(replay.draw(0)) == [*(f"theirs{i}" for i in range(kept)), *(f"own{i}" for i in range(own))]
+    assert Replay(1, 1, 0).written_share == 1.0
+
+
+def test_examples_with_one_id_in_a_delivery_are_one():
+    replay = Replay(1, 1, 0)
+    replay.add(outcome(0, example("a"), example("a")))
+    assert replay.counts().examples_waiting == 1
+    assert replay.held()[0].prompt_id == "p0"
+
+
+def test_a_restored_replay_knows_what_was_used_drawn_and_quarantined():
+    kept = [full(place, version=1) for place in range(5)]
+    again = Replay(2, 2, max_lag=0)
+    again.restore(
+        [*kept, outcome(9, failure="timeout")],
+        {1: [0, 7], 2: [2]},
+        quarantined=[4],
+        versions=[1, 2, 3, 4],
+        newest_at_draw={1: 1, 2: 3},
+        used=IntervalSet.below(5, but=(3,)),
+    )
+    assert again.windows_drawn == 2 and again.waiting_places() == (1, 3, 4)
+    assert again.counts() == ReplayCounts(3, 3, 2, 0, 1, 0)
+    assert (again.drawn_places(1), again.drawn_places(2)) == ((0,), (2,))
+    assert ids(again.again(1)) == ids(again.again(2)) == ["e0v1"], "window 2's own example was stale at its draw"
+    assert again.add(full(4)) == again.add(full(3)) == again.add(outcome(8, example("e0v1"))) == "duplicate"
+    assert again.add(full(9, version=4)) == "stale" and again.add(full(9)) == "accepted"
+    with pytest.raises(ValueError, match="restore needs an empty replay, this one has 6 places"):
+        again.restore([], {})
+
+
+def test_the_oldest_version_stored_at_a_draw_is_believed_before_the_newest():
+    again = Replay(1, 1, max_lag=0)
+    again.restore([full(0, 1)], {1: [0]}, versions=[1, 2, 3], newest_at_draw={1: 3}, oldest_at_draw={1: 1})
+    assert ids(again.again(1)) == ["e0v1"]
+    unknown = Replay(1, 1, max_lag=0)
+    unknown.restore([full(0, 0)], {1: [0]})
+    assert ids(unknown.again(1)) == ["e0v0"] and unknown.windows_drawn == 1
+    quarantined = Replay(1, 2, max_lag=0)
+    quarantined.restore([full(0), full(1)], {1: [0], 2: [1]}, quarantined_windows=[1])
+    assert ids(quarantined.again(2)) == ["e1v0"]
+    drawn_only = Replay(1, 1, 0)
+    drawn_only.restore([], {3: []})
+    with pytest.raises(ValueError, match="restore needs an empty replay"):
+        drawn_only.restore([], {})
 
 
 @settings(max_examples=100, deadline=None)

@@ -28,22 +28,15 @@ from actors.runtime.ports import StorePort
 from actors.runtime.statuses import StoreStatus
 from actors.versions.lineage import PARENT_REJECTED
 from core.clock import ManualClock
-from core.codec import pack_ids
 from core.config import LearningConfig, MethodConfig, VotesConfig
 from core.errors import ArtifactError, Overdue, Unavailable
 from core.messages import (
     BASE,
-    Candidate,
     Decision,
-    Group,
-    Imitate,
     Lease,
-    Outcome,
     PolicyRef,
     Published,
     Resettle,
-    Scored,
-    Verdict,
     Vote,
 )
 from core.metrics import MemorySink, Metrics
@@ -55,6 +48,7 @@ from methods import recipes
 from methods.data.prompts import as_prompt
 from methods.explore import about, explore, settle_again
 from methods.scripted_policy import ScriptedPolicy, right_answer
+from tests.pure.actors.replay.outcomes import explored
 
 LEARNING = LearningConfig(groups_per_window=3, replay_windows=2, max_lag=1, lease_s=100)
 
@@ -92,43 +86,6 @@ class FlakyStore(StorePort):
         """What hung in the queue is written, in order."""
         self.disk.write(self.late)
         self.late = []
-
-
-def explored(place: int, lease_id: str, version: int = 0, kind: str = "accepted", prompt: str = "") -> Outcome:
-    if kind == "failed":
-        return Outcome(lease_id=lease_id, place=place, prompt_id="", failure="the policy is away")
-    ref, name = PolicyRef(version=version), f"{place}-{lease_id}"
-    asked = as_prompt(prompt or f"prompt {place}")
-    candidate = Candidate(
-        id=f"c{name}",
-        start=ref,
-        end=ref,
-        context_ids=b"",
-        completion_ids=pack_ids([place + 1]),
-        text="The answer is 1.",
-        finish="stop",
-        render_id="r",
-    )
-    group = Group(id=f"g{name}", prompt=asked, candidates=(candidate,))
-    verdict = Verdict(scores=(1.0,), answers=("1",), winner="1", share=1, margin=1)
-    example = Imitate(
-        id=f"e{name}",
-        group_id=group.id,
-        policy=ref,
-        method="m",
-        render_id="r",
-        context_ids=b"",
-        completion_ids=candidate.completion_ids,
-    )
-    return Outcome(
-        lease_id=lease_id,
-        place=place,
-        prompt_id=asked.id,
-        scored=(Scored(group=group, verdict=verdict),),
-        imitate=(example,) if kind == "accepted" else (),
-        tokens=1,
-        sampled_ids=(group.id,),
-    )
 
 
 def make(run_dir: Path, store: FlakyStore, clock: ManualClock, learning: LearningConfig = LEARNING, **extra) -> Buffer:

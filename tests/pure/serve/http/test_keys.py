@@ -1,9 +1,12 @@
 """Who may call: keys, their file, and what none of it ever says."""
 
+import fcntl
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,7 +184,7 @@ def test_a_file_that_others_may_write_is_refused_and_one_they_may_read_is_noted(
     line = f"ops admin sha256:{HEX}\n"
     for mode in (0o620, 0o602, 0o666):
         assert "other users could add keys" in error_of(keys_file.read, in_file(tmp_path, line, mode), NONE)
-    for mode, notes in ((0o600, 0), (0o640, 1), (0o644, 1)):
+    for mode, notes in ((0o600, 0), (0o611, 0), (0o604, 1), (0o640, 1), (0o644, 1)):
         access = in_file(tmp_path, line, mode)
         assert len(keys_file.notes(keys_file.read(access, NONE), access)) == notes
 
@@ -231,6 +234,35 @@ def test_a_made_key_is_known_and_only_its_hash_is_kept_for_its_owner_alone(tmp_p
     assert [keys.caller(bearer(secret)).key for secret in secrets] == ["app", "ops"]
     assert not [secret for secret in secrets if secret in path.read_text()]
     assert all(len(secret) >= keys_file.SHORTEST for secret in secrets)
+
+
+def test_a_key_is_on_the_disk_before_its_secret_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "keys.txt", list[int]()
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    keys_file.add(path, "app", "user")
+    assert synced == [path.stat().st_size]
+
+
+def test_two_who_add_a_key_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    with path.open("ab") as other, ThreadPoolExecutor() as threads:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        adding = threads.submit(keys_file.add, path, "app", "user")
+        with pytest.raises(TimeoutError):
+            adding.result(timeout=0.3)
+        other.write(f"ops admin sha256:{HEX}\n".encode())
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        adding.result(timeout=10)
+    assert [line.split()[0] for line in path.read_text().splitlines()] == ["ops", "app"]
+
+
+def test_a_secret_is_long_enough_from_the_environment_and_as_it_is_made() -> None:
+    assert keys_file.read(AccessConfig(), {"RATCHET_KEYS": f"app user {'x' * 32}"}).held[0].name == "app"
+    assert "is not a secret" in error_of(keys_file.read, AccessConfig(), {"RATCHET_KEYS": f"app user {'x' * 31}"})
+    key, secret = Key.new("app", "user")
+    assert secret.startswith("rk-") and len(secret) == 3 + 43, "32 random bytes"
+    assert key == Key.of("app", "user", secret)
 
 
 def test_a_key_is_added_after_a_last_line_without_an_end(tmp_path: Path) -> None:

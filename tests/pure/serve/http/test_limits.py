@@ -66,6 +66,14 @@ def test_an_answer_that_nobody_bounded_gets_the_limit() -> None:
     assert check({"messages": []}, AccessConfig()) == {"messages": []}
 
 
+def test_one_prompt_is_counted_as_one_and_the_limit_is_reached_by_number_times_prompts() -> None:
+    assert refused({"prompt": ["a"], "n": 5}).message == "n=5: one request may ask for 4 answers at most"
+    check({"prompt": ["a", "b", "c", "d"]}, ACCESS)
+    assert refused({"prompt": ["a"] * 5}).message == "n=1 for 5 prompts: one request may ask for 4 answers at most"
+    check({"n": 1, "best_of": None, "prompt": ["a", "b", "c", "d"]}, ACCESS)
+    assert check({"n": 4, "max_tokens": 3}, ACCESS) == {"n": 4, "max_tokens": 3}
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(), inner, max_size=4),
@@ -112,12 +120,20 @@ def test_a_body_over_the_limit_is_refused_before_it_is_whole() -> None:
     assert caught.value.status == 413
 
 
+def test_a_body_whose_last_part_says_nothing_more_is_whole() -> None:
+    async def once() -> Any:
+        return {"type": "http.request", "body": b"12"}
+
+    assert asyncio.run(read_body(once, 2)) == b"12"
+
+
 def test_a_client_that_leaves_is_no_server_error() -> None:
     async def leave() -> Any:
         return {"type": "http.disconnect"}
 
-    with pytest.raises(Refusal, match="disconnected before"):
+    with pytest.raises(Refusal, match="disconnected before") as caught:
         asyncio.run(read_body(leave, 8))
+    assert caught.value.status == 400
 
 
 # --- places ---

@@ -1,0 +1,42 @@
+"""Outcomes for the tests of buffer and store."""
+
+from core.codec import pack_ids
+from core.messages import Candidate, Group, Imitate, Outcome, PolicyRef, Scored, Verdict
+from methods.data.prompts import as_prompt
+
+
+def explored(place: int, lease_id: str, version: int = 0, kind: str = "accepted", prompt: str = "") -> Outcome:
+    if kind == "failed":
+        return Outcome(lease_id=lease_id, place=place, prompt_id="", failure="the policy is away")
+    ref, name = PolicyRef(version=version), f"{place}-{lease_id}"
+    asked = as_prompt(prompt or f"prompt {place}")
+    candidate = Candidate(
+        id=f"c{name}",
+        start=ref,
+        end=ref,
+        context_ids=b"",
+        completion_ids=pack_ids([place + 1]),
+        text="The answer is 1.",
+        finish="stop",
+        render_id="r",
+    )
+    group = Group(id=f"g{name}", prompt=asked, candidates=(candidate,))
+    verdict = Verdict(scores=(1.0,), answers=("1",), winner="1", share=1, margin=1)
+    example = Imitate(
+        id=f"e{name}",
+        group_id=group.id,
+        policy=ref,
+        method="m",
+        render_id="r",
+        context_ids=b"",
+        completion_ids=candidate.completion_ids,
+    )
+    return Outcome(
+        lease_id=lease_id,
+        place=place,
+        prompt_id=asked.id,
+        scored=(Scored(group=group, verdict=verdict),),
+        imitate=(example,) if kind == "accepted" else (),
+        tokens=1,
+        sampled_ids=(group.id,),
+    )
