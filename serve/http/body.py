@@ -1,7 +1,7 @@
-"""Parses the JSON of a request. What passes here can be encoded again, as UTF-8, JSON and MessagePack, by all that follows.
+"""Parses the JSON of a request. All that follows can encode what passes here: as UTF-8, JSON and MessagePack.
 
-Python's own parser takes more than JSON allows: NaN, halves of surrogate pairs, the last of two equal keys. It also takes
-numbers and depths that the engine's encoders fail on, which would be a 500.
+Python's own parser takes more than JSON allows: NaN, halves of surrogate pairs, the last of two equal keys. It also
+takes numbers and depths that the engine's encoders fail on, which would be a 500.
 """
 
 import json
@@ -53,7 +53,7 @@ def _check(value: Any, where: tuple[str | int, ...]) -> None:
             raise _refusal(where[:1], f"expected at most {MAX_DEPTH} arrays and objects inside each other")
         for at, each in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(at, str):
-                _check_text(at, where)
+                _check_text(at, (*where, at))
             if type(each) is not int or each not in INTEGERS:  # prompts of token ids are long lists
                 _check(each, (*where, at))
 

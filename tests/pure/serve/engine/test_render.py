@@ -1,4 +1,4 @@
-"""Rendering in the engine: what the chat template refuses is a failure of that prompt, with the template's own words."""
+"""What the chat template refuses is a failure of that prompt, with the template's own words."""
 
 import asyncio
 from pathlib import Path
@@ -29,11 +29,12 @@ def engine_with(folder: Path, **template: str) -> Engine:
 
 @pytest.mark.parametrize(
     ("chat", "words"),
-    [([USER, USER], r"\(user, user\): Conversation roles must alternate"), ([SYSTEM, USER], "System role not supported")],
+    [
+        ([USER, USER], r"\(user, user\): Conversation roles must alternate"),
+        ([SYSTEM, USER], "System role not supported"),
+    ],
 )
-def test_a_refused_prompt_fails_by_name_on_every_way_to_the_engine(
-    tmp_path: Path, chat: list[Any], words: str
-) -> None:
+def test_a_refused_prompt_fails_by_name_on_every_way_to_the_engine(tmp_path: Path, chat: list[Any], words: str) -> None:
     policy, prompt = EnginePolicy(engine_with(tmp_path)), as_prompt(chat)
     for asked in (
         policy.generate(prompt, Sampling(n=1, max_tokens=4), BASE),
@@ -46,7 +47,7 @@ def test_a_refused_prompt_fails_by_name_on_every_way_to_the_engine(
 
 @pytest.mark.parametrize("broken", ["{{ messages[0]['content'] + 1 }}", "{{ messages[7]['content'] }}", "{% for %}"])
 def test_a_template_that_fails_on_everything_is_refused_at_the_start(tmp_path: Path, broken: str) -> None:
-    with pytest.raises(ConfigError, match="correct chat_template in tokenizer_config.json"):
+    with pytest.raises(ConfigError, match="correct chat_template in"):
         engine_with(tmp_path, template=broken)
 
 
@@ -61,7 +62,10 @@ def test_a_template_that_fails_in_its_own_way_refuses_that_prompt_only(tmp_path:
 def test_the_trainer_proves_itself_by_the_prompts_that_can_be_asked(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    engine, prompts = engine_with(tmp_path), [as_prompt([USER, USER]), as_prompt("How many?"), as_prompt([SYSTEM, USER])]
+    engine, prompts = (
+        engine_with(tmp_path),
+        [as_prompt([USER, USER]), as_prompt("How many?"), as_prompt([SYSTEM, USER])],
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
 
     def contexts(asked: list[Any]) -> list[list[int]]:
@@ -70,5 +74,5 @@ def test_the_trainer_proves_itself_by_the_prompts_that_can_be_asked(tmp_path: Pa
         return session._proof_contexts(tokenizer, tokenizer.chat_template)
 
     assert contexts(prompts) == [engine.render(prompts[1].messages)[0]]
-    with pytest.raises(ConfigError, match="none of 1 prompts of the pool can be asked; the first: .* must alternate"):
+    with pytest.raises(ConfigError, match=r"none of 1 prompts of the pool can be asked; the first: .* must alternate"):
         contexts(prompts[:1])

@@ -81,7 +81,10 @@ def front(mode: Mode, policy: Policy | Any) -> ASGIApp:
     slots = Slots(epoch=1, serve=V3, explore=BASE, promoted=(BASE, V3))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        fields = parse_object(await read_body(receive, 2**20))
+        try:
+            fields = parse_object(await read_body(receive, 2**20))
+        except Refusal as refusal:
+            return await refusal.response()(scope, receive, send)
         model, mode = parse_model(fields["model"])
         ref = resolve_model(model, slots, answers)
         assert mode is not None
