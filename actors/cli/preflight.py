@@ -249,10 +249,14 @@ def check_disk(config: Config, free: Callable[[Path], int] = free_bytes) -> None
 
 
 def _check_port(host: str, port: int) -> None:
+    if ":" in host:
+        raise ConfigError(f"serve.host={host!r} is an IPv6 address, and Ratchet serves on IPv4 only; use 127.0.0.1")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as error:
+            raise ConfigError(f"serve.host={host!r} is no address of this machine ({error.strerror})") from None
         except OSError as error:
             raise ConfigError(
                 f"serve.port={port} on {host} cannot be used ({error.strerror}); stop the process that listens "

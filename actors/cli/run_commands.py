@@ -1,7 +1,8 @@
 """Commands that start a run, or show its config."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -24,7 +25,11 @@ def up(
     ] = None,
 ) -> None:
     """Serve the model and improve it while it serves."""
+    from actors.cli.progress import LastingOutput
     from actors.cli.up import up as run_up
+
+    console.file = cast(TextIO, LastingOutput(sys.stdout))
+    sys.stderr = cast(TextIO, LastingOutput(sys.stderr))
 
     named = {"run.versions": versions, "run.seed": seed, "serve.port": port, "run.dir": dir}
     given = [f"{name}={value}" for name, value in named.items() if value is not None]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ SIGN_OF_LIFE_S = 60.0
 RESTLESS = frozenset({"store.free_bytes", "store.room_for_s"})
 """Values that change although the run does nothing."""
 STATUS_S = 10.0
+RAY_TRIES = 3
+TIMED_OUT = re.compile("tim(ed|e) ?out", re.IGNORECASE)
 
 
 def up(config: Config, console: Console, address: str | None = None) -> Path:
@@ -50,6 +53,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     Raises: ConfigError before anything heavy starts; RatchetError with the error that ended the run."""
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the service outlives its terminal; all its processes inherit this
     gc_tuning.pause()
     engines = environment(config.model, config.serve.engine)
     with share(engines) if address is None else nullcontext() as print_to:
@@ -85,7 +89,7 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
     url = f"http://{config.serve.host}:{config.serve.port}"
     try:
         with console.status("starting Ray, the engine and the trainer"):
-            await supervisor.connect()
+            await _connect(supervisor, console)
             _stop_on_signals()
             await supervisor.start()
         first_answer_s, _ = await asyncio.gather(_first_answer(url, config, console, own), supervisor.learn())
@@ -99,19 +103,29 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
             await supervisor.stop()
 
 
+async def _connect(supervisor: Supervisor, console: Console) -> None:
+    """Ray has fixed times for its own start, which a busy machine may exceed. Raises: RatchetError."""
+    for left in range(RAY_TRIES - 1, -1, -1):
+        try:
+            return await supervisor.connect()
+        except RatchetError as error:
+            if not left or not TIMED_OUT.search(str(error)):
+                raise
+            console.print(f"[yellow]note[/] {escape(str(error))}; trying again")
+
+
 async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
     """Ask one question over HTTP as a user would. Returns seconds since this process started."""
-    question = sample_questions(config)[0]
-    body = {
-        "model": "policy",
-        "messages": [{"role": "user", "content": question}],
-        "temperature": 0,
-        "max_tokens": config.method.sampler.max_tokens,
-    }
+    settings = {"model": "policy", "temperature": 0, "max_tokens": config.method.sampler.max_tokens}
+    question, reply = "", httpx.Response(400)
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
-            reply = await client.post(f"{url}/v1/chat/completions", json=body)
+            for question in sample_questions(config):
+                body = {**settings, "messages": [{"role": "user", "content": question}]}
+                reply = await client.post(f"{url}/v1/chat/completions", json=body)
+                if reply.status_code != 400:  # else this question is too long for the engine, or refused
+                    break
     except httpx.HTTPError as error:
         raise RatchetError(f"{url} did not answer its first question: {error!r}; see the run's logs/") from None
     if not reply.is_success:
