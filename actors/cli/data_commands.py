@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from actors.cli.app import DEFAULT, ConfigFile, Overrides, RunDirOption, console, load
 from actors.cli.client import get, live, post
@@ -49,7 +48,7 @@ def versions(
     behind = voters(reader, int(version.removeprefix("v")))
     console.print(f"{version}: {len(behind)} people voted on the prompts of its window")
     for voter, votes in behind.items():
-        console.print(f"  {votes:5}  {escape(voter)}")
+        console.print(f"  {votes:5}  {voter}")
 
 
 def trace(
@@ -138,7 +137,7 @@ def backup(
     console.print(f"{len(taken.versions)} versions and the store, {taken.bytes / 2**20:.1f} MiB, in {taken.folder}")
     if taken.pruned:
         console.print(
-            f"[dim]not in the backup, pruned earlier: {', '.join(f'v{version}' for version in taken.pruned)}[/]"
+            f"not in the backup, pruned earlier: {', '.join(f'v{version}' for version in taken.pruned)}", style="dim"
         )
 
 

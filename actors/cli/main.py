@@ -47,7 +47,7 @@ def main() -> None:
     try:
         app()
     except RatchetError as error:
-        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, markup=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")

@@ -7,7 +7,6 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -148,6 +147,6 @@ def versions_table(rows: list[VersionRow]) -> Table:
         if row.accuracy is not None and row.low is not None and row.high is not None:
             accuracy = f"{100 * row.accuracy:.1f}% ({100 * row.low:.0f}-{100 * row.high:.0f})"
         style = STYLES.get(row.verdict, "dim")
-        cells = (f"v{row.version}", f"[{style}]{row.verdict}[/]", row.standing, str(row.probes or ""))
-        table.add_row(*cells, agreement, accuracy, str(row.tokens), escape(row.reason))
+        cells = (f"v{row.version}", Text(row.verdict, style), row.standing, str(row.probes or ""))
+        table.add_row(*cells, agreement, accuracy, str(row.tokens), Text(row.reason))
     return table

@@ -51,9 +51,9 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     """Run until `run.versions` candidates are decided, or forever. Returns the run directory.
 
     Raises: ConfigError before anything heavy starts; RatchetError with the error that ended the run."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the service outlives its terminal; all its processes inherit this
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the service outlives its terminal; all its processes inherit this
     gc_tuning.pause()
     engines = environment(config.model, config.serve.engine)
     with share(engines) if address is None else nullcontext() as print_to:
@@ -72,7 +72,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
 def _opened(config: Config, console: Console, address: str | None) -> RunDir:
     """Check everything that can be checked early, then open the run directory. Raises: ConfigError; RunInUse."""
     for note in preflight.check(config, joining=address is not None):
-        console.print(f"[yellow]note[/] {escape(note)}")
+        console.print(f"[yellow]note[/] {escape(note)}", markup=True)
     if config.run.dir is not None:
         preflight.check_same_base(config, Path(config.run.dir))
     run = RunDir.open(config)
@@ -111,7 +111,7 @@ async def _connect(supervisor: Supervisor, console: Console) -> None:
         except RatchetError as error:
             if not left or not TIMED_OUT.search(str(error)):
                 raise
-            console.print(f"[yellow]note[/] {escape(str(error))}; trying again")
+            console.print(f"[yellow]note[/] {escape(str(error))}; trying again", markup=True)
 
 
 async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
@@ -131,10 +131,12 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
     if not reply.is_success:
         raise RatchetError(f"the service answered {reply.status_code} to its first question: {reply.text[:300]}")
     took_s = time.time() - psutil.Process().create_time()
-    console.print(f"[bold]serving on {url}[/] (OpenAI API, model `policy`; metrics at /metrics), up in {took_s:.0f} s")
-    console.print(f"  asked     {escape(question)}")
-    console.print(f"  answered  {escape(reply.json()['choices'][0]['message']['content'])}")
-    console.print(f"  more      ./run ask {escape(json.dumps(question))}")
+    console.print(
+        f"serving on {url} (OpenAI API, model `policy`; metrics at /metrics), up in {took_s:.0f} s", style="bold"
+    )
+    console.print(f"  asked     {question}")
+    console.print(f"  answered  {reply.json()['choices'][0]['message']['content']}")
+    console.print(f"  more      ./run ask {json.dumps(question)}")
     return took_s
 
 
