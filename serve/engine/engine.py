@@ -321,10 +321,7 @@ class Engine:
         self._template = self._tokenizer.chat_template or PLAIN_TEMPLATE
         if not isinstance(self._template, str):
             raise ConfigError(f"{self._model.path} has several chat templates; keep only one in tokenizer_config.json")
-        try:
-            rendered(self._tokenizer, self._template, [ChatMessage(role="user", content="Hello")])
-        except PromptError as error:  # as every prompt would be
-            raise ConfigError(f"{self._model.path}: {error}; correct chat_template in tokenizer_config.json") from None
+        _check_template(self._tokenizer, self._template, self._model.path)
         self.render_id = render_id(self._tokenizer.backend_tokenizer.to_str(), self._template)
 
     async def _build_app(self) -> tuple[AsgiApp, Adapters | FullWeights]:
@@ -336,6 +333,14 @@ class Engine:
         if self._lora:
             return openai_app, Adapters(*shared, self._max_versions)
         return openai_app, FullWeights(*shared, self._model.path, self._multiplex)
+
+
+def _check_template(tokenizer: Any, template: str, path: str) -> None:
+    """Raises: ConfigError for a template that refuses even one message of a user, as it would every prompt."""
+    try:
+        rendered(tokenizer, template, [ChatMessage(role="user", content="Hello")])
+    except PromptError as error:
+        raise ConfigError(f"{path}: {error}; correct chat_template in tokenizer_config.json") from None
 
 
 def _ignore() -> None: ...
