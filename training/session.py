@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.artifacts import MANIFEST
-from core.chat_template import PLAIN_TEMPLATE, render_id
+from core.chat_template import PLAIN_TEMPLATE, render_id, rendered
 from core.config import LearningConfig, ModelConfig
-from core.errors import MismatchError
+from core.errors import ConfigError, MismatchError, PromptError
 from core.messages import BASE, PolicyRef, Prompt, Published, Reinforce, Window
 
 if TYPE_CHECKING:  # a session is constructed without torch; only `open` needs torch
@@ -110,11 +110,7 @@ class TrainingSession:
         import torch
 
         sequences: list[list[int]] = []
-        for prompt in self.proof_prompts:
-            chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
-            ids = tokenizer.apply_chat_template(
-                chat, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+        for ids in self._proof_contexts(tokenizer, template):
             with torch.no_grad():
                 answered = self._learner.model.generate(
                     torch.tensor([ids], device=self._learner.device),
@@ -124,3 +120,16 @@ class TrainingSession:
                 )
             sequences.append(answered[0].tolist())
         return sequences
+
+    def _proof_contexts(self, tokenizer: Any, template: str) -> list[list[int]]:
+        """The proof prompts that the chat template accepts, as token ids. Raises: ConfigError if there is none."""
+        contexts: list[list[int]] = []
+        refusals: list[PromptError] = []
+        for prompt in self.proof_prompts:
+            try:
+                contexts.append(rendered(tokenizer, template, prompt.messages))
+            except PromptError as error:
+                refusals.append(error)
+        if refusals and not contexts:
+            raise ConfigError(f"none of {len(refusals)} prompts of the pool can be asked; the first: {refusals[0]}")
+        return contexts

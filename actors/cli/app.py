@@ -18,7 +18,8 @@ app = typer.Typer(
 )
 
 
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+"""Prints paths and people's words as they are; a line with styles is printed with `markup=True`, and escapes them."""
 
 
 DEFAULT = Path("configs/tiny.yaml")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from actors.cli.app import console
 
@@ -41,7 +40,7 @@ def service_start(dir: ServiceDir, head: Head, config: UpConfig = None, set: UpS
     from actors.cli.service import start
 
     up = [*(["--config", str(config)] if config else []), *(f"--set={setting}" for setting in set or [])]
-    console.print(escape(f"started; the log is {start(dir, [*up, '--', *head])}"), soft_wrap=True)
+    console.print(f"started; the log is {start(dir, [*up, '--', *head])}", soft_wrap=True)
 
 
 @service.command("run")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from actors.cli.app import DEFAULT, ConfigFile, Overrides, RunDirOption, console, load
 from actors.cli.client import get, live, post
@@ -24,7 +23,7 @@ def status(dir: RunDirOption = None) -> None:
     path = find(dir)
     url = live_url(path)
     reader = RunReader(path)
-    console.print(escape(f"{path}  {'serving on ' + url if url else 'stopped'}"), soft_wrap=True)
+    console.print(f"{path}  {'serving on ' + url if url else 'stopped'}", soft_wrap=True)
     console.print(versions_table(version_rows(reader)))
     if url:
         console.print_json(json.dumps(get(f"{url}/status")))
@@ -50,7 +49,7 @@ def versions(
     behind = voters(reader, int(version.removeprefix("v")))
     console.print(f"{version}: {len(behind)} people voted on the prompts of its window")
     for voter, votes in behind.items():
-        console.print(f"  {votes:5}  {escape(voter)}")
+        console.print(f"  {votes:5}  {voter}")
 
 
 def trace(
@@ -76,7 +75,7 @@ def export_data(
     from core.store.writer import RunReader
 
     rows = write(RunReader(find(dir)), kind, to)
-    console.print(escape(f"{rows} rows in {to}"), soft_wrap=True, highlight=False)
+    console.print(f"{rows} rows in {to}", soft_wrap=True, highlight=False)
 
 
 def evaluate(
@@ -105,7 +104,7 @@ def gate(
     check_temporary_folder(ENGINE_SOCKET)
     decision = weigh_checkpoint(candidate, find(dir), console)
     said = f"{decision.verdict} ({decision.standing}): {decision.reason} ({decision.probes} probes)"
-    console.print(escape(said), soft_wrap=True)
+    console.print(said, soft_wrap=True)
     sys.exit(GATE_STATUS[decision.verdict])
 
 
@@ -127,9 +126,9 @@ def anchors(
     with console.status("starting the engine") as status:
         made = make_anchors(asked, resolved, to, samples, min_share, status.update)
     for skipped in made.skipped:
-        console.print(f"[yellow]skipped[/] {escape(skipped)}", soft_wrap=True)
+        console.print(f"skipped {skipped}", style="yellow", soft_wrap=True)
     summary = f"{made.anchors} anchors of {made.questions} questions in {to}"
-    console.print(escape(f"{summary}; {len(made.skipped)} were skipped" if made.skipped else summary), soft_wrap=True)
+    console.print(f"{summary}; {len(made.skipped)} were skipped" if made.skipped else summary, soft_wrap=True)
 
 
 def export(
@@ -143,7 +142,7 @@ def export(
 
     path = find(dir)
     written = export_version(path, load(path / CONFIG_FILE, []), version, to, merged)
-    console.print(escape(str(written)), soft_wrap=True)
+    console.print(str(written), soft_wrap=True)
 
 
 def backup(
@@ -155,10 +154,10 @@ def backup(
 
     taken = take(find(run), to)
     size = f"{len(taken.versions)} versions and the store, {taken.bytes / 2**20:.1f} MiB"
-    console.print(f"{size}, in {escape(str(taken.folder))}", soft_wrap=True)
+    console.print(f"{size}, in {taken.folder}", soft_wrap=True)
     if taken.pruned:
         console.print(
-            f"[dim]not in the backup, pruned earlier: {', '.join(f'v{version}' for version in taken.pruned)}[/]"
+            f"not in the backup, pruned earlier: {', '.join(f'v{version}' for version in taken.pruned)}", style="dim"
         )
 
 
@@ -171,4 +170,4 @@ def restore(
 
     versions = make(folder, dir)
     said = f"{dir} has {len(versions)} versions; resume it with ./run up --dir {dir}"
-    console.print(escape(said), soft_wrap=True)
+    console.print(said, soft_wrap=True)

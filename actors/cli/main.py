@@ -1,5 +1,6 @@
 """The `ratchet` command: all commands by name, in the order of `--help`."""
 
+import io
 import sys
 
 from rich.markup import escape
@@ -40,10 +41,13 @@ app.add_typer(cluster_commands.service, name="service")
 
 def main() -> None:
     """Prints an error as one line with its remedy; the details are in the run's logs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a letter that the terminal lacks must not end a command
     try:
         app()
     except RatchetError as error:
-        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, markup=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")

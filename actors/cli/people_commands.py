@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from actors.cli.app import Reason, RunDirOption, console, load
 from actors.cli.client import get, live, post
@@ -57,13 +56,13 @@ def ask(
     if question is None:
         console.print("The model can answer questions such as:")
         for sample in sample_questions(config):
-            console.print(f"  ./run ask {escape(json.dumps(sample))}", soft_wrap=True)
+            console.print(f"  ./run ask {json.dumps(sample)}", soft_wrap=True)
         return
     body = {"model": version, "messages": [{"role": "user", "content": question}], "temperature": 0}
     body |= {"max_tokens": config.method.sampler.max_tokens}
     reply = post(f"{live(path)}/v1/chat/completions", body)
-    console.print(escape(reply.json()["choices"][0]["message"]["content"]))
-    console.print(f"[dim]policy version {reply.headers['x-policy-version']}[/]")
+    console.print(reply.json()["choices"][0]["message"]["content"])
+    console.print(f"policy version {reply.headers['x-policy-version']}", style="dim")
 
 
 def pause(reason: str = "paused by hand", dir: RunDirOption = None) -> None:
@@ -116,11 +115,10 @@ def keys(
     from serve.http import keys_file
 
     secret = keys_file.add(file, name, role)
-    stderr = Console(stderr=True, width=console.width)
-    said = f"{name} ({role}) is in {file}; a run with serve.access.keys={file} accepts it"
-    stderr.print(escape(said), soft_wrap=True)
+    stderr = Console(stderr=True, width=console.width, markup=False, emoji=False)
+    stderr.print(f"{name} ({role}) is in {file}; a run with serve.access.keys={file} accepts it", soft_wrap=True)
     stderr.print(
-        "[dim]printed only once; send it as `Authorization: Bearer KEY`, or set RATCHET_KEY for these commands[/]"
+        "printed only once; send it as `Authorization: Bearer KEY`, or set RATCHET_KEY for these commands", style="dim"
     )
     print(secret)
 

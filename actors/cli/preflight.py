@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -14,9 +15,10 @@ from actors.storage.run_dir import RUNS
 from actors.storage.store import free_bytes
 from core.arrival_proof import fingerprint
 from core.artifacts import MANIFEST, digest_file, read_manifest
+from core.chat_template import rendered
 from core.config import Config, Full, Lora
-from core.errors import ConfigError
-from core.messages import Reinforce
+from core.errors import ConfigError, PromptError
+from core.messages import ChatMessage, Prompt, Reinforce
 from core.redact import redactor
 from methods import recipes
 from methods.data import prompts
@@ -66,8 +68,8 @@ def check(config: Config, joining: bool = False) -> list[str]:
     asked = [question.prompt for question in probes]
     suspects = list(filter(kept_out(config).holds, pool))
     refuse_overlap(suspects, asked, config.prompts.path, "the gate's probes")
+    keyed = [question.prompt for question in report]
     if report:
-        keyed = [question.prompt for question in report]
         refuse_overlap(suspects, keyed, config.prompts.path, config.report.questions or "")
         refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
     _check_anchors(config)
@@ -76,6 +78,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
     check_disk(config)
     _check_memory(config)
     notes += [f"skipped {report}" for report in pool.reports]
+    notes += check_template(config, {"prompts.path": pool, "the gate's probes": asked, "report.questions": keyed})
     if pool.duplicates:
         notes.append(f"{pool.duplicates} duplicate prompts in {config.prompts.path} were merged")
     if suspects:
@@ -170,6 +173,38 @@ def _check_model(config: Config) -> None:
         raise ConfigError(f"serve.engine.max_tokens={asked} exceeds the {positions} positions of the model; lower it")
 
 
+def check_template(config: Config, asked: Mapping[str, Iterable[Prompt]]) -> list[str]:
+    """Notes on the prompts that the model's chat template refuses, by where they come from. Templates refuse sequences
+    of roles, so each sequence is tried once. Raises: ConfigError if nothing of one source can be asked."""
+    files = [Path(config.model.path) / name for name in ("tokenizer_config.json", "chat_template.jinja")]
+    if not any(b"raise_exception" in file.read_bytes() for file in files if file.is_file()):
+        return []  # it refuses nothing; the import below takes a second
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(config.model.path)
+
+    @cache
+    def refusal(roles: tuple[str, ...]) -> str:
+        chat = [ChatMessage.model_validate({"role": role, "content": "Hello"}) for role in roles]
+        try:
+            rendered(tokenizer, tokenizer.chat_template, chat)
+        except PromptError as error:
+            return str(error)
+        return ""
+
+    notes: list[str] = []
+    for source, some in asked.items():
+        those = list(some)
+        refused = [(prompt, why) for prompt in those if (why := refusal(tuple(m.role for m in prompt.messages)))]
+        if refused:
+            first, why = refused[0]
+            named = f"the first, {prompts.asked_text(first)[:60]!r}: {why}"
+            if len(refused) == len(those):
+                raise ConfigError(f"no prompt of {source} can be asked; {named}; correct the roles, or prompts.system")
+            notes.append(f"{len(refused)} of {len(those)} prompts of {source} cannot be asked; {named}")
+    return notes
+
+
 def _check_anchors(config: Config) -> None:
     """Refuse anchors that another base model answered: they would repeat that model's mistakes."""
     path = config.gate.anchors
@@ -214,10 +249,14 @@ def check_disk(config: Config, free: Callable[[Path], int] = free_bytes) -> None
 
 
 def _check_port(host: str, port: int) -> None:
+    if ":" in host:
+        raise ConfigError(f"serve.host={host!r} is an IPv6 address, and Ratchet serves on IPv4 only; use 127.0.0.1")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as error:
+            raise ConfigError(f"serve.host={host!r} is no address of this machine ({error.strerror})") from None
         except OSError as error:
             raise ConfigError(
                 f"serve.port={port} on {host} cannot be used ({error.strerror}); stop the process that listens "

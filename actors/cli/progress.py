@@ -1,12 +1,12 @@
 """Output of a run on the terminal: one line per event, and below them the live state of the run."""
 
+import os
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,36 @@ from core.errors import StoreError
 from core.store.writer import RunReader
 
 SHOWN_VERSIONS = 8
+
+
+class LastingOutput:
+    """A stream that a run can always print to. Once it cannot be written (its pipe is closed, its terminal is gone, its
+    disk is full), everything goes to /dev/null and the run goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._let_go()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """The file descriptor itself, so that what is still buffered, and all others who print to it, fail no more."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Progress:
@@ -117,6 +147,6 @@ def versions_table(rows: list[VersionRow]) -> Table:
         if row.accuracy is not None and row.low is not None and row.high is not None:
             accuracy = f"{100 * row.accuracy:.1f}% ({100 * row.low:.0f}-{100 * row.high:.0f})"
         style = STYLES.get(row.verdict, "dim")
-        cells = (f"v{row.version}", f"[{style}]{row.verdict}[/]", row.standing, str(row.probes or ""))
-        table.add_row(*cells, agreement, accuracy, str(row.tokens), escape(row.reason))
+        cells = (f"v{row.version}", Text(row.verdict, style), row.standing, str(row.probes or ""))
+        table.add_row(*cells, agreement, accuracy, str(row.tokens), Text(row.reason))
     return table

@@ -1,10 +1,10 @@
 """Commands that start a run, or show its config."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
-from rich.markup import escape
 
 from actors.cli.app import DEFAULT, ConfigFile, Overrides, console, load
 from actors.cli.temporary import RAY_SOCKET, check_temporary_folder
@@ -26,16 +26,20 @@ def up(
     ] = None,
 ) -> None:
     """Serve the model and improve it while it serves."""
+    from actors.cli.progress import LastingOutput
     from actors.cli.up import up as run_up
 
     if address is None:
         check_temporary_folder(RAY_SOCKET)
+    console.file = cast(TextIO, LastingOutput(sys.stdout))
+    sys.stderr = cast(TextIO, LastingOutput(sys.stderr))
+
     named = {"run.versions": versions, "run.seed": seed, "serve.port": port, "run.dir": dir}
     given = [f"{name}={value}" for name, value in named.items() if value is not None]
     own = Path(dir) / CONFIG_FILE if dir else DEFAULT
     chosen = config or (own if own.is_file() else DEFAULT)
     path = run_up(load(chosen, [*(overrides or []), *given]), console, address)
-    console.print(escape(str(path)), soft_wrap=True, highlight=False)
+    console.print(str(path), soft_wrap=True, highlight=False)
 
 
 def show_config(overrides: Overrides = None, config: ConfigFile = DEFAULT) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Mapping
@@ -42,12 +43,15 @@ SIGN_OF_LIFE_S = 60.0
 RESTLESS = frozenset({"store.free_bytes", "store.room_for_s"})
 """Values that change although the run does nothing."""
 STATUS_S = 10.0
+RAY_TRIES = 3
+TIMED_OUT = re.compile("tim(ed|e) ?out", re.IGNORECASE)
 
 
 def up(config: Config, console: Console, address: str | None = None) -> Path:
     """Run until `run.versions` candidates are decided, or forever. Returns the run directory.
 
     Raises: ConfigError before anything heavy starts; RatchetError with the error that ended the run."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the service outlives its terminal; all its processes inherit this
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
     gc_tuning.pause()
@@ -68,7 +72,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
 def _opened(config: Config, console: Console, address: str | None) -> RunDir:
     """Check everything that can be checked early, then open the run directory. Raises: ConfigError; RunInUse."""
     for note in preflight.check(config, joining=address is not None):
-        console.print(f"[yellow]note[/] {escape(note)}")
+        console.print(f"[yellow]note[/] {escape(note)}", markup=True)
     if config.run.dir is not None:
         preflight.check_same_base(config, Path(config.run.dir))
     run = RunDir.open(config)
@@ -77,7 +81,7 @@ def _opened(config: Config, console: Console, address: str | None) -> RunDir:
 
 
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
-    console.print(f"run directory {escape(str(run.path))}", soft_wrap=True)
+    console.print(f"run directory {run.path}", soft_wrap=True)
     keys, own = keys_file.read(config.serve.access, os.environ).with_own()
     os.environ.pop(keys_file.ENVIRONMENT, None)  # no child process needs them
     system = RaySystem(config, run.path, address, keys)
@@ -85,7 +89,7 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
     url = f"http://{config.serve.host}:{config.serve.port}"
     try:
         with console.status("starting Ray, the engine and the trainer"):
-            await supervisor.connect()
+            await _connect(supervisor, console)
             _stop_on_signals()
             await supervisor.start()
         first_answer_s, _ = await asyncio.gather(_first_answer(url, config, console, own), supervisor.learn())
@@ -99,28 +103,40 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
             await supervisor.stop()
 
 
+async def _connect(supervisor: Supervisor, console: Console) -> None:
+    """Ray has fixed times for its own start, which a busy machine may exceed. Raises: RatchetError."""
+    for left in range(RAY_TRIES - 1, -1, -1):
+        try:
+            return await supervisor.connect()
+        except RatchetError as error:
+            if not left or not TIMED_OUT.search(str(error)):
+                raise
+            console.print(f"[yellow]note[/] {escape(str(error))}; trying again", markup=True)
+
+
 async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
     """Ask one question over HTTP as a user would. Returns seconds since this process started."""
-    question = sample_questions(config)[0]
-    body = {
-        "model": "policy",
-        "messages": [{"role": "user", "content": question}],
-        "temperature": 0,
-        "max_tokens": config.method.sampler.max_tokens,
-    }
+    settings = {"model": "policy", "temperature": 0, "max_tokens": config.method.sampler.max_tokens}
+    question, reply = "", httpx.Response(400)
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
-            reply = await client.post(f"{url}/v1/chat/completions", json=body)
+            for question in sample_questions(config):
+                body = {**settings, "messages": [{"role": "user", "content": question}]}
+                reply = await client.post(f"{url}/v1/chat/completions", json=body)
+                if reply.status_code != 400:  # else this question is too long for the engine, or refused
+                    break
     except httpx.HTTPError as error:
         raise RatchetError(f"{url} did not answer its first question: {error!r}; see the run's logs/") from None
     if not reply.is_success:
         raise RatchetError(f"the service answered {reply.status_code} to its first question: {reply.text[:300]}")
     took_s = time.time() - psutil.Process().create_time()
-    console.print(f"[bold]serving on {url}[/] (OpenAI API, model `policy`; metrics at /metrics), up in {took_s:.0f} s")
-    console.print(f"  asked     {escape(question)}")
-    console.print(f"  answered  {escape(reply.json()['choices'][0]['message']['content'])}")
-    console.print(f"  more      ./run ask {escape(json.dumps(question))}")
+    console.print(
+        f"serving on {url} (OpenAI API, model `policy`; metrics at /metrics), up in {took_s:.0f} s", style="bold"
+    )
+    console.print(f"  asked     {question}")
+    console.print(f"  answered  {reply.json()['choices'][0]['message']['content']}")
+    console.print(f"  more      ./run ask {json.dumps(question)}")
     return took_s
 
 

@@ -2,6 +2,7 @@
 prompts again that got late votes."""
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from methods.data.held_out import kept_out
 from methods.explore import NO_VOTES, about, explore, settle_again
 
 T = TypeVar("T")
+log = logging.getLogger("ratchet.collector")
 
 LEASES = 8
 """The collector requests a lease once an eighth of `collect.in_flight` is free, not for every single prompt."""
@@ -98,8 +100,8 @@ class Collector(Part):
         return lease
 
     async def _explore(self, lease: Lease, place: int) -> None:
-        """Explore one place, from lease to outbox. An error of the policy becomes a failed outcome; the collector goes
-        on."""
+        """Explore one place, from lease to outbox. Any error becomes a failed outcome and the collector goes on: one
+        prompt must not end the run. The buffer pauses learning when many fail in a row."""
         started = time.monotonic()
         try:
             prompt = dict(lease.asked).get(place) or self._prompts[place]
@@ -119,8 +121,8 @@ class Collector(Part):
             await self._outbox.put(outcome)
             self._explored += 1
             await asyncio.sleep((time.monotonic() - started) * (1 / self._config.run.cpu_share - 1))
-        except (RatchetError, OSError) as error:
-            failure = f"{type(error).__name__}: {error}"
+        except Exception as error:
+            failure = _named(error)
             asked = dict(lease.asked).get(place)  # the outcome names the prompt only if a retry is useless
             of = asked.id if asked is not None and isinstance(error, PromptError) else ""
             await self._outbox.put(Outcome(lease_id=lease.id, place=place, prompt_id=of, failure=failure))
@@ -155,9 +157,14 @@ class Collector(Part):
     async def _settle(self, work: Resettle) -> Outcome:
         try:
             return await settle_again(self._method, work, self._policy)
-        except (RatchetError, OSError) as error:
-            failure = f"{type(error).__name__}: {error}"
-            return about(work, failure)
+        except Exception as error:  # as in `_explore`
+            return about(work, _named(error))
+
+
+def _named(error: Exception) -> str:
+    if not isinstance(error, RatchetError | OSError):
+        log.exception("a prompt failed for an unforeseen reason")
+    return f"{type(error).__name__}: {error}"
 
 
 async def _insist(call: Callable[[], Awaitable[T]]) -> T:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.chat_template import PLAIN_TEMPLATE, render_id
+from core.chat_template import PLAIN_TEMPLATE, render_id, rendered
 from core.codec import pack_floats, pack_ids
 from core.config import EngineConfig, Lora, ModelConfig
 from core.errors import ConfigError, PromptError, Unavailable, VersionError
@@ -133,13 +133,12 @@ class Engine:
         return self._limit
 
     def render(self, messages: Sequence[ChatMessage], text: str = "") -> tuple[list[int], list[int]]:
-        """Token ids of the messages in the chat template, and of `text` as their completion, with the stop token."""
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        context = self._tokenizer.apply_chat_template(
-            chat, chat_template=self._template, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        """Token ids of the messages in the chat template, and of `text` as their completion, with the stop token.
+
+        Raises: PromptError for messages that the template refuses."""
+        context = rendered(self._tokenizer, self._template, messages)
         completion = self._tokenizer.encode(text, add_special_tokens=False)
-        return list(context), [*completion, self._tokenizer.eos_token_id]
+        return context, [*completion, self._tokenizer.eos_token_id]
 
     async def generate(
         self,
@@ -153,7 +152,8 @@ class Engine:
         """`sampling.n` continuations of messages or of context ids. Smaller priorities go first. With `stat_loggers`
         on, `ended` is called at the end of each continuation.
 
-        Raises: VersionError, PromptError for a context that leaves no room, Unavailable when the engine is gone."""
+        Raises: VersionError, PromptError for a context that leaves no room or that the chat template refuses,
+        Unavailable when the engine is gone."""
         ids = self._context_ids(context)
         async with self._versions.using(ref) as (made_by, lora):
             start = made_by()
@@ -321,6 +321,7 @@ class Engine:
         self._template = self._tokenizer.chat_template or PLAIN_TEMPLATE
         if not isinstance(self._template, str):
             raise ConfigError(f"{self._model.path} has several chat templates; keep only one in tokenizer_config.json")
+        _check_template(self._tokenizer, self._template, self._model.path)
         self.render_id = render_id(self._tokenizer.backend_tokenizer.to_str(), self._template)
 
     async def _build_app(self) -> tuple[AsgiApp, Adapters | FullWeights]:
@@ -332,6 +333,14 @@ class Engine:
         if self._lora:
             return openai_app, Adapters(*shared, self._max_versions)
         return openai_app, FullWeights(*shared, self._model.path, self._multiplex)
+
+
+def _check_template(tokenizer: Any, template: str, path: str) -> None:
+    """Raises: ConfigError for a template that refuses even one message of a user, as it would every prompt."""
+    try:
+        rendered(tokenizer, template, [ChatMessage(role="user", content="Hello")])
+    except PromptError as error:
+        raise ConfigError(f"{path}: {error}; correct chat_template in tokenizer_config.json") from None
 
 
 def _ignore() -> None: ...

@@ -43,7 +43,7 @@ def with_cors(app: ASGIApp, allow_origins: Collection[str]) -> ASGIApp:
         app,
         allow_origins=allow_origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type"],
+        allow_headers=["authorization", "content-type", "x-policy-version", "x-ratchet-learn"],
         expose_headers=["x-policy-version", "x-policy-replica", "retry-after"],
     )
 

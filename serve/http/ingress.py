@@ -18,13 +18,14 @@ from core.metrics import Metrics
 from serve.engine.admission import Admission
 from serve.engine.openai_app import ALLOWED
 from serve.http import cors, limits
+from serve.http.body import parse_object
 from serve.http.errors import Refusal, in_utf_8
 from serve.http.keys import LOCAL, Caller, Keys
 from serve.http.modes import Modes, parse_model
 from serve.http.page import FILES
 from serve.http.recorder import Recorder, Transcript
 from serve.http.response_tap import ResponseTap
-from serve.http.routes import Control, OwnRoutes, header, parse_object
+from serve.http.routes import Control, OwnRoutes, header
 
 ALIAS = "policy"
 GENERATES = ("/v1/chat/completions", "/v1/completions")
@@ -50,6 +51,7 @@ DROPPED_HEADERS = (b"content-length", b"x-request-id", b"authorization")
 """Not passed to vLLM: the body changes, we make the ids, and the key stays here."""
 PIN = b"x-policy-version"
 LEARN = b"x-ratchet-learn"
+YES = frozenset({"yes", "y", "true", "1", "on"})
 USER_PRIORITY = 0
 BACKGROUND_PRIORITY = 10
 
@@ -104,6 +106,8 @@ class Ingress:
             with self._queue.place():  # before the body is read, so that it bounds memory too
                 await self._generate(scope, receive, send, caller)
         elif path in ENGINE_PATHS:
+            if scope["method"] == "HEAD":  # vLLM's routes have no HEAD; the server drops the body of the answer
+                scope = {**scope, "method": "GET"}
             body = await limits.read_body(receive, self._access.max_body_bytes) if scope["method"] == "POST" else b""
             if body:
                 fields = parse_object(body)
@@ -211,5 +215,12 @@ def _recorded(
         "end": {"version": ref.version},
         "key": caller.key,
         "user": user if isinstance(user, str) and in_utf_8(user) == user else "",
-        "learn": header(scope, LEARN) != "no",
+        "learn": may_learn(scope),
     }
+
+
+def may_learn(scope: Scope) -> bool:
+    """Whether the client lets its chat be learned from: it sent no LEARN header, or only a known yes. Any other value
+    is a refusal, as a client that says something means to refuse."""
+    said = (value.decode("latin-1") for name, value in scope["headers"] if name == LEARN)
+    return all(value.strip().lower() in YES for value in said)

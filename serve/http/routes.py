@@ -1,6 +1,5 @@
 """Ratchet's own routes beside vLLM's: models, feedback, status, metrics, commands and the status page."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from starlette.types import Scope
 
 from core.config import AccessConfig
 from core.errors import RatchetError
+from serve.http.body import parse_json, parse_object
 from serve.http.errors import Refusal, refusal_for
 from serve.http.feedback import parse
 from serve.http.keys import require_admin
@@ -90,22 +90,6 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _unknown(request: Request, _: Exception) -> Response:
     return Refusal(404, f"no route {request.method} {request.url.path}", "not_found_error").response()
-
-
-def parse_json(body: bytes) -> Any:
-    """Raises: Refusal 400."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the body is not JSON: {error}") from None
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Raises: Refusal 400 for anything but a JSON object."""
-    fields = parse_json(body)
-    if not isinstance(fields, dict):
-        raise Refusal(400, f"the body is a JSON {type(fields).__name__}, expected an object")
-    return fields
 
 
 def header(scope: Scope, name: bytes) -> str:

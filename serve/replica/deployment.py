@@ -152,7 +152,7 @@ class PolicyReplica:
                     prompt.messages, want, version, priority=BACKGROUND_PRIORITY, ended=leave
                 )
             except PromptError as error:
-                return error
+                return PromptError(f"prompt {prompt.id}: {error}")
         self._meter.count("tokens_total", sum(len(c.completion_ids) // 4 for c in candidates), purpose=want.purpose)
         return encode_batch(candidates)
 

@@ -4,7 +4,8 @@
 # - it reads a request whole before it passes it on, because it can retry only such a request;
 # - each request gets an id, the same on every try, and commands (/admin/) are never retried;
 # - Serve does not watch for clients that disconnect: the replica does, and it stores feedback even so;
-# - without replicas clients get a 503 in OpenAI's shape with Retry-After, not Serve's 404.
+# - without replicas clients get a 503 in OpenAI's shape with Retry-After, not the 404 (plain text) of HAProxy or of
+#   Serve's own proxy, which answers while the service stops.
 set -eu
 config='' before=''
 for argument; do
@@ -19,9 +20,9 @@ if [ -n "$config" ] && ! grep -q http-buffer-request "$config"; then
             s/^    option redispatch 1\$/&\n    option http-buffer-request/
             s|^    errorfile 503 .*|    http-error $away|
             s|^    http-request return status 404 .*|    http-request return $away|
-            s/^frontend http_frontend\$/&\n    http-request set-header x-ratchet-id %[uuid]\n    http-request disable-l7-retry if { path_beg \/admin\/ }\n    http-request set-header x-request-disconnect-disabled ?1 if { path_beg \/v1\/ }\n    http-after-response set-header Retry-After 1 if { status 503 }/" "$config"
+            s|^frontend http_frontend\$|&\n    http-request set-header x-ratchet-id %[uuid]\n    http-request disable-l7-retry if { path_beg /admin/ }\n    http-request set-header x-request-disconnect-disabled ?1 if { path_beg /v1/ }\n    http-response return $away if { status 404 } { res.hdr(content-type) -m beg text/plain }\n    http-after-response set-header Retry-After 1 if { status 503 }|" "$config"
     for wanted in "bind 127.0.0.1:$RAY_SERVE_HAPROXY_STATS_PORT" http-buffer-request x-ratchet-id disable-l7-retry \
-        disconnect-disabled "http-error $away" "return $away" Retry-After; do
+        disconnect-disabled "http-error $away" "request return $away" "response return $away" Retry-After; do
         grep -qF -- "$wanted" "$config" ||
             { echo "haproxy.sh: no place for '$wanted' in $config; Ray's template has changed" >&2; exit 1; }
     done

@@ -11,6 +11,8 @@ from actors.cli import preflight
 from actors.storage.run_dir import RunDir
 from core.config import Config, load
 from core.errors import ConfigError, RunInUse
+from methods.data.prompts import as_prompt
+from tests.pure.refusing_template import ALTERNATE, tokenizer_with
 
 TINY = "configs/tiny.yaml"
 NEAR = "36 of 20000 prompts are nearly the same as gate or report questions, and are left out"
@@ -107,3 +109,18 @@ def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:
         RunDir.open(config)
     first.close()
     RunDir.open(config).close()
+
+
+def test_prompts_that_the_chat_template_refuses_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    config = tiny(f"model.path={tokenizer_with(tmp_path)}")
+    user = {"role": "user", "content": "How many?"}
+    fine, two = as_prompt([user]), as_prompt([{"role": "user", "content": "Two of us."}, user])
+    first = "the first, 'How many?': the model's chat template refuses these messages (user, user): " + ALTERNATE
+    assert preflight.check_template(config, {"prompts.path": [fine, two, two], "report.questions": []}) == [
+        f"2 of 3 prompts of prompts.path cannot be asked; {first}"
+    ]
+    assert preflight.check_template(config, {"prompts.path": [fine]}) == []
+    with pytest.raises(ConfigError, match=r"no prompt of prompts\.path can be asked; .* correct the roles"):
+        preflight.check_template(config, {"prompts.path": [two]})
+    with pytest.raises(ConfigError, match=r"System role not supported; correct the roles, or prompts\.system"):
+        preflight.check_template(config, {"prompts.path": [as_prompt("How many?", system="Be brief.")]})

@@ -74,7 +74,7 @@ def asked(allow: tuple[str, ...], method: str, origin: str) -> httpx.Response:
         transport = httpx.ASGITransport(with_cors(app, allow))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             wanted = {"origin": origin, "access-control-request-method": "POST"}
-            wanted |= {"access-control-request-headers": "authorization,content-type"}
+            wanted |= {"access-control-request-headers": "authorization,content-type,x-policy-version,x-ratchet-learn"}
             return await client.request(method, "/v1/models", headers=wanted)
 
     return asyncio.run(ask())

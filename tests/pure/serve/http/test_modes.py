@@ -28,13 +28,13 @@ from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.scripted_policy import ScriptedPolicy, right_answer
 from serve.engine.local_policy import EnginePolicy
+from serve.http.body import parse_object
 from serve.http.errors import Refusal
 from serve.http.ingress import resolve_model
 from serve.http.limits import read_body
 from serve.http.modes import Modes, parse_model
 from serve.http.pinned_policy import PinnedPolicy
 from serve.http.response_tap import ResponseTap
-from serve.http.routes import parse_object
 from tests.pure.waiting import until
 
 V3 = PolicyRef(version=3)
@@ -81,7 +81,10 @@ def front(mode: Mode, policy: Policy | Any) -> ASGIApp:
     slots = Slots(epoch=1, serve=V3, explore=BASE, promoted=(BASE, V3))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        fields = parse_object(await read_body(receive, 2**20))
+        try:
+            fields = parse_object(await read_body(receive, 2**20))
+        except Refusal as refusal:
+            return await refusal.response()(scope, receive, send)
         model, mode = parse_model(fields["model"])
         ref = resolve_model(model, slots, answers)
         assert mode is not None

@@ -3,13 +3,16 @@
 import os
 import socket
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 import ray
 
 from core.patching import SWITCH
-from serve.replica.haproxy import BLOCK, WRAPPER, environment, free_block, own_ports
+from serve.replica.haproxy import BLOCK, WRAPPER, environment, free_block, free_ports, own_ports
 
 WRITTEN = """defaults
     option redispatch 1
@@ -56,6 +59,7 @@ def test_a_request_is_read_whole_and_statistics_stay_on_this_machine(tmp_path: P
         "    http-request set-header x-ratchet-id %[uuid]",
         "    http-request disable-l7-retry if { path_beg /admin/ }",
         "    http-request set-header x-request-disconnect-disabled ?1 if { path_beg /v1/ }",
+        f"    http-response return {AWAY} if {{ status 404 }} {{ res.hdr(content-type) -m beg text/plain }}",
         "    http-after-response set-header Retry-After 1 if { status 503 }",
         "    bind 127.0.0.1:8000",
         "backend default_backend",
@@ -98,3 +102,57 @@ def test_switched_off_rays_own_settings_are_used(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(SWITCH, "haproxy")
     plain = environment(tmp_path)
     assert plain["RAY_SERVE_HAPROXY_BINARY_PATH"] == plain["RATCHET_HAPROXY"] != str(WRAPPER)
+
+
+def test_a_404_of_serves_own_proxy_becomes_a_503_and_one_of_a_replica_stays(tmp_path: Path) -> None:
+    """By HAProxy itself, in front of a server that answers as Serve's proxy does while the service stops."""
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port, stats, metrics = free_ports(3)
+        config = tmp_path / "haproxy.cfg"
+        timeouts = "    mode http\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n"
+        config.write_text(
+            WRITTEN.replace("defaults\n", f"defaults\n{timeouts}")
+            .replace("    errorfile 504 /there/500.http\n", "")
+            .replace(
+                "127.0.0.1:8000",
+                f"127.0.0.1:{port}\n    use_backend policy if {{ path_beg /v1 }}\n    default_backend default_backend",
+            )
+            .replace("9001", str(stats))
+            .replace("9002", str(metrics))
+            + f"backend policy\n    server one 127.0.0.1:{server.server_port}\n"
+        )
+        ports = {"RAY_SERVE_HAPROXY_STATS_PORT": str(stats), "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics)}
+        env = {**os.environ, **ports, "RATCHET_HAPROXY": environment(tmp_path)["RATCHET_HAPROXY"]}
+        with subprocess.Popen(["sh", str(WRAPPER), "-db", "-f", str(config)], env=env) as gateway:
+            try:
+                until_listening(port)
+                for path, status in (("/v1/away", 503), ("/v1/unknown", 404), ("/elsewhere", 503)):
+                    reply = httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False)
+                    assert reply.status_code == reply.json()["error"]["code"] == status, path
+                    assert reply.headers.get("retry-after") == ("1" if status == 503 else None)
+            finally:
+                gateway.terminate()
+        server.shutdown()
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        away = self.path == "/v1/away"
+        body = b"Path '/v1/away' not found." if away else b'{"error": {"code": 404}}'
+        self.send_response(404)
+        self.send_header("content-type", "text/plain" if away else "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def until_listening(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        threading.Event().wait(0.05)
+    raise AssertionError(f"nothing listens on {port}")
