@@ -14,16 +14,14 @@ from functools import cache
 
 from core.config import AnswerConfig, ChoiceAnswer, MathAnswer, NumberAnswer, PatternAnswer
 from core.errors import ConfigError
-from core.numbers import DASHES, canonical, last_box, number, simplified
+from core.numbers import DASHES, FREE, canonical, last_box, number, simplified
 from core.protocols import Extract
 
 _NUMBER = r"(?<!\w)(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\w)\.[0-9]+"
-# A sign after a word, a digit or a bracket is an operator.
-_FREE = r"(?<![\w)\]])"
 _WORD = r"[^\s!-/:-@\[-^`{-~]+"
 """Letters with their marks, in any script: `\\w` would drop the vowel signs of Hindi."""
 _TOKEN = re.compile(
-    rf"(?P<number>(?:{_FREE}[-+])?(?:{_NUMBER}))|(?:{_FREE}[-!.])?{_WORD}#?|[+/=<>^%&|~@$]"
+    rf"(?P<number>(?:{FREE}[-+])?(?:{_NUMBER}))|(?:{FREE}[-!.])?{_WORD}#?|[+/=<>^%&|~@$]"
     r"|(?:(?<=[0-9])|(?<=[0-9] ))[-:](?= ?[0-9])|(?:(?<=\w)|(?<=\w ))\*(?= ?\w)"
 )
 

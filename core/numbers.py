@@ -16,8 +16,11 @@ from functools import cache
 
 DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−⁃⁻˗﹘﹣－➖", "-"))
 _ASCII = {"’": "'", "‘": "'", "ʼ": "'", "´": "'", "٫": ".", "٬": ",", "٪": "%", "⁄": "/", "∕": "/"}
-_LETTER = "A-Za-z_\u00aa-\u02af\u0370-\u052f"
+_LETTER = "A-Za-z_\u00aa-\u02af\u0370-\u052f\u1e00-\u1eff"
 """Letters of scripts that put spaces between words, in which `x12` holds no number. Others (`是42`, `คือ42`) do not."""
+FREE = r"(?<![A-Za-z0-9_\u00aa-\u0dff\u1e00-\u1eff)\]}%])"
+"""Where a sign is a sign, and not an operator or a hyphen: not after a letter of a script with spaces, or a bracket."""
+_WORD = re.compile(f"[{_LETTER}]")
 _DIGITS_LIMIT = 300
 """Most digits of a fraction, and places of an exponent. A plain number may have any number of digits."""
 _GAP = 10
@@ -41,7 +44,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _MONEY = r"(?:[A-Z]{0,3}\\?[$¢-¥\u20a0-\u20cf] ?)?"
-_SIGN = re.compile(rf"(?:(?<![\w)\]}}%])([-+])|[=:(][ \t]{{0,3}}(-)[ \t]{{1,3}}){_MONEY}$")
+_SIGN = re.compile(rf"(?:{FREE}([-+])|[=:(][ \t]{{0,3}}(-)[ \t]{{1,3}}){_MONEY}$")
 _UNSURE = re.compile(r"(?:[/^√±·]|[0-9] ?:|\}\{|sqrt\{|[0-9][十百千万萬億亿兆]) ?[-+]?$")
 _SPECIAL = frozenset("-+/^√±·:{十百千万萬億亿兆$¢£¤¥") | {chr(code) for code in range(0x20A0, 0x20D0)}
 """What stands before a number that has a sign, or whose value is unsure."""
@@ -95,7 +98,7 @@ def _at(text: str, start: int) -> re.Match[str] | None:
     if start and text[start - 1] == ".":
         start -= 1
     before = text[start - 1] if start else " "
-    if before in "._" or before.isdigit() or (before.isalpha() and before < "\u0530"):
+    if before in "._" or before.isdigit() or _WORD.match(before):
         return None
     return _NUMBER.match(text, start)
 

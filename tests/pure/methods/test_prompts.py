@@ -200,7 +200,10 @@ def test_a_key_that_cannot_be_read_is_refused_by_its_line(key: object, tmp_path:
 @pytest.mark.parametrize("setting", ["gate.keys", "gate.anchors", "report.questions"])
 def test_every_file_of_answers_is_read_by_the_runs_extractor(setting: str, tmp_path: Path) -> None:
     def held_out(path: str) -> list[Question]:
-        config = load("configs/tiny.yaml", ["gate.anchors=null", "report.questions=null", f"{setting}={path}"])
+        config = load(
+            "configs/tiny.yaml",
+            ["gate.anchors=null", "report.questions=null", "gate.split=null", "report.split=null", f"{setting}={path}"],
+        )
         return [*probes_of(config)[0], *report_questions(config)]
 
     assert [each.answer for each in held_out(parquet(tmp_path, prompt=["a", "b"], answer=[47.0, 5.0]))] == ["47", "5"]
