@@ -8,13 +8,13 @@ it is parsed, its length, depth, numbers, powers and terms are bounded.
 import logging
 import re
 from functools import lru_cache
-from typing import Any
-
-import sympy
-from math_verify import LatexExtractionConfig, parse
+from importlib import import_module
+from typing import Any, cast
 
 from core.numbers import last_box, number, simplified
 
+math_verify: Any = import_module("math_verify")  # no type stubs
+sympy: Any = import_module("sympy")
 _LENGTH, _DEPTH, _DIGITS = 100, 4, 30
 """Most characters, nested brackets, and digits of a number of a formula."""
 _POWERS, _TERMS = 300, 600
@@ -31,7 +31,7 @@ _POWER = re.compile(
     r"|[a-z]|\{?\\circ\}?)"
 )
 _WORD = re.compile(r"[\s({$]*(?:\\(?:text|mathrm|mathbf)\{)?[\s(]*([A-Za-z][A-Za-z ]*)[\s)}.$]*")
-_CONFIG = [LatexExtractionConfig(boxed_match_priority=0)]
+_CONFIG = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
 logging.getLogger("math_verify.parser").addFilter(lambda record: "Timeout is disabled" not in record.msg)
 
 
@@ -40,7 +40,7 @@ def formula(text: str, stated: bool = False) -> str | None:
     box = last_box(text)
     if box is not None:
         return _read(box)
-    inline = [next(filter(None, found)) for found in _MATH.findall(text)]
+    inline = ["".join(found) for found in cast(list[tuple[str, ...]], _MATH.findall(text))]
     if inline:
         return _read(inline[-1])
     said = _STATED.search(text)
@@ -93,8 +93,8 @@ def _parsed(source: str) -> str | None:
 def _written(source: str) -> str | None:
     exact = _DECIMAL.sub(lambda m: rf"\frac{{{m[1]}{m[2]}}}{{1{'0' * len(m[2])}}}", source)
     try:
-        found: Any = parse(f"\\boxed{{{exact}}}", _CONFIG, "no_fallback", parsing_timeout=None)
-        value = found[0].rhs if isinstance(found[0], sympy.Eq) and found[0].lhs.is_Symbol else found[0]
+        found: Any = math_verify.parse(f"\\boxed{{{exact}}}", _CONFIG, "no_fallback", parsing_timeout=None)
+        value: Any = found[0].rhs if isinstance(found[0], sympy.Eq) and found[0].lhs.is_Symbol else found[0]
         value = value.doit()
         value = sympy.expand(value) if isinstance(value, sympy.Expr) else value
         if value.has(sympy.nan, sympy.zoo):
