@@ -114,7 +114,7 @@ def _choice(choices: str) -> Extract:
         if found := list(answer_is.finditer(plain)):
             return None if found[-1]["more"] else found[-1][1]
         forms = [small, *spoken_of] if "nswer" in plain else spoken_of
-        named = next((hits for form in forms if (hits := form.findall(plain))), [])
+        named: list[str] = next((hits for form in forms if (hits := form.findall(plain))), list[str]())
         return by_fold[named[-1].casefold()] if named else None
 
     return choice

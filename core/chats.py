@@ -20,7 +20,11 @@ def plain_chat(messages: Sequence[object]) -> list[dict[str, Any]]:
 def _plain(message: object) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise PromptError(f"a chat message is an object with role and content, not {str(message)[:80]!r}")
-    given = {name: value for name, value in _members(message).items() if name == "content" or not _is_empty(value)}
+    given = {
+        name: value
+        for name, value in _members(cast(object, message)).items()
+        if name == "content" or not _is_empty(value)
+    }
     if given.get("content") is None:
         given.pop("content", None)
     elif not isinstance(given["content"], str):
@@ -32,13 +36,15 @@ def _plain(message: object) -> dict[str, Any]:
 
 def _joined(content: object) -> str:
     if not isinstance(content, Sequence) or not content:
-        raise PromptError(f"a message's content is a text or a list of parts of text, not {str(content)[:80]!r}")
+        raise PromptError(
+            f"a message's content is a text or a list of parts of text, not {str(cast(object, content))[:80]!r}"
+        )
     return "\n".join(_text(part) for part in cast(Sequence[object], content))
 
 
 def _text(part: object) -> str:
     given = (
-        {name: value for name, value in _members(part).items() if not _is_empty(value)}
+        {name: value for name, value in _members(cast(object, part)).items() if not _is_empty(value)}
         if isinstance(part, Mapping)
         else {}
     )

@@ -36,8 +36,8 @@ _NUMBER = re.compile(
       | (?P<mixed>[ ]{{1,3}}(?:and[ ])?[0-9]+[ ]?/[ ]?[0-9]+)
       | [ ]?/[ ]?(?P<under>[0-9][0-9,]*)
     )?
-    (?P<scale> (?:[ -]{{1,2}}(?:{"|".join(_SCALES)})\b)+ | [ ]?[{"".join(_SCALES_CJK)}] )?
-    (?P<percent> [ ]?\\?% | [ -]per[ ]?cent\b )?
+    (?P<scale> (?:[ -]{{1,2}}(?:{"|".join(_SCALES)})(?![{_LETTER}]))+ | [ ]?[{"".join(_SCALES_CJK)}] )?
+    (?P<percent> [ ]?\\?% | [ -]per[ ]?cent(?![{_LETTER}]) )?
     (?P<open> [ ]?[/:^±·][0-9] | [{_LETTER}]{{1,9}}[0-9] | [kKMBT](?![{_LETTER}]) | [ ]?[十百千万萬億亿兆‰π√]
       | [ ]?\\(?:pi|sqrt) | [ ]dozen | ,[0-9] )?
     """,
@@ -45,7 +45,7 @@ _NUMBER = re.compile(
 )
 _MONEY = r"(?:[A-Z]{0,3}\\?[$¢-¥\u20a0-\u20cf] ?)?"
 _SIGN = re.compile(rf"(?:{FREE}([-+])|[=:(][ \t]{{0,3}}(-)[ \t]{{1,3}}){_MONEY}$")
-_UNSURE = re.compile(r"(?:[/^√±·]|[0-9] ?:|\}\{|sqrt\{|[0-9][十百千万萬億亿兆]) ?[-+]?$")
+_UNSURE = re.compile(r"(?:[/^√±·]|[0-9] :|\}\{|sqrt\{|[0-9][十百千万萬億亿兆]) ?[-+]?$")
 _SPECIAL = frozenset("-+/^√±·:{十百千万萬億亿兆$¢£¤¥") | {chr(code) for code in range(0x20A0, 0x20D0)}
 """What stands before a number that has a sign, or whose value is unsure."""
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:([,'_ ])[0-9]{3}(?:\1[0-9]{3})*)(?:\.[0-9]+)?")
