@@ -50,7 +50,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     config = load(options.config)
-    asked = prompts.questions(config.report.questions or "", split=config.report.split)[: options.questions]
+    asked = prompts.questions(
+        config.report.questions or "", extract=extractor(config.method.answer), split=config.report.split
+    )[: options.questions]
     one = {"temperature": config.method.sampler.temperature, "seed": options.seed}
     ways = {"greedy": ("policy", {"temperature": 0}), "one sample": ("policy", one)}
     live = LiveRun(options, SETTINGS, anew=True)

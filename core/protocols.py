@@ -97,8 +97,12 @@ class Method:
     filters: Sequence[Filter] = field(default=())
 
 
-Extract = Callable[[str], str | None]
-"""Text -> its answer in canonical form, or None."""
+class Extract(Protocol):
+    def __call__(self, text: str, stated: bool = False) -> str | None:
+        """The text's answer in canonical form, or None. `stated`: a person, a key or an anchor states the answer, so
+        the text may be the bare answer."""
+        ...
+
 
 AnswerKeys = Mapping[str, str]
 """Prompt id -> canonical answer. Only the evaluator's report and an explicit oracle get it."""

@@ -4,7 +4,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any, cast
 
-from core.errors import ConfigError
+from core.chats import plain_chat
+from core.errors import ConfigError, PromptError
 
 
 def redactor(name: str | None) -> Callable[[str], str]:
@@ -23,11 +24,12 @@ def redactor(name: str | None) -> Callable[[str], str]:
 
 def redacted(messages: object, redact: Callable[[str], str]) -> list[dict[str, Any]] | None:
     """A chat with every text redacted. None for anything but a chat of texts, which is not kept."""
-    chat = cast(list[dict[str, Any]], messages)
-    if not isinstance(messages, list) or not all(_is_text(message) for message in chat):
+    if not isinstance(messages, list):
+        return None
+    try:
+        chat = plain_chat(cast(list[object], messages))
+    except PromptError:
+        return None
+    if not all(isinstance(message.get("content"), str) for message in chat):
         return None
     return [{**message, "content": redact(message["content"])} for message in chat]
-
-
-def _is_text(message: object) -> bool:
-    return isinstance(message, dict) and isinstance(cast(dict[str, Any], message).get("content"), str)

@@ -203,10 +203,10 @@ class FeedbackDesk(Part, FeedbackPort):
     def _vote(self, feedback: Feedback, response: Response) -> Vote | None:
         """The vote that the feedback casts: for or against an answer, or a text to imitate. A pair is a vote for the
         better response. If no answer can be read from the text, a liked text becomes one to imitate, and a disliked
-        text casts no vote."""
+        text casts no vote. Nor does a text that was cut off or forced, which is not the model's answer."""
         if feedback.correction is not None:
             return _cast(feedback, response, correction=feedback.correction)
-        if feedback.binary is None and feedback.better_than is None:
+        if (feedback.binary is None and feedback.better_than is None) or feedback.choice in response.fragments:
             return None
         weight, text = -1.0 if feedback.binary is False else 1.0, response.texts[feedback.choice]
         answer = self._extract(text)

@@ -46,9 +46,15 @@ class PromptsConfig(Part):
 
 
 class NumberAnswer(Part):
-    """The last number in the text, canonical (`1,200.0` is `1200`)."""
+    """The last number in the text, canonical (`1,200.0` is `1200`). If its value is not certain, there is no answer."""
 
     kind: Literal["number"] = "number"
+
+
+class MathAnswer(Part):
+    """The boxed or else the last formula in the text, read by math-verify, canonical (`\\boxed{2x+x}` is `$3 x$`)."""
+
+    kind: Literal["math"] = "math"
 
 
 class ChoiceAnswer(Part):
@@ -71,7 +77,9 @@ class TextAnswer(Part):
     kind: Literal["text"] = "text"
 
 
-AnswerConfig = Annotated[NumberAnswer | ChoiceAnswer | PatternAnswer | TextAnswer, Field(discriminator="kind")]
+AnswerConfig = Annotated[
+    NumberAnswer | MathAnswer | ChoiceAnswer | PatternAnswer | TextAnswer, Field(discriminator="kind")
+]
 
 
 class SamplerConfig(Part):

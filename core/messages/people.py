@@ -37,6 +37,8 @@ class Response(Message):
     """None if the request was not a chat of texts: votes on it are stored, but not learned from."""
     texts: tuple[str, ...]
     """One text per choice."""
+    fragments: tuple[int, ...] = ()
+    """Choices that were cut off or forced by the request: votes on them are kept, but not counted."""
     start: PolicyRef
     end: PolicyRef
     key: str = ""

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from core.answers import extractor
 from core.config import Config
 from core.messages.versions import Question
 from methods.data import prompts
@@ -32,5 +33,6 @@ def kept_out(config: Config) -> Probes:
 
 
 def _questions(path: str, config: Config, split: Any) -> list[Question]:
-    system = config.prompts.system
-    return [Question(prompt, answer) for prompt, answer in prompts.questions(path, system=system, split=split)]
+    extract, system = extractor(config.method.answer), config.prompts.system
+    pairs = prompts.questions(path, extract=extract, system=system, split=split)
+    return [Question(prompt, answer) for prompt, answer in pairs]

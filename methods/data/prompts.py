@@ -5,7 +5,9 @@ pairs = questions(path)                 prompts with an answer, for anchors, key
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -13,14 +15,20 @@ from typing import Any, cast
 import numpy as np
 from pydantic import ValidationError
 
-from core.answers import same
+from core.answers import extractor
+from core.chats import plain_chat
 from core.codec import stable_id
-from core.config import PromptsConfig, SplitByHash
+from core.config import PromptsConfig, SplitByHash, TextAnswer
 from core.errors import ConfigError, PromptError
 from core.messages import ChatMessage, Origin, Prompt
+from core.protocols import Extract
 from methods.data.files import rows
 from methods.data.probes import Probes
 from methods.data.text import asked_text, together
+
+AS_TEXT = extractor(TextAnswer())
+FEW = 5
+"""Fewer questions may happen to have the same answer."""
 
 
 class Prompts:
@@ -101,30 +109,49 @@ def questions(
     prompt_column: str = "prompt",
     answer_column: str = "answer",
     *,
+    extract: Extract = AS_TEXT,
     system: str | None = None,
     split: SplitByHash | None = None,
 ) -> list[tuple[Prompt, str]]:
-    """Prompts with their answers, each prompt once.
+    """Prompts with their answers as `extract` reads them, each prompt once.
 
-    Raises: ConfigError that names file and line of every invalid pair, and of a question with two answers."""
+    Raises: ConfigError that names file and line of every invalid pair, of an answer that cannot be read, and of a
+    question with two answers; or that tells that the file cannot measure anything."""
     found: dict[str, tuple[Prompt, str]] = {}
     reports: list[str] = []
+    lines = 0
     for where, fields in rows(Path(path), (prompt_column, answer_column), "a file of questions", reports):
+        lines += 1
         try:
             prompt = as_prompt(_field(fields, prompt_column), system=system)
-            answer = _answer(_field(fields, answer_column))
+            answer = _answer(_field(fields, answer_column), extract)
         except PromptError as error:
             reports.append(f"{where}: {error}")
             continue
         _check_split(split, prompt, where, "split")
         earlier = found.setdefault(prompt.id, (prompt, answer))[1]
-        if not same(earlier, answer):
+        if earlier != answer:
             reports.append(f"{where}: the answer {answer!r}, but an earlier line answers the same question {earlier!r}")
     if reports:
-        raise ConfigError(together(f"{len(reports)} invalid lines; correct or remove them", reports))
+        raise ConfigError(
+            together(f"{len(reports)} of {lines} lines of {path} are invalid; correct or remove them", reports)
+        )
     if not found:
         raise ConfigError(f"{path} holds no question")
+    _check_measures(path, list(found.values()), lines)
     return list(found.values())
+
+
+def _check_measures(path: str | Path, found: Sequence[tuple[Prompt, str]], lines: int) -> None:
+    """Refuse questions that tell no version from another."""
+    answers = {answer for _, answer in found}
+    if len(found) == 1 and lines >= FEW:
+        raise ConfigError(f"all {lines} lines of {path} ask the same question; check the column `prompt`")
+    if len(answers) == 1 and len(found) >= FEW:
+        raise ConfigError(
+            f"all {len(found)} questions of {path} have the answer {found[0][1]!r}: a model that always says so hits "
+            "every one; check the column `answer`"
+        )
 
 
 def as_prompt(content: object, *, system: str | None = None, origin: Origin = "dataset") -> Prompt:
@@ -139,7 +166,7 @@ def as_prompt(content: object, *, system: str | None = None, origin: Origin = "d
         case _:
             raise PromptError(f"a prompt is a text or a list of chat messages, not {content!r}")
     try:
-        chat = [ChatMessage.model_validate(message) for message in messages]
+        chat = [ChatMessage.model_validate(message) for message in plain_chat(messages)]
     except ValidationError as error:
         detail = error.errors()[0]
         raise PromptError(f"not a chat message: {'.'.join(map(str, detail['loc']))} {detail['msg']}") from None
@@ -165,10 +192,17 @@ def _field(fields: dict[str, Any], column: str) -> object:
     return fields[column]
 
 
-def _answer(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+def _answer(value: object, extract: Extract) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or not str(value).strip():
         raise PromptError(f"an answer is a text or a number, not {value!r}")
-    return str(value).strip()
+    text = f"{value:f}" if isinstance(value, Decimal) else str(value)
+    answer = extract(text, stated=True) if text.strip().casefold() != "nan" else None
+    if answer is None or (isinstance(value, float | Decimal) and not math.isfinite(value)):
+        raise PromptError(
+            f"no answer can be read from {text[:80]!r}; write it as method.answer reads it, or choose another "
+            "method.answer.kind"
+        )
+    return answer
 
 
 def _check_split(split: SplitByHash | None, prompt: Prompt, where: str, name: str) -> None:

@@ -10,11 +10,9 @@ verifiers vote, and the winner needs a quorum. A candidate that was cut off has 
 that enough people agree on form an extra group.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from core.answers import folded
 from core.codec import stable_id
 from core.config import VotesConfig
 from core.errors import PromptError
@@ -45,26 +43,18 @@ class Majority:
         candidates = [candidate for group in groups for candidate in group.candidates]
         answers = {candidate.id: answer_of(candidate, self.extract) for candidate in candidates}
         if any(answers.values()):
-            fold = cache(folded)  # most samples give the same answer
-            standing = {i: fold(answer) if answer else None for i, answer in answers.items()}
-            result, winner = self._among_answers(answers, votes.cast, fold)
+            standing, result = answers, self._among_answers(answers, votes.cast)
         else:
             standing = {candidate.id: candidate.id if candidate.finish == "stop" else None for candidate in candidates}
             result = self._among_candidates(standing, votes.cast)
-            winner = result.winner
         written = corrections(votes.cast, self.votes, self.extract if any(answers.values()) else None)
         extra = await _written(groups, written, self.extract, policy) if written and groups else []
-        return [*(_scored(group, answers, standing, result, winner) for group in groups), *extra]
+        return [*(_scored(group, answers, standing, result) for group in groups), *extra]
 
-    def _among_answers(
-        self, answers: dict[str, str | None], cast: Sequence[Vote], fold: Callable[[str], str]
-    ) -> tuple[Result, str | None]:
+    def _among_answers(self, answers: dict[str, str | None], cast: Sequence[Vote]) -> Result:
         relevant = [vote for vote in cast if _is_relevant(vote, answers)]
         people = [(self._choice(vote, answers), weight) for vote, weight in self._weighed(relevant, len(answers))]
-        ballot = [*((answer, 1.0) for answer in answers.values()), *people]
-        forms = {fold(answer): answer for answer, _ in reversed(ballot) if answer is not None}
-        result = count((fold(answer) if answer else None, weight) for answer, weight in ballot)
-        return result, forms.get(result.winner) if result.winner is not None else None
+        return count([*((answer, 1.0) for answer in answers.values()), *people])
 
     def _among_candidates(self, standing: dict[str, str | None], cast: Sequence[Vote]) -> Result:
         relevant = [vote for vote in cast if vote.candidate_id in standing]
@@ -80,7 +70,7 @@ class Majority:
         """The answer that a vote is for. A person may type a bare answer, or a sentence that ends with one."""
         text = vote.answer if vote.answer is not None else vote.correction
         if text is not None:
-            return self.extract(text) or folded(text) or None
+            return self.extract(text, stated=True)
         return answers.get(vote.candidate_id or "")
 
 
@@ -135,14 +125,12 @@ async def _written(groups: Sequence[Group], texts: Sequence[str], extract: Extra
     return [Scored(group=group, verdict=Verdict(scores=scores, answers=answers, winner=winner, share=1, margin=1))]
 
 
-def _scored(
-    group: Group, answers: dict[str, str | None], standing: dict[str, str | None], result: Result, winner: str | None
-) -> Scored:
+def _scored(group: Group, answers: dict[str, str | None], standing: dict[str, str | None], result: Result) -> Scored:
     won = [result.winner is not None and standing[c.id] == result.winner for c in group.candidates]
     verdict = Verdict(
         scores=tuple(float(one) for one in won),
         answers=tuple(answers[c.id] for c in group.candidates),
-        winner=winner,
+        winner=result.winner,
         share=result.share,
         margin=result.margin,
     )

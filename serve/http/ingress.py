@@ -211,6 +211,7 @@ def _recorded(
         "id": transcript.id,
         "messages": fields.get("messages"),
         "texts": [transcript.texts.get(i, "") for i in range(max(transcript.texts) + 1)],
+        "fragments": transcript.fragments(fields),
         "start": {"version": ref.version},
         "end": {"version": ref.version},
         "key": caller.key,

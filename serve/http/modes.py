@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from core.chats import plain_chat
 from core.clock import Clock
 from core.codec import stable_id
 from core.errors import RatchetError, VersionError
@@ -61,11 +62,8 @@ class ChatRequest(BaseModel):
 
     @field_validator("messages", mode="before")
     @classmethod
-    def _without_empty_fields(cls, messages: Any) -> Any:
-        """Clients send an earlier answer back as it came, with empty fields such as `refusal: null`."""
-        if not isinstance(messages, list):
-            return messages
-        return [{k: v for k, v in m.items() if v not in (None, [])} if isinstance(m, dict) else m for m in messages]
+    def _plain(cls, messages: Any) -> Any:
+        return plain_chat(messages) if isinstance(messages, list) else messages
 
     @field_validator("messages")
     @classmethod

@@ -5,7 +5,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from core.errors import RatchetError
@@ -19,12 +19,39 @@ MOST_WAITING = 16_384
 RETRY_S = 0.5
 
 
+FORCING = frozenset(
+    {
+        "response_format",
+        "structured_outputs",
+        "logit_bias",
+        "allowed_token_ids",
+        "bad_words",
+        "tools",
+        "functions",
+        "continue_final_message",
+        "echo",
+        "ignore_eos",
+        "min_tokens",
+        "truncate_prompt_tokens",
+        "thinking_token_budget",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+    }
+)
+"""Fields of a request by which the client says what the answer is made of."""
+NOT_FORCED = (None, False, 0, [], {}, {"type": "text"})
+
+
 class Transcript:
     """Id and texts of one answer, from its body or its server-sent events."""
 
     def __init__(self) -> None:
         self.id = ""
         self.texts: dict[int, str] = {}
+        self.ended: dict[int, tuple[str | None, int | str | None]] = {}
+        """Choice -> the reason for its end, and the string or token of `stop` that ended it."""
         self.whole = False
         """The answer was sent to its end. Until then `id` and `texts` are empty."""
         self._parts: list[bytes] = []
@@ -48,6 +75,21 @@ class Transcript:
             part = choice.get("message") or choice.get("delta") or choice
             index = int(choice["index"])
             self.texts[index] = self.texts.get(index, "") + (part.get("content") or part.get("text") or "")
+            if choice.get("finish_reason") is not None:
+                self.ended[index] = choice["finish_reason"], choice.get("stop_reason")
+
+    def fragments(self, request: Mapping[str, Any]) -> list[int]:
+        """The choices that are no free and whole answers of the model: cut off, ended by the client's `stop`, or all of
+        them, if the request forces what they say."""
+        if any(value not in NOT_FORCED for name, value in request.items() if name in FORCING):
+            return sorted(self.texts)
+        return [index for index in sorted(self.texts) if self._is_cut(index, request.get("stop_token_ids"))]
+
+    def _is_cut(self, index: int, stop_ids: Any) -> bool:
+        reason, stop = self.ended.get(index, (None, None))
+        # a number may also be one of the model's own end tokens
+        by_client = isinstance(stop, str) or (isinstance(stop_ids, list) and stop in stop_ids)
+        return reason != "stop" or by_client
 
 
 class Recorder:

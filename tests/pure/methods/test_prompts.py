@@ -1,5 +1,6 @@
 import hashlib
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import PromptsConfig, SplitByHash
+from core.answers import extractor
+from core.config import ChoiceAnswer, NumberAnswer, PromptsConfig, SplitByHash, load
 from core.errors import ConfigError, PromptError
+from core.messages.versions import Question
+from core.redact import redacted
+from methods.data.held_out import probes_of, report_questions
 from methods.data.probes import overlap, refuse_overlap
 from methods.data.prompts import Prompts, as_prompt, questions, read
 from methods.data.text import asked_text
+from serve.http.modes import ChatRequest
 
 
 def jsonl(folder: Path, *lines: object) -> str:
@@ -167,6 +173,97 @@ def test_a_question_without_an_answer_or_with_two_is_named(tmp_path: Path) -> No
         questions(parquet(tmp_path, prompt=["a", "a"], answer=["5", "6"]))
     with pytest.raises(ConfigError, match="no column 'answer'"):
         questions(parquet(tmp_path, prompt=["a"]))
+
+
+NUMBER, CHOICE = extractor(NumberAnswer()), extractor(ChoiceAnswer())
+
+
+def test_a_key_is_read_as_an_answer_is(tmp_path: Path) -> None:
+    table = parquet(tmp_path, prompt=["a", "b", "c"], answer=[47.0, 0.5, 1e16])
+    assert [answer for _, answer in questions(table, extract=NUMBER)] == ["47", "0.5", "10000000000000000"]
+    keys = ["1,200", "$5", "48/2 = <<48/2=24>>24\n#### 72", "1/2"]
+    table = parquet(tmp_path, prompt=["a", "b", "c", "d"], answer=keys)
+    assert [answer for _, answer in questions(table, extract=NUMBER)] == ["1200", "5", "72", "0.5"]
+    letters = parquet(tmp_path, prompt=["a", "b"], answer=["b", "(C)"])
+    assert [answer for _, answer in questions(letters, extract=CHOICE)] == ["B", "C"]
+    exact = parquet(tmp_path, prompt=["a"], answer=[Decimal("47.00")])
+    assert questions(exact, extract=NUMBER)[0][1] == "47"
+
+
+@pytest.mark.parametrize("key", ["Paris.", "NaN", "Infinity", "1,5", float("nan"), float("inf"), True, ["5"]])
+def test_a_key_that_cannot_be_read_is_refused_by_its_line(key: object, tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"prompt": "a", "answer": "5"}, {"prompt": "b", "answer": key})
+    with pytest.raises(ConfigError, match=r"(?s)1 of 2 lines of .*pool.jsonl:2: .*answer"):
+        questions(path, extract=NUMBER)
+
+
+@pytest.mark.parametrize("setting", ["gate.keys", "gate.anchors", "report.questions"])
+def test_every_file_of_answers_is_read_by_the_runs_extractor(setting: str, tmp_path: Path) -> None:
+    def held_out(path: str) -> list[Question]:
+        config = load(
+            "configs/tiny.yaml",
+            ["gate.anchors=null", "report.questions=null", "gate.split=null", "report.split=null", f"{setting}={path}"],
+        )
+        return [*probes_of(config)[0], *report_questions(config)]
+
+    assert [each.answer for each in held_out(parquet(tmp_path, prompt=["a", "b"], answer=[47.0, 5.0]))] == ["47", "5"]
+    with pytest.raises(ConfigError, match=r"pool.parquet, row 2: no answer can be read from 'Paris.'"):
+        held_out(parquet(tmp_path, prompt=["a", "b"], answer=["5", "Paris."]))
+
+
+def test_questions_that_measure_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"all 6 questions of .* have the answer '7'"):
+        questions(parquet(tmp_path, prompt=list("abcdef"), answer=[7.0] * 6), extract=NUMBER)
+    with pytest.raises(ConfigError, match=r"all 6 lines of .* ask the same question"):
+        questions(parquet(tmp_path, prompt=["a"] * 6, answer=["7"] * 6))
+
+
+AS_SDKS_SEND_IT: list[list[dict[str, Any]]] = [
+    [
+        {"role": "developer", "content": "s", "name": None},
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "content": "b", "refusal": None, "tool_calls": None, "audio": None, "annotations": []},
+        {"role": "user", "content": [{"type": "text", "text": "c", "image_url": None}], "function_call": None},
+    ],
+    [
+        {"role": "system", "content": [{"text": "s", "type": "text"}], "tool_calls": []},
+        {"role": "user", "content": "a", "refusal": None},
+        {"role": "assistant", "content": "b", "function_call": None, "reasoning_content": None},
+        {"role": "user", "content": "c"},
+    ],
+]
+
+
+@pytest.mark.parametrize("chat", AS_SDKS_SEND_IT)
+def test_a_chat_as_sdks_send_it_is_the_plain_chat(chat: list[dict[str, Any]], tmp_path: Path) -> None:
+    plain = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")]
+    expected = as_prompt([{"role": role, "content": text} for role, text in plain])
+    assert as_prompt(chat).id == expected.id
+    redacted_chat = redacted(chat, str.upper)
+    assert redacted_chat is not None and [message["content"] for message in redacted_chat] == ["S", "A", "B", "C"]
+    assert as_prompt(redacted(chat, str)).id == expected.id
+    parts = [
+        {**each, "content": [{"type": "text", "text": text, "image_url": None}]}
+        for each, (_, text) in zip(chat, plain, strict=True)
+    ]
+    assert next(iter(read(PromptsConfig(path=parquet(tmp_path, prompt=[parts]))))).id == expected.id
+    assert ChatRequest.model_validate({"messages": chat}).prompt().id == expected.id
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "'image_url'; only parts of type 'text'"),
+        ({"content": [{"type": "text", "text": "a", "image_url": {"url": "x"}}]}, "only parts of type 'text'"),
+        ({"content": []}, "a text or a list of parts of text"),
+        ({"content": 5}, "a text or a list of parts of text"),
+        ({"content": "a", "tool_calls": [{"id": "x"}]}, "not a chat message: tool_calls"),
+        ({"content": None}, "not a chat message: content"),
+    ],
+)
+def test_what_a_text_model_does_not_read_is_refused_with_the_reason(message: dict[str, Any], why: str) -> None:
+    with pytest.raises(PromptError, match=why):
+        as_prompt([{"role": "user", **message}])
 
 
 def test_an_overlap_is_found_through_case_punctuation_and_spacing_only() -> None:

@@ -158,6 +158,58 @@ def test_the_texts_of_an_answer_are_heard_whole_and_streamed_however_it_is_cut()
     assert refused.texts == {}
 
 
+def heard(choice: dict[str, Any], streaming: bool) -> Transcript:
+    transcript = Transcript()
+    events = [{"id": "r", "choices": [{"index": 0, "message": {"content": "The answer is 5."}, **choice}]}]
+    if streaming:
+        events = [
+            {"id": "r", "choices": [{"index": 0, "delta": {"content": "The answer is 5."}, "finish_reason": None}]},
+            {"id": "r", "choices": [{"index": 0, "delta": {}, **choice}]},
+        ]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) if streaming else json.dumps(events[0])
+    transcript.feed(body.encode(), streaming, last=True)
+    return transcript
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("choice", "request_", "fragments"),
+    [
+        ({"finish_reason": "stop"}, {}, []),
+        ({"finish_reason": "stop", "stop_reason": None}, {"stop": ["x"], "response_format": {"type": "text"}}, []),
+        ({"finish_reason": "stop", "stop_reason": 2}, {}, []),
+        ({"finish_reason": "stop", "stop_reason": 2}, {"stop_token_ids": [2]}, [0]),
+        ({"finish_reason": "stop", "stop_reason": "."}, {"stop": "."}, [0]),
+        ({"finish_reason": "length"}, {}, [0]),
+        ({"finish_reason": "stop"}, {"response_format": {"type": "json_object"}}, [0]),
+        ({"finish_reason": "stop"}, {"structured_outputs": {"regex": "5"}}, [0]),
+        ({"finish_reason": "stop"}, {"logit_bias": {"7": 100}}, [0]),
+        ({"finish_reason": "stop"}, {"allowed_token_ids": [7]}, [0]),
+        ({"finish_reason": "stop"}, {"logit_bias": {}, "tools": [], "echo": False}, []),
+    ],
+)
+def test_an_answer_that_was_cut_off_or_forced_is_a_fragment(
+    choice: dict[str, Any], request_: dict[str, Any], fragments: list[int], streaming: bool
+) -> None:
+    assert heard(choice, streaming).fragments(request_) == fragments
+
+
+async def test_a_vote_on_a_fragment_is_kept_and_not_counted(tmp_path: Path) -> None:
+    texts = ("The answer is 5.", "The answer is 6.")
+    async with running(tmp_path) as system:
+        await system.feedback.answered([answer("r", texts=texts, fragments=[1])])
+        liked = [{"response_id": "r", "choice": 1, "binary": value, "id": f"f{value}"} for value in (True, False)]
+        better = {"response_id": "r", "choice": 1, "better_than": ("r", 0), "id": "b"}
+        assert [said["result"] for said in await told(system, [*liked, better])] == ["kept"] * 3
+        assert votes(tmp_path) == []
+        whole, corrected = (
+            {"response_id": "r", "binary": True},
+            {"response_id": "r", "choice": 1, "correction": "It is 7"},
+        )
+        assert all(said["result"] != "kept" for said in await told(system, [whole, corrected]))
+        assert {vote.answer or vote.correction for vote in votes(tmp_path)} == {"5", "It is 7"}
+
+
 async def test_answers_wait_for_a_desk_that_is_away() -> None:
     taken: list[str] = []
     away = [ArtifactError("away")]

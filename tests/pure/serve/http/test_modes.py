@@ -299,7 +299,7 @@ def test_a_model_name_splits_at_its_last_colon() -> None:
         {"messages": []},
         {"messages": "How many?"},
         {"messages": [{"role": "tool", "content": "5"}]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "How many?"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         {"messages": [{"role": "user", "content": "\ud800"}]},
         {"\ud800": 1},
     ],
