@@ -62,16 +62,17 @@ def _excess(answers: Sequence[Answer], expected: Sequence[str]) -> tuple[float, 
 def _why(versions: Mapping[str, Sequence[Answer]], expected: Sequence[str], keys: str) -> str:
     n = len(expected)
     hits = " and ".join(f"{sum(answer.hit for answer in answers)} by {name}" for name, answers in versions.items())
-    missed = (
-        f"{name} said {answer.value!r} where {key!r} is expected"
+    missed = [
+        (answer.value not in key and key not in answer.value, f"{name} said {answer.value!r} where {key!r} is expected")
         for name, answers in versions.items()
         for answer, key in zip(answers, expected, strict=True)
         if answer.value is not None and not answer.hit
-    )
+    ]
     if all(answer.value is None for answers in versions.values() for answer in answers):
         seen, remedy = "no answer can be read", "check method.answer and method.sampler.max_tokens"
     elif len(set(expected)) == 1:
         seen, remedy = f"all expect {expected[0]!r}", f"give {keys} questions with different answers"
     else:
-        seen, remedy = next(missed, "all are hit"), f"check the answers in {keys}, their spelling and their lines"
+        _, seen = min(missed, key=lambda each: each[0], default=(False, "all are hit"))
+        remedy = f"check the answers in {keys}, their spelling and their lines"
     return f"of {n} probes {hits} were hit, no more than when the answers are shuffled ({seen}); {remedy}"
