@@ -78,10 +78,8 @@ class Verdicts(NamedTuple):
 
 def verdicts(folder: Path) -> Verdicts:
     reader = RunReader(folder)
-    measured = {
-        int(version): [bit == "1" for bit in found.hits] for version, found in reader.read_all(Measured).items()
-    }
-    happened = [event for event in reader.events("decided", "rolled_back")]
+    measured = {int(v): [bit == "1" for bit in found.hits] for v, found in reader.read_all(Measured).items()}
+    happened = reader.events("decided", "rolled_back")
     reader.close()
     served = candidates = promoted = worse = worse_served = better = better_missed = 0
     for event in happened:

@@ -1,10 +1,10 @@
 """Does the gate protect users from recipes that collapse, compared with the same recipes without a gate?
 
 It runs three recipes that are known to ruin the embedded model, and a healthy one, so that a gate that rejects all is
-told from one that protects: each with the gate off, with the label-free gate (anchors), and with answer keys. Each run is one `ratchet up --versions N` in a separate directory under --out. Finished
-runs are not repeated, so the benchmark can be interrupted. It measures drops of accuracy from the best version served
-before, on the same report questions, which neither gate nor trainer sees: the lower 95% paired bound, and the drop as
-measured.
+told from one that protects: each with the gate off, with the label-free gate (anchors), and with answer keys. Each run
+is one `ratchet up --versions N` in a separate directory under --out. Finished runs are not repeated, so the benchmark
+can be interrupted. It measures drops of accuracy from the best version served before, on the same report questions,
+which neither gate nor trainer sees: the lower 95% paired bound, and the drop as measured.
 
 `worst_drop_gated`, `worst_drop_ungated`: by recipe, over all seeds (and over both gates). `verdicts`: of each arm, see
 `Verdicts`; `worse_served_bound` is the upper 95% bound (Clopper-Pearson) on the share of candidates for which a worse

@@ -32,8 +32,9 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, floa
 
 
 def upper_bound(events: int, of: int) -> float:
-    """One-sided 95% upper bound on the chance of an event seen `events` times in `of` trials (Clopper and Pearson 1934):
-    the chance at which so few are seen with probability .05. Without events about 3 / of. 1 without trials."""
+    """One-sided 95% upper bound on the chance of an event that was seen `events` times in `of` trials: the chance at
+    which so few are seen with probability .05. Without events about 3 / of; 1 without trials. Source: Clopper and
+    Pearson 1934."""
     low, high = 0.0, 1.0
     while events < of and high - low > 1e-9:
         chance = (low + high) / 2

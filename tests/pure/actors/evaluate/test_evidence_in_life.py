@@ -1,4 +1,4 @@
-"""What a verdict may rest on, with all actors in one process: the budget, the choice of probes, keys that can be hit."""
+"""What a verdict rests on, with all actors in one process: the budget, the choice of probes, keys that can be hit."""
 
 from pathlib import Path
 
