@@ -1,41 +1,33 @@
-"""Simulates the gate: its rule, vectorized over many simulated candidates, to count its errors and its probes.
+"""Draws simulated candidates, and counts the verdicts of the gate's rule on them.
 
 On each probe D is +1 with probability (discordance + effect) / 2 and -1 with probability (discordance - effect) / 2.
 The discordance is the share of questions on which candidate and champion differ. The default is .10: two consecutive
 versions of the embedded model agree on about nine of ten questions. A higher discordance needs more probes and causes
 no more errors. Probes are drawn without replacement from a finite set, in a separate order for each candidate.
+
+The verdicts are those of training.gate.rule, which `Gate` asks too. `driven` weighs whole runs by `Gate` itself.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from core.config import GateConfig
-from training.gate.gate import STAKES, Gate, alpha_of, log_wealth, log_wealth_above, log_wealth_below, log_wealth_worse
+from core.messages import BASE, Evidence, PolicyRef
+from training.gate.gate import Gate
+from training.gate.rule import HOLD, PROMOTE, REJECT, Bits, Verdicts, alpha_of, floor_of, regret, weigh, weigh_saturated
 
 DISCORDANCE = 0.10
 EFFECTS = (0.10, 0.03, 0.0, -0.03, -0.06)
+BLOCK = 100
+"""Candidates judged at once; their wealths fit into a processor's cache."""
 
-PROMOTED, REJECTED, HELD = 1, -1, 0
-
-Bits = npt.NDArray[np.int8]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """One entry per simulated candidate."""
-
-    verdict: Ints
-    probes: Ints
-    """Probes until the decision; all probes if there was none."""
-    better: npt.NDArray[np.bool_]
-    """Whether the candidate became champion."""
-
-
-def population(effect: float, discordance: float, size: int) -> npt.NDArray[np.int8]:
+def population(effect: float, discordance: float, size: int) -> Bits:
     """D of all probes, [size] in {-1, 0, 1}. Its mean is the largest possible one that is at most `effect`.
 
     A discordance below |effect| is raised to |effect|."""
@@ -47,86 +39,121 @@ def population(effect: float, discordance: float, size: int) -> npt.NDArray[np.i
     return d
 
 
-def weigh_many(d: npt.NDArray[np.int8], config: GateConfig, j: int) -> Verdicts:
-    """The verdict of Gate.decide on a j-th candidate, for each row of d [candidates, probes]."""
-    rows, length = d.shape
-    verdict, probes, better = np.zeros(rows, np.int64), np.full(rows, length), np.zeros(rows, np.bool_)
-    needed = 1 / alpha_of(j, config.alpha)
-    open_rows: Ints = np.arange(rows, dtype=np.int64)
-    wealth = {name: np.ones((len(STAKES), rows)) for name in ("fit", "worse", "better")}
-    superior = np.zeros(rows, np.bool_)
-    for start in range(0, length, config.batch):
-        look = d[open_rows, start : start + config.batch]
-        fit, wealth["fit"] = _bet(wealth["fit"], look, config.delta, needed)
-        worse, wealth["worse"] = _bet(wealth["worse"], -look, 0.0, config.reject_at)
-        crossed, wealth["better"] = _bet(wealth["better"], look, 0.0, needed)
-        superior |= crossed <= look.shape[1]
-        first = np.minimum(fit, worse)
-        decided = first <= look.shape[1]
-        ended: Ints = open_rows[decided]
-        verdict[ended] = np.where(worse < fit, REJECTED, PROMOTED)[decided]
-        probes[ended] = start + first[decided]
-        better[ended] = (superior & (fit <= worse))[decided]
-        open_rows, superior = open_rows[~decided], superior[~decided]
-        wealth = {name: w[:, ~decided] for name, w in wealth.items()}
-        if not len(open_rows):
-            break
-    return Verdicts(verdict, probes, better)
-
-
-def _bet(wealth: Floats, look: npt.NDArray[np.int8], delta: float, level: float) -> tuple[Ints, Floats]:
-    """First crossing within the look (one past its end if there is none), [rows], and the wealth after the look."""
-    total = np.zeros(look.shape)
-    after = np.empty_like(wealth)
-    for k, stake in enumerate(STAKES):
-        factor = 1 + stake * (np.array([-1, 0, 1]) + delta) / (1 + delta)
-        path = np.cumprod(factor[look + 1], axis=1)
-        path *= wealth[k][:, None]
-        total += path
-        after[k] = path[:, -1]
-    reached = total / len(STAKES) >= level
-    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, look.shape[1] + 1), np.minimum(after, 1e200)
-
-
-def draw(effect: float, rows: int, rng: np.random.Generator, discordance: float, probes: int) -> npt.NDArray[np.int8]:
+def draw(effect: float, rows: int, rng: np.random.Generator, discordance: float, probes: int) -> Bits:
     """[rows, probes]: each row is the whole probe set in a separate random order."""
     return rng.permuted(np.tile(population(effect, discordance, probes), (rows, 1)), axis=1)
 
 
-def simulate(
-    runs: int,
-    candidates: int,
-    seed: int = 0,
-    effect: float | None = None,
-    config: GateConfig | None = None,
-    discordance: float = DISCORDANCE,
-    block: int = 2000,
-) -> dict[str, float]:
-    """Simulates `runs` runs of `candidates` candidates, each better than the champion by `effect` (default: -delta, the
-    worst case).
+def draw_pairs(rate: float, champion: float, rows: int, rng: np.random.Generator, probes: int) -> tuple[Bits, Bits]:
+    """Hits [rows, probes] of candidates and of their champion. Independent hits are the hardest case to decide."""
+    return (rng.random((rows, probes)) < rate).astype(np.int8), (rng.random((rows, probes)) < champion).astype(np.int8)
 
-    Returns the shares of runs that ever promote a candidate and that ever move the champion, and the mean probes."""
+
+def in_blocks(rows: int, verdicts: Callable[[int], Verdicts]) -> Verdicts:
+    """The verdicts on `rows` candidates, made by calls for at most BLOCK of them each."""
+    parts = [verdicts(min(BLOCK, rows - start)) for start in range(0, rows, BLOCK)]
+    return Verdicts(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------------
+
+
+def chance_in_run(found: Bools) -> tuple[float, float]:
+    """Chance that it happens to any candidate of a run, and its standard error. found [candidates, m]: whether it
+    happened to each simulated candidate if that was weighed as the first, ..., as the m-th of a run.
+
+    The candidates of a run are independent: 1 - prod_j (1 - share_j). The error is that of the sum of the shares."""
+    chance = 1 - float(np.prod(1 - found.mean(axis=0)))
+    return chance, float(found.sum(axis=1).std() / math.sqrt(len(found)))
+
+
+def simulate(
+    simulated: int, candidates: int, seed: int = 0, effect: float | None = None, config: GateConfig | None = None
+) -> dict[str, float]:
+    """Errors of a run of `candidates` candidates, each better than the champion by `effect` (default: -delta, the worst
+    case): chance that any is promoted, and that the champion ever moves. From `simulated` candidates, each judged with
+    the error budget of every place in the run, and asked all probes until it is shown to be better."""
     config = config or GateConfig()
     effect = -config.delta if effect is None else effect
-    rng = np.random.default_rng(seed)
-    promoted, moved, probes = 0, 0, 0
-    for start in range(0, runs, block):
-        rows = min(block, runs - start)
-        ever, ever_moved = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
-        for j in range(1, candidates + 1):
-            verdicts = weigh_many(draw(effect, rows, rng, discordance, config.max_probes), config, j)
-            ever |= verdicts.verdict == PROMOTED
-            ever_moved |= verdicts.better
-            probes += int(verdicts.probes.sum())
-        promoted, moved = promoted + int(ever.sum()), moved + int(ever_moved.sum())
+    rng, alphas = np.random.default_rng(seed), budgets(candidates, config)
+    found = in_blocks(
+        simulated, lambda rows: weigh(draw(effect, rows, rng, DISCORDANCE, config.max_probes), config, alphas)
+    )
+    return {"effect": effect, **errors(found)}
+
+
+def simulate_saturated(
+    simulated: int, candidates: int, seed: int = 0, config: GateConfig | None = None, below: float = 0.0
+) -> dict[str, float]:
+    """The same for candidates whose agreement is `below` under the floor and more than delta under the champion's. The
+    champion agrees with all correct anchors."""
+    config = config or GateConfig(anchor_precision=0.93)
+    rng, alphas, floor = np.random.default_rng(seed), budgets(candidates, config), floor_of(config)
+    champion = config.anchor_precision or 0.0
+    found = in_blocks(
+        simulated,
+        lambda rows: weigh_saturated(
+            *draw_pairs(floor - below, champion, rows, rng, config.max_probes), config, alphas
+        ),
+    )
+    return {"floor": floor, **errors(found)}
+
+
+def budgets(candidates: int, config: GateConfig) -> list[float]:
+    return [alpha_of(j, config.alpha) for j in range(1, candidates + 1)]
+
+
+def errors(found: Verdicts) -> dict[str, float]:
+    promoted, promoted_error = chance_in_run(found.verdict == PROMOTE)
+    moved, moved_error = chance_in_run(found.better)
     return {
-        "runs": runs,
-        "candidates": candidates,
-        "effect": effect,
-        "promoted_in_run_ratio": promoted / runs,
-        "champion_moved_in_run_ratio": moved / runs,
-        "probes_per_candidate": probes / (runs * candidates),
+        "simulated": len(found.verdict),
+        "candidates": found.verdict.shape[1],
+        "promoted_in_run_ratio": promoted,
+        "promoted_in_run_error": promoted_error,
+        "champion_moved_in_run_ratio": moved,
+        "champion_moved_in_run_error": moved_error,
     }
+
+
+def driven(runs: int, candidates: int, seed: int = 0, effect: float | None = None) -> dict[str, int]:
+    """Weighs the candidates of whole runs by `Gate`, look by look, each gate with its own ledger. Counts the verdicts
+    that differ from the rule's, and the promotions."""
+    config = GateConfig()
+    rng = np.random.default_rng(seed)
+    differ = promoted = 0
+    for _ in range(runs):
+        gate = Gate(config)
+        for j in range(1, candidates + 1):
+            d = draw(-config.delta if effect is None else effect, 1, rng, DISCORDANCE, config.max_probes)[0]
+            found = weigh(d, config, [alpha_of(j, config.alpha)])
+            verdict = weighed(gate, d, j)
+            differ += verdict != int(found.verdict[0])
+            promoted += verdict == PROMOTE
+    return {"runs": runs, "candidates": candidates, "differ": differ, "promoted": promoted}
+
+
+def weighed(gate: Gate, d: Bits, version: int) -> int:
+    """The verdict of the gate that is asked after every gate.config.batch probes of d [n]."""
+    asked, decision = 0, None
+    while decision is None:
+        asked = min(asked + gate.config.batch, len(d))
+        decision = gate.decide(evidence(d[:asked], version, gate.ledger.champion), exhausted=asked == len(d))
+    return {"promote": PROMOTE, "reject": REJECT, "hold": HOLD}[decision.verdict]
+
+
+def evidence(d: Sequence[int] | Bits, version: int = 1, champion: PolicyRef = BASE) -> Evidence:
+    """Hits of candidate and champion that differ by d [n]; ties are hits."""
+    return Evidence(
+        candidate=PolicyRef(version=version),
+        champion=champion,
+        candidate_hits=tuple(bool(x >= 0) for x in d),
+        champion_hits=tuple(bool(x <= 0) for x in d),
+        certified=False,
+    )
+
+
+# --- single candidates -----------------------------------------------------------------------------------------------
 
 
 def power(
@@ -139,68 +166,37 @@ def power(
 ) -> dict[str, float]:
     """Shares of verdicts on a j-th candidate that is better than the champion by `effect`, and its probes."""
     config = config or GateConfig()
-    d = draw(effect, candidates, np.random.default_rng(seed), discordance, config.max_probes)
-    verdicts = weigh_many(d, config, j)
-    decided = verdicts.verdict != HELD
+    rng, alpha = np.random.default_rng(seed), alpha_of(j, config.alpha)
+    found = in_blocks(
+        candidates, lambda rows: weigh(draw(effect, rows, rng, discordance, config.max_probes), config, [alpha])
+    )
+    decided = found.verdict != HOLD
     return {
         "effect": effect,
         "discordance": max(discordance, abs(effect)),
         "j": j,
-        "promoted_ratio": float((verdicts.verdict == PROMOTED).mean()),
-        "rejected_ratio": float((verdicts.verdict == REJECTED).mean()),
-        "held_ratio": float((verdicts.verdict == HELD).mean()),
-        "champion_moved_ratio": float(verdicts.better.mean()),
-        "median_probes": float(np.median(verdicts.probes)),
-        "median_probes_decided": float(np.median(verdicts.probes[decided])) if decided.any() else float("nan"),
+        **shares(found),
+        "champion_moved": float(found.better.mean()),
+        "median_probes_decided": float(np.median(found.probes[decided])) if decided.any() else float("nan"),
     }
 
 
-# --- saturated anchors, the watch, slow decline ----------------------------------------------------------------------
-
-
-def draw_pairs(rate: float, champion: float, rows: int, rng: np.random.Generator, probes: int) -> tuple[Bits, Bits]:
-    """Hits [rows, probes] of candidates and of their champion. Independent hits are the hardest case to decide."""
-    return (rng.random((rows, probes)) < rate).astype(np.int8), (rng.random((rows, probes)) < champion).astype(np.int8)
-
-
-def weigh_saturated(hits: Bits, champion_hits: Bits, config: GateConfig, j: int) -> Verdicts:
-    """The verdict of Gate.decide on a j-th candidate with saturated anchors, for each row."""
-    floor, length = Gate(config).floor, hits.shape[1]
-    near = np.logaddexp(log_wealth(hits - champion_hits, config.delta), log_wealth_above(hits, floor)) - np.log(2)
-    fit = _first(near, 1 / alpha_of(j, config.alpha))
-    low = _first(log_wealth_below(hits, floor), config.reject_at)
-    verdict = np.where(np.minimum(fit, low) > length, HELD, np.where(low < fit, REJECTED, PROMOTED))
-    return Verdicts(verdict, np.minimum(np.minimum(fit, low), length), np.zeros(len(hits), np.bool_))
-
-
-def simulate_saturated(
-    runs: int, candidates: int, seed: int = 0, config: GateConfig | None = None, below: float = 0.0, block: int = 100
-) -> dict[str, float]:
-    """The share of runs that ever promote a candidate, for candidates whose agreement is `below` under the floor and
-    more than delta under the champion's. The champion agrees with all correct anchors."""
-    config = config or GateConfig(anchor_precision=0.93)
-    rng, promoted = np.random.default_rng(seed), 0
-    floor, champion = Gate(config).floor, config.anchor_precision or 0.0
-    for start in range(0, runs, block):
-        rows = min(block, runs - start)
-        ever = np.zeros(rows, np.bool_)
-        for j in range(1, candidates + 1):
-            pairs = draw_pairs(floor - below, champion, rows, rng, config.max_probes)
-            ever |= weigh_saturated(*pairs, config, j).verdict == PROMOTED
-        promoted += int(ever.sum())
-    return {"runs": runs, "candidates": candidates, "floor": floor, "promoted_in_run_ratio": promoted / runs}
+def shares(found: Verdicts) -> dict[str, float]:
+    words = {"promoted": PROMOTE, "rejected": REJECT, "held": HOLD}
+    ratios = {word: float((found.verdict == value).mean()) for word, value in words.items()}
+    return {**ratios, "median_probes": float(np.median(found.probes))}
 
 
 def watch(effect: float, versions: int, seed: int = 0, config: GateConfig | None = None) -> dict[str, float | None]:
     """The share of promoted versions that the watch rolls back, when they are better than the champion by `effect`."""
     config = config or GateConfig()
     d = draw(effect, versions, np.random.default_rng(seed), DISCORDANCE, config.max_probes)[:, : config.watch_probes]
-    called_back = _first(log_wealth_worse(d, config.delta), config.rollback_at)
-    found = called_back <= config.watch_probes
+    rolled_back = regret(d, config)
+    found = rolled_back <= d.shape[1]
     return {
         "effect": effect,
         "rolled_back_ratio": float(found.mean()),
-        "median_probes": float(np.median(called_back[found])) if found.any() else None,
+        "median_probes": float(np.median(rolled_back[found])) if found.any() else None,
     }
 
 
@@ -216,12 +212,6 @@ def decline(
     for j in range(1, candidates + 1):
         effects = served - step if champion_rule else np.full(runs, -step)
         d = np.concatenate([draw(float(e), 1, rng, DISCORDANCE / 2, config.max_probes) for e in effects])
-        promoted = weigh_many(d, config, j if spending else 1).verdict == PROMOTED
+        promoted = weigh(d, config, [alpha_of(j if spending else 1, config.alpha)]).verdict[:, 0] == PROMOTE
         served = np.where(promoted, served - step, served)
     return {"step": step, "mean_end": float(served.mean()), "worst_end": float(served.min())}
-
-
-def _first(path: Floats, level: float) -> Ints:
-    """First crossing of each row of log wealth, counted from 1; one past the end if there is none."""
-    reached = path >= np.log(level)
-    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, path.shape[1] + 1)

@@ -60,6 +60,7 @@ class Evaluator(Part, MeasurePort):
         self._before: Weighing | None = None
         """The previous watch, until versions confirms the promotion."""
         self._weighing: WeighingStatus | None = None
+        self._alerted = False
         self._idle_s = 0.0
         self._last: RatesStatus = {}
 
@@ -145,6 +146,8 @@ class Evaluator(Part, MeasurePort):
             "champion_rate": decision.champion_rate,
             "saturated": decision.saturated,
         }
+        if decision.verdict == "hold" and decision.probes and weighing.sight().least <= self._config.gate.delta:
+            await self._alert(f"v{candidate.version} is held, and so will be all others: {decision.reason}")
         to_watch = decision.verdict == "promote" and self._config.gate.enabled and not decision.new_champion
         if to_watch:  # set before the call, in case its answer is lost or a later step fails
             self._before, self._watched = self._before or self._watched, weighing
@@ -245,6 +248,12 @@ class Evaluator(Part, MeasurePort):
 
     async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
         return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")
+
+    async def _alert(self, reason: str) -> None:
+        """Once in the life of this process: the next candidates' verdicts say the same."""
+        if not self._alerted:
+            await self._note("alert", reason=reason)
+        self._alerted = True
 
     async def _note(self, kind: str, **detail: object) -> None:
         await self._store.append([event(self._clock.now(), "evaluator", kind, **detail)])

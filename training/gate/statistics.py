@@ -31,6 +31,18 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, floa
     return mean, max(-1.0, mean - Z95_ONE_SIDED * math.sqrt(variance / n))
 
 
+def upper_bound(events: int, of: int) -> float:
+    """One-sided 95% upper bound on the chance of an event that was seen `events` times in `of` trials: the chance at
+    which so few are seen with probability .05. Without events about 3 / of; 1 without trials. Source: Clopper and
+    Pearson 1934."""
+    low, high = 0.0, 1.0
+    while events < of and high - low > 1e-9:
+        chance = (low + high) / 2
+        fewer = sum(math.comb(of, k) * chance**k * (1 - chance) ** (of - k) for k in range(events + 1))
+        low, high = (chance, high) if fewer > 0.05 else (low, chance)
+    return high
+
+
 Z95 = 1.959964
 
 

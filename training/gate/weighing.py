@@ -1,17 +1,20 @@
 """Weighs a candidate: asks it and the champion the same questions, with greedy decoding, until the gate decides."""
 
 import asyncio
+import unicodedata
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from core.answers import folded
 from core.errors import PromptError
 from core.messages import BASE, Decision, Evidence, PolicyRef, Sampling
 from core.messages.versions import Question
 from core.protocols import Extract, Policy
 from training.gate.gate import Gate
 from training.gate.guards import Answer, broken
+from training.gate.sight import Sight, sight
 
 BASE_PROBES = 256
 """Number of probes of each weighing that the base answers, for the guards. A cache keeps each answer for the run."""
@@ -82,7 +85,8 @@ class Weighing:
 
     `rng` must be new for each candidate, and the trainer must not know its seed. `cache` keeps the answers of the
     champion and the base for later candidates. After every batch `learned` is called with the versions that have new
-    answers. Probe ids must be unique."""
+    answers. Probe ids must be unique. Of probes that ask the same (see `distinct`) only the first is asked, because a
+    second answer to the same question is no evidence of its own."""
 
     policy: Policy
     gate: Gate
@@ -102,7 +106,7 @@ class Weighing:
     _answers: dict[PolicyRef, list[Answer]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._order = list(self.probes)
+        self._order = distinct(self.probes)
         self.rng.shuffle(self._order)
         del self._order[self.gate.config.max_probes + self.gate.config.watch_probes :]
         self._answers = {ref: [] for ref in (self.candidate, self.champion, self.base)}
@@ -117,7 +121,7 @@ class Weighing:
     async def verdict(self) -> Decision:
         """Asks probes until the gate decides or no probes are left. Raises: VersionError for another champion."""
         while self.decision is None:
-            self.decision = self.gate.decide(self.evidence, exhausted=not self._left, broken=self.broken())
+            self.decision = self.gate.decide(self.evidence, not self._left, self.broken(), self.sight())
             if self.decision is None:
                 await self._ask()
         return self.decision
@@ -138,8 +142,12 @@ class Weighing:
         others = {str(self.champion): self._answers[self.champion]}
         if self.base != self.champion:
             others["the base"] = self._answers[self.base]
-        expected = [question.answer for question in self._order[: self.asked]]
-        return broken(self._answers[self.candidate], others, expected, self.gate.config.guards)
+        return broken(self._answers[self.candidate], others, self._expected, self.gate.config.guards)
+
+    def sight(self) -> Sight:
+        """Whether hits depend on the questions; see training.gate.sight."""
+        versions = {str(ref): self._answers[ref] for ref in (self.champion, self.candidate)}
+        return sight(versions, self._expected, "gate.keys" if self.certified else "gate.anchors")
 
     async def crown(self) -> WatchResult | None:
         """After a promotion without a new champion: asks more probes until the promoted version is shown to be better
@@ -167,6 +175,10 @@ class Weighing:
     @property
     def asked(self) -> int:
         return len(self.evidence.candidate_hits)
+
+    @property
+    def _expected(self) -> list[str]:
+        return [question.answer for question in self._order[: self.asked]]
 
     @property
     def _promotion(self) -> Decision:
@@ -219,6 +231,16 @@ class Weighing:
                 "champion_hits": tuple(answer.hit for answer in self._answers[self.champion]),
             }
         )
+
+
+def distinct(probes: Sequence[Question]) -> list[Question]:
+    """The first of all probes that ask the same and expect the same, up to case, punctuation, spacing and Unicode's
+    compatibility forms."""
+    found: dict[tuple[str, ...], Question] = {}
+    for probe in probes:
+        asked = (folded(unicodedata.normalize("NFKC", message.content)) for message in probe.prompt.messages)
+        found.setdefault((probe.answer, *asked), probe)
+    return list(found.values())
 
 
 async def _learn(

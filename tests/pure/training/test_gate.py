@@ -1,38 +1,18 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from bench._gate_simulation import (
-    HELD,
-    PROMOTED,
-    REJECTED,
-    draw,
-    draw_pairs,
-    population,
-    power,
-    simulate,
-    simulate_saturated,
-    weigh_many,
-    weigh_saturated,
-)
-from core.config import GateConfig
+from core.config import GateConfig, GuardsConfig
 from core.errors import VersionError
 from core.messages import BASE, Evidence, PolicyRef
 from core.store.facts import GateLedger
-from training.gate.gate import (
-    STAKES,
-    Gate,
-    alpha_of,
-    e_value,
-    first_crossing,
-    log_wealth,
-    log_wealth_above,
-    log_wealth_below,
-    log_wealth_worse,
-)
+from training.gate.gate import Gate
+from training.gate.rule import STAKES, alpha_of
+from training.gate.sight import Sight
 
 
 def evidence(d, version: int = 1, champion: PolicyRef = BASE, certified: bool = False) -> Evidence:
@@ -45,33 +25,6 @@ def evidence(d, version: int = 1, champion: PolicyRef = BASE, certified: bool = 
         champion_hits=tuple(h[1] for h in hits),
         certified=certified,
     )
-
-
-def test_wealth_is_the_mean_over_stakes_of_the_products():
-    assert e_value([1], 0.0) == pytest.approx(1 + sum(STAKES) / 7)
-    by_hand = sum((1 + s) * (1 - s * 0.97 / 1.03) * (1 + s * 0.03 / 1.03) for s in STAKES) / 7
-    assert e_value([1, -1, 0], 0.03) == pytest.approx(by_hand)
-    assert e_value([], 0.03) == 1.0
-    assert e_value([1] * 5000, 0.0) > 1e300
-
-
-def test_a_fair_game_keeps_the_expected_wealth_at_one():
-    fair = [(1, 0.2), (0, 0.0), (-1, 0.8)]
-    delta = 0.6
-    assert sum(p * e_value([x], delta) for x, p in fair) == pytest.approx(1.0)
-    assert sum(p * q * e_value([x, y], delta) for x, p in fair for y, q in fair) == pytest.approx(1.0)
-
-
-def test_the_alphas_of_all_candidates_sum_to_alpha():
-    assert alpha_of(1, 0.05) == pytest.approx(0.0303963, rel=1e-5)
-    assert sum(alpha_of(j, 0.05) for j in range(1, 200_000)) == pytest.approx(0.05, rel=1e-4)
-
-
-def test_a_crossing_is_found_at_its_first_probe():
-    path = log_wealth(np.ones(20), 0.0)
-    n = first_crossing(path, 20)
-    assert n is not None and e_value([1] * n, 0.0) >= 20 > e_value([1] * (n - 1), 0.0)
-    assert first_crossing(path, 1e300) is None
 
 
 def test_a_much_better_candidate_is_promoted_and_becomes_the_champion():
@@ -135,48 +88,6 @@ def test_a_gate_that_is_off_promotes_unweighed():
     assert decision is not None and decision.verdict == "promote" and "off" in decision.reason
 
 
-@pytest.mark.parametrize("effect", [0.1, 0.0, -0.06])
-def test_the_simulation_decides_as_the_gate_does(effect):
-    config = GateConfig()
-    d = draw(effect, 12, np.random.default_rng(4), 0.2, 2000)
-    verdicts = weigh_many(d, config, j=1)
-    names = {"promote": PROMOTED, "reject": REJECTED, "hold": HELD}
-    for row in range(12):
-        gate = Gate(config)
-        decision = None
-        looks = 0
-        while decision is None:
-            looks += config.batch
-            decision = gate.decide(evidence(d[row, :looks]))
-        assert names[decision.verdict] == verdicts.verdict[row]
-        assert decision.new_champion == bool(verdicts.better[row])
-        assert decision.probes - config.batch < verdicts.probes[row] <= decision.probes
-
-
-def test_the_worst_permitted_candidate_is_rarely_promoted_in_a_whole_run():
-    result = simulate(runs=150, candidates=20, seed=1)
-    assert result["effect"] == -0.03
-    assert result["promoted_in_run_ratio"] <= 0.05
-
-
-def test_wealth_rarely_crosses_without_replacement_even_when_the_set_is_small():
-    d = draw(-0.03, 4000, np.random.default_rng(2), 0.3, 400)
-    assert population(-0.03, 0.3, 400).sum() == -12
-    crossed = (log_wealth(d, 0.03) >= math.log(1 / 0.05)).any(axis=-1)
-    assert crossed.mean() <= 0.05
-
-
-def test_a_large_loss_is_found_within_two_hundred_and_fifty_probes_by_the_median():
-    result = power(-0.06, 1000, seed=3)
-    assert result["median_probes"] <= 250 and result["rejected_ratio"] > 0.99
-
-
-def test_gains_and_equals_pass():
-    assert power(0.10, 1000, seed=3)["median_probes"] <= 100
-    assert power(0.03, 1000, seed=3)["promoted_ratio"] > 0.99
-    assert power(0.0, 500, seed=3)["promoted_ratio"] > 0.9
-
-
 def test_the_pure_parts_import_neither_torch_nor_ray():
     names = (
         "training.gate.gate, training.gate.weighing, training.replay.backpressure, training.replay.replay, "
@@ -184,6 +95,129 @@ def test_the_pure_parts_import_neither_torch_nor_ray():
     )
     code = f"import sys, {names}; sys.exit(any(m in sys.modules for m in ('torch', 'ray', 'vllm', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+# --- the budgets, on paths that end just before and just at their level -----------------------------------------------
+
+
+def level(j: int) -> float:
+    """1 / alpha_j at alpha .05, by hand: pi^2 j^2 / 6 / .05."""
+    return math.pi**2 * j**2 / 6 / 0.05
+
+
+def first_n(wealth: Callable[[int], float], needed: float) -> int:
+    return next(n for n in range(1, 2000) if wealth(n) >= needed)
+
+
+def bet(gain: float, n: int) -> float:
+    """The mean wealth after n times the same gain."""
+    return sum((1 + stake * gain) ** n for stake in STAKES) / len(STAKES)
+
+
+def after(rejected: int, config: GateConfig, ledger: GateLedger) -> Gate:
+    """A gate that weighed so many bad candidates, restarted after each."""
+    for version in range(10, 10 + rejected):
+        gate = Gate(config, GateLedger.model_validate_json(ledger.model_dump_json()))
+        decision = gate.decide(evidence([-1] * 30, version, ledger.champion))
+        assert decision is not None and decision.verdict == "reject"
+        ledger = gate.ledger
+    return Gate(config, ledger)
+
+
+@pytest.mark.parametrize("j", [1, 5, 50])
+def test_the_jth_candidate_is_promoted_at_the_level_of_the_jth(j):
+    gate = after(j - 1, GateConfig(), GateLedger())
+    n = first_n(lambda n: bet(0.03 / 1.03, n), level(j))
+    assert gate.decide(evidence([0] * (n - 1))) is None
+    decision = gate.decide(evidence([0] * n))
+    assert decision is not None and decision.verdict == "promote" and not decision.new_champion
+    assert gate.ledger.weighed == j
+    assert gate.ledger.superiority_spent == pytest.approx(sum(1 / level(i) for i in range(1, j + 1)))
+
+
+@pytest.mark.parametrize("j", [1, 5, 50])
+def test_the_jth_candidate_becomes_champion_at_the_level_of_the_jth(j):
+    gate = after(j - 1, GateConfig(), GateLedger())
+    ties = [0] * first_n(lambda n: bet(0.03 / 1.03, n), level(j))
+    assert gate.decide(evidence(ties)) is not None
+    wins = first_n(lambda n: bet(1.0, n), level(j))
+    assert gate.crown(evidence([*ties, *[1] * (wins - 1)])) is None
+    assert gate.crown(evidence([*ties, *[1] * wins])) is True
+    assert gate.ledger.champion == PolicyRef(version=1) and gate.ledger.weighed == j
+
+
+@pytest.mark.parametrize("j", [1, 5, 50])
+def test_a_promotion_that_crowns_at_once_needs_the_level_of_the_jth_twice(j):
+    wins = first_n(lambda n: bet(1.0, n), level(j))
+    ties = [0] * first_n(lambda n: bet(0.03 / 1.03, n), level(j))
+    for more, crowned in ((wins - 1, False), (wins, True)):
+        decision = after(j - 1, GateConfig(), GateLedger()).decide(evidence([1] * more + ties))
+        assert decision is not None and (decision.verdict, decision.new_champion) == ("promote", crowned)
+
+
+@pytest.mark.parametrize("j", [1, 5, 50])
+def test_at_saturation_the_mean_of_both_wealths_reaches_the_level_of_the_jth(j):
+    config = GateConfig(anchor_precision=0.93, guards=GuardsConfig(min_probes=16))
+    saturated = GateLedger(champion=PolicyRef(version=2), champion_asked=600, champion_hits=558)
+    gate = after(j - 1, config, saturated)
+
+    def mean(n: int) -> float:
+        return (bet(0.03 / 1.03, n) + bet(0.13 / 0.87, n)) / 2
+
+    n = first_n(mean, level(j))
+    assert gate.decide(evidence([0] * (n - 1), 3, PolicyRef(version=2))) is None
+    decision = gate.decide(evidence([0] * n, 3, PolicyRef(version=2)))
+    assert decision is not None and decision.verdict == "promote" and decision.saturated
+
+
+@pytest.mark.parametrize("reject_at", [20, 50, 100])
+def test_a_rejection_needs_the_evidence_that_is_set(reject_at):
+    gate, n = Gate(GateConfig(reject_at=reject_at)), first_n(lambda n: bet(1.0, n), reject_at)
+    assert gate.decide(evidence([-1] * (n - 1))) is None
+    decision = gate.decide(evidence([-1] * n))
+    assert decision is not None and decision.verdict == "reject"
+
+
+@pytest.mark.parametrize("rollback_at", [20, 100, 1000])
+@pytest.mark.parametrize("saturated", [False, True])
+def test_a_rollback_needs_the_evidence_that_is_set(rollback_at, saturated):
+    gate = Gate(GateConfig(anchor_precision=0.93, rollback_at=rollback_at))
+    gain = 0.87 / 0.13 if saturated else 0.97 / 1.03
+    n = first_n(lambda n: bet(gain, n), rollback_at)
+    promoted = [1] * 100
+    assert gate.regret(evidence([*promoted, *[-1] * (n - 1)]), 100, saturated) is None
+    found = gate.regret(evidence([*promoted, *[-1] * n]), 100, saturated)
+    assert found is not None and found.endswith(f"on {n} probes asked since (evidence {rollback_at} to 1)")
+
+
+# --- probes that show nothing ----------------------------------------------------------------------------------------
+
+BLIND, UNSURE, SEEING = Sight(0.0, 0.03, "none was hit"), Sight(0.03, 0.2, "few were hit"), Sight(0.031, 0.2, "")
+
+
+def test_ties_promote_only_if_hits_depend_on_the_questions():
+    for certified, what in ((True, "keys"), (False, "anchors")):
+        gate = Gate(GateConfig())
+        assert gate.decide(evidence([0] * 255, certified=certified), sight=BLIND) is None
+        held = gate.decide(evidence([0] * 400, certified=certified), sight=BLIND)
+        assert held is not None and held.verdict == "hold"
+        assert held.reason == f"the {what} look broken: none was hit"
+    gate = Gate(GateConfig())
+    assert gate.decide(evidence([0] * 400), sight=UNSURE) is None
+    held = gate.decide(evidence([0] * 400), exhausted=True, sight=UNSURE)
+    assert held is not None and held.verdict == "hold"
+    assert held.reason == "the anchors look broken, or are too few: few were hit"
+    promoted = Gate(GateConfig()).decide(evidence([0] * 400), sight=SEEING)
+    assert promoted is not None and promoted.verdict == "promote"
+
+
+def test_probes_that_show_nothing_reject_nobody_but_guards_do():
+    gate = Gate(GateConfig())
+    assert gate.decide(evidence([-1] * 60), sight=BLIND) is None
+    found = gate.decide(evidence([-1] * 60), broken="answers that cannot be read", sight=BLIND)
+    assert found is not None and (found.verdict, found.reason) == ("reject", "answers that cannot be read")
+    worse = Gate(GateConfig()).decide(evidence([-1] * 60), sight=UNSURE)
+    assert worse is not None and worse.verdict == "reject"
 
 
 # --- saturated anchors, guards, watch --------------------------------------------------------------------------------
@@ -200,16 +234,6 @@ def answered(candidate, champion, version: int = 3, certified: bool = False) -> 
         champion_hits=tuple(bool(x) for x in champion),
         certified=certified,
     )
-
-
-def test_wealth_against_a_floor_is_the_mean_of_the_products_and_fair_at_the_floor():
-    by_hand = sum((1 + s * 0.25) * (1 - s) for s in STAKES) / 7
-    assert math.exp(log_wealth_above([1, 0], 0.8)[-1]) == pytest.approx(by_hand)
-    assert math.exp(log_wealth_below([1, 0], 0.2)[-1]) == pytest.approx(by_hand)
-    for wealth in (log_wealth_above, log_wealth_below):
-        assert 0.8 * math.exp(wealth([1], 0.8)[0]) + 0.2 * math.exp(wealth([0], 0.8)[0]) == pytest.approx(1.0)
-    worse = [math.exp(log_wealth_worse([x], 0.2)[0]) for x in (1, -1)]
-    assert 0.4 * worse[0] + 0.6 * worse[1] == pytest.approx(1.0), "the wealth is not fair at E[D] = -delta"
 
 
 def test_anchors_saturate_by_what_the_champion_answered_and_keys_never():
@@ -277,19 +301,3 @@ def test_at_saturation_the_watch_asks_for_the_floor():
     assert gate.regret(answered(fine * 3, [1] * 300), 100, saturated=True) is None
     found = gate.regret(answered([*fine, *fallen], [1] * 140), 100, saturated=True)
     assert found is not None and "fewer than 87.0% of the saturated anchors" in found
-
-
-@pytest.mark.parametrize("rate", [0.93, 0.80])
-def test_the_simulation_of_saturated_anchors_decides_as_the_gate_does(rate):
-    rng = np.random.default_rng(3)
-    hits, champion = draw_pairs(rate, 0.93, 8, rng, 2000)
-    verdicts = weigh_saturated(hits, champion, PRECISION, j=4)
-    names = {"promote": PROMOTED, "reject": REJECTED, "hold": HELD}
-    for row in range(8):
-        decision = Gate(PRECISION, SATURATED).decide(answered(hits[row], champion[row]), exhausted=True)
-        assert decision is not None and names[decision.verdict] == verdicts.verdict[row]
-
-
-def test_below_the_floor_a_run_rarely_promotes_anything():
-    result = simulate_saturated(runs=100, candidates=20, seed=1)
-    assert result["promoted_in_run_ratio"] <= 0.05

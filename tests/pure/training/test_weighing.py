@@ -10,7 +10,7 @@ from core.messages.versions import Question
 from core.store.facts import GateLedger
 from training.gate.gate import Gate
 from training.gate.statistics import accuracy, paired_difference
-from training.gate.weighing import BASE_PROBES, Weighing, greedy_hits
+from training.gate.weighing import BASE_PROBES, Weighing, distinct, greedy_hits
 
 
 class FakePolicy:
@@ -39,11 +39,14 @@ class FakePolicy:
                 end=ref,
                 context_ids=b"",
                 completion_ids=b"",
-                text="right" if right else "wrong",
+                text=self.answer(prompt, ref, right),
                 finish=self.finish,
                 render_id="r",
             )
         ]
+
+    def answer(self, prompt, ref, right: bool) -> str:
+        return prompt.id if right else "wrong"
 
     async def logprobs(self, prompt, text, ref=None):
         return []
@@ -51,7 +54,7 @@ class FakePolicy:
 
 def questions(n: int) -> list[Question]:
     return [
-        Question(Prompt(id=f"q{i}", messages=(ChatMessage(role="user", content=f"{i}?"),)), "right") for i in range(n)
+        Question(Prompt(id=f"q{i}", messages=(ChatMessage(role="user", content=f"{i}?"),)), f"q{i}") for i in range(n)
     ]
 
 
@@ -75,17 +78,17 @@ def test_a_broken_policy_raises_and_gives_no_partial_result():
         ask(FakePolicy({}), 3)
 
 
-def weighing(policy, gate, n, version, cache, champion=BASE):
+def weighing(policy, gate, n, version, cache, champion=BASE, seed=0, certified=False):
     return Weighing(
         policy,
         gate,
-        questions(n),
-        random.Random(0),
+        questions(n) if isinstance(n, int) else n,
+        random.Random(seed),
         PolicyRef(version=version),
         champion,
         lambda text: text,
         max_tokens=8,
-        certified=False,
+        certified=certified,
         cache=cache,
     )
 
@@ -185,3 +188,81 @@ def test_a_watch_ends_after_its_probes_when_nothing_is_found():
         "nothing",
         "nothing against it on 128 probes asked since",
     )
+
+
+# --- which probes are asked, and what they show ----------------------------------------------------------------------
+
+
+def order_of(seed: int) -> list[str]:
+    policy = FakePolicy({0: 0.6, 1: 0.6})
+    asyncio.run(weighing(policy, Gate(GateConfig(max_probes=128)), 2000, 1, {}, seed=seed).verdict())
+    return [id for version, id in policy.asked if version == 1]
+
+
+def test_the_probes_are_a_random_choice_in_an_order_that_the_seed_alone_decides():
+    first, again, other = order_of(1), order_of(1), order_of(2)
+    assert first == again and len(first) == 128
+    assert first != other and first != [f"q{i}" for i in range(128)]
+    asked = sorted(int(id[1:]) for id in first)
+    assert asked[0] < 200 and asked[-1] > 1800, "only a part of the file is asked"
+    assert [int(id[1:]) for id in first[:64]] != asked[:64]
+
+
+class Narrow(FakePolicy):
+    """The base answers its rate of the questions; versions 1 and 2 fewer and fewer different ones, all of them hits."""
+
+    def answer(self, prompt, ref, right: bool) -> str:
+        number = int(prompt.id[1:])
+        return f"a{number % {0: 40, 1: 20, 2: 14}[ref.version]}"
+
+
+def narrow(n: int) -> list[Question]:
+    return [Question(question.prompt, f"a{int(question.prompt.id[1:]) % 40}") for question in questions(n)]
+
+
+def test_a_decline_that_the_champion_shares_is_rejected_against_the_base():
+    gate = Gate(GateConfig(), GateLedger(champion=PolicyRef(version=1)))
+    made = weighing(Narrow({0: 1, 1: 1, 2: 1}), gate, narrow(2000), 2, {}, champion=PolicyRef(version=1))
+    asyncio.run(made._ask())
+    assert made.broken() is not None and "of the base on the same 64 probes" in made.broken()
+    decision = asyncio.run(made.verdict())
+    assert decision.verdict == "reject" and "of the base on the same 64 probes" in decision.reason
+
+
+@pytest.mark.parametrize("certified", [True, False])
+def test_keys_in_a_spelling_that_no_answer_has_promote_nobody_and_say_so(certified):
+    floats = [Question(question.prompt, f"{question.answer}.0") for question in questions(2000)]
+    gate = Gate(GateConfig())
+    for version in (1, 2):
+        made = weighing(FakePolicy({0: 0.4, 1: 0.9, 2: 0.6}), gate, floats, version, {}, certified=certified)
+        decision = asyncio.run(made.verdict())
+        what, setting = ("keys", "gate.keys") if certified else ("anchors", "gate.anchors")
+        assert decision.verdict == "hold" and decision.probes < 400
+        assert decision.reason.startswith(
+            f"the {what} look broken: of {decision.probes} probes 0 by policy@v0 and 0 by"
+        )
+        assert f"check the answers in {setting}" in decision.reason and "said 'q" in decision.reason
+
+
+def test_the_same_question_twice_is_asked_once_and_is_no_evidence_of_its_own():
+    def told(i: int, text: str, answer: str) -> Question:
+        return Question(Prompt(id=f"q{i}", messages=(ChatMessage(role="user", content=text),)), answer)
+
+    spellings = ("How many?", "how  many", "How many ?!", "\uff28ow many?")
+    repeated = [told(i, f"{i % 20}: {spellings[i % 4]}", f"q{i % 20}") for i in range(2000)]
+    assert len(distinct(repeated)) == 20
+    policy = FakePolicy({0: 1.0, 1: 1.0})
+    decision = asyncio.run(weighing(policy, Gate(GateConfig()), repeated, 1, {}).verdict())
+    assert (decision.verdict, decision.probes) == ("hold", 20)
+    others = [told(0, "12 + 7?", "19"), told(1, "12 - 7?", "5"), told(2, "12 * 7?", "84"), told(3, "13 + 7?", "20")]
+    assert distinct(others) == others
+
+
+def test_a_chat_is_the_same_only_with_the_same_turns_before():
+    def chat(id: str, *turns: str) -> Question:
+        roles = ("user", "assistant", "user")
+        messages = tuple(ChatMessage(role=r, content=t) for r, t in zip(roles, turns, strict=True))
+        return Question(Prompt(id=id, messages=messages), "x")
+
+    asked = [chat("a", "one", "yes", "and?"), chat("b", "two", "yes", "and?"), chat("c", "One.", "Yes!", "And?")]
+    assert distinct(asked) == asked[:2]
