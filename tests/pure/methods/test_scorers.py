@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.answers import extractor
 from core.codec import pack_ids
-from core.config import NumberAnswer, VotesConfig
+from core.config import NumberAnswer, TextAnswer, VotesConfig
 from core.errors import PromptError
 from core.messages import BASE, Candidate, Finish, Group, Imitate, PolicyRef, Prompt, Scored, Verdict, Vote
 from core.protocols import History, Votes
@@ -189,10 +189,12 @@ def test_the_result_of_a_ballot_by_hand() -> None:
     assert count([("a", 0.25), ("b", 0.25)]).winner == "a" and count([("b", 0.25), ("a", 0.25)]).winner == "b"
 
 
-def test_a_vote_for_a_text_that_folds_as_an_answer_counts_for_it_and_the_first_form_is_shown() -> None:
+def test_a_vote_for_a_text_that_folds_as_an_answer_counts_for_it() -> None:
     votes = Votes((vote("PARIS", 2),))
-    made = asyncio.run(Majority(str, OPEN)([group("Paris", "no")], votes, ScriptedPolicy()))[0].verdict
-    assert (made.winner, made.scores, made.share) == ("Paris", (1, 0), 0.75)
+    made = asyncio.run(Majority(extractor(TextAnswer()), OPEN)([group("Paris", "no")], votes, ScriptedPolicy()))[
+        0
+    ].verdict
+    assert (made.winner, made.scores, made.share) == ("paris", (1, 0), 0.75)
     empty = judged(group("5"), vote(" "))
     assert (empty.winner, empty.share) == ("5", 0.5), "a vote for nothing only adds to the weight cast"
 

@@ -32,8 +32,8 @@ async def test_every_candidate_has_its_own_place_in_the_budget_across_restarts(t
 async def test_probes_that_nobody_can_hit_promote_nobody_also_after_a_restart(tmp_path: Path, keyed: bool) -> None:
     config = settings(tmp_path, "learning.plateau=null")
     anchors = pq.read_table(tmp_path / "anchors.parquet")
-    floats = [f"{answer}.0" for answer in anchors.column("answer").to_pylist()]
-    pq.write_table(pa.table({"prompt": anchors.column("prompt"), "answer": floats}), tmp_path / "anchors.parquet")
+    wrong = [str(int(answer) + 10**9) for answer in anchors.column("answer").to_pylist()]
+    pq.write_table(pa.table({"prompt": anchors.column("prompt"), "answer": wrong}), tmp_path / "anchors.parquet")
     if keyed:
         config = config.model_copy(update={"gate": config.gate.model_copy(update={"keys": config.gate.anchors})})
     for decided in (1, 3):
