@@ -22,6 +22,7 @@ def check(fields: Mapping[str, Any], access: AccessConfig) -> dict[str, Any]:
         if (n or 1) * prompts > access.max_n:
             asked = f"{param}={reprlib.repr(n or 1)}" + (f" for {prompts} prompts" if prompts > 1 else "")
             raise Refusal(400, f"{asked}: one request may ask for {access.max_n} answers at most", param=param)
+    _refuse_grammars(fields)
     limit = access.max_tokens
     for param in ("max_tokens", "max_completion_tokens"):
         tokens = _whole(fields, param, 0)
@@ -66,6 +67,16 @@ class Queue:
             yield
         finally:
             self.inside -= 1
+
+
+def _refuse_grammars(fields: Mapping[str, Any]) -> None:
+    """xgrammar never returns from some grammars (left recursion), and nothing can stop it. Structural tags hold them."""
+    for param in ("structured_outputs", "response_format"):
+        wanted = fields.get(param)
+        for kind in ("grammar", "structural_tag"):
+            if isinstance(wanted, Mapping) and (wanted.get(kind) is not None or wanted.get("type") == kind):
+                why = f"{param}: a {kind} is not accepted, because some never end; use `json`, `regex` or `choice`"
+                raise Refusal(400, why, param=param)
 
 
 def _whole(fields: Mapping[str, Any], param: str, least: int) -> int | None:

@@ -44,6 +44,15 @@ def test_what_is_no_number_is_refused_and_a_long_one_not_repeated(param: str, va
     assert refusal.param == param and len(refusal.message) < 200
 
 
+@pytest.mark.parametrize("param", ["structured_outputs", "response_format"])
+def test_grammars_are_refused_because_some_never_end(param: str) -> None:
+    for wanted in ({"grammar": 'root ::= root "a"'}, {"type": "grammar"}, {"structural_tag": "{}"}):
+        refusal = refused({param: wanted})
+        assert refusal.param == param and "use `json`, `regex` or `choice`" in refusal.message
+    for wanted in ({"json": {}}, {"regex": "a", "grammar": None}, {"type": "json_object"}, None):
+        assert check({param: wanted}, ACCESS)[param] == wanted
+
+
 def test_none_of_an_answer_is_too_few_but_an_echo_has_no_tokens() -> None:
     assert refused({"n": 0}).message == "n=0: expected a whole number from 1, or null"
     assert check({"max_tokens": 0, "n": None}, ACCESS)["max_tokens"] == 0
