@@ -258,7 +258,7 @@ def test_lora_versions_are_learned_served_and_better_than_the_base(run: Run) -> 
 
     # `ratchet gate` weighs any adapter folder, also for a stopped run
     done = ratchet(run, "gate", str(adapter))
-    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert done.returncode in (0, 10, 11), done.stdout + done.stderr
     assert "probes)" in done.stdout
 
 
