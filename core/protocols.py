@@ -1,7 +1,7 @@
 """The protocols between parts: a policy, and the pieces of a method."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -102,7 +102,3 @@ class Extract(Protocol):
         """The text's answer in canonical form, or None. `stated`: a person, a key or an anchor states the answer, so
         the text may be the bare answer."""
         ...
-
-
-AnswerKeys = Mapping[str, str]
-"""Prompt id -> canonical answer. Only the evaluator's report and an explicit oracle get it."""

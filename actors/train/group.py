@@ -10,11 +10,10 @@ version that is complete on disk by then is used as it is.
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 
@@ -29,6 +28,8 @@ from training.session import TrainingSession
 if TYPE_CHECKING:  # the module imports torch
     from training.learner.parallel import Parallel
 
+P = ParamSpec("P")
+T = TypeVar("T")
 log = logging.getLogger("ratchet.trainer")
 
 WAIT_S = 5.0
@@ -74,7 +75,7 @@ class TrainGroup:
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0).remote(self._session.learning.devices)
         self._training = threading.Thread(target=self._fit, name="train-group", daemon=True)
         self._training.start()
-        return self._do("open", (), lambda: None)
+        return _made(self._do("open", (), lambda: None))
 
     def return_to(self, parent: Published) -> None:
         self._do("return_to", (encode(parent),), lambda: None)
@@ -82,13 +83,13 @@ class TrainGroup:
     def make(
         self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
     ) -> Published:
-        return self._do("make", (encode(window, compress=False), ref, encode(parent), lr_scale), rest)
+        return _made(self._do("make", (encode(window, compress=False), ref, encode(parent), lr_scale), rest))
 
-    def _do(self, name: str, arguments: tuple[object, ...], rest: Callable[[], None]) -> Published:
-        number = self._ask("place", (name, arguments))
+    def _do(self, name: str, arguments: tuple[object, ...], rest: Callable[[], None]) -> Published | None:
+        number = _ask(self._mailbox, Mailbox.place, (name, arguments))
         known = None
         while True:
-            progress, answer = self._ask("heard", number, known, WAIT_S)
+            progress, answer = _ask(self._mailbox, Mailbox.heard, number, known, WAIT_S)
             if answer is not None:
                 published, error = answer
                 if error is not None:
@@ -100,11 +101,8 @@ class TrainGroup:
                 log.warning("a new group of workers takes over and repeats the unfinished order")
             if progress != known:
                 rest()
-                self._ask("rested", progress)
+                _ask(self._mailbox, Mailbox.rested, progress)
                 known = progress
-
-    def _ask(self, method: str, *arguments: object) -> Any:
-        return _ask(self._mailbox, method, *arguments)
 
     def _fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -140,18 +138,17 @@ def work(settings: dict[str, Any]) -> None:
 
     give_way()
     parallel, mailbox, rank = Sharded(), settings["mailbox"], get_context().get_world_rank()
-    group: str = parallel.by_first(lambda: _ask(mailbox, "begin"))
-    rest = (
-        partial(_ask, mailbox, "step", group) if parallel.first else lambda: None
-    )  # the other workers wait for the first
+    group: str = parallel.by_first(lambda: _ask(mailbox, Mailbox.begin))
+    # the other workers wait for the first
+    rest = (lambda: _ask(mailbox, Mailbox.step, group)) if parallel.first else lambda: None
     member = Member(replace(settings["session"], parallel=parallel), parallel, rest)
     member.open()
     number = 0
     while True:
-        placed = _ask(mailbox, "next", group, number, WAIT_S)
+        placed = _ask(mailbox, Mailbox.next, group, number, WAIT_S)
         if placed is not None:
             number, (name, arguments) = placed
-            _ask(mailbox, "answer", group, number, rank, member.carry_out(name, arguments))
+            _ask(mailbox, Mailbox.answer, group, number, rank, member.carry_out(name, arguments))
 
 
 @dataclass
@@ -198,5 +195,14 @@ class Member:
         return published
 
 
-def _ask(mailbox: Any, method: str, *arguments: object) -> Any:
-    return ray.get(getattr(mailbox, method).remote(*arguments), timeout=None if method == "step" else WAIT_S + CALL_S)
+def _made(published: Published | None) -> Published:
+    assert published is not None, "the order makes a version"
+    return published
+
+
+def _ask(
+    mailbox: Any, method: Callable[Concatenate[Mailbox, P], Awaitable[T]], *arguments: P.args, **named: P.kwargs
+) -> T:
+    """Calls a method of the mailbox's actor. `step` may take as long as users want the processor."""
+    timeout_s = None if method is Mailbox.step else WAIT_S + CALL_S
+    return ray.get(getattr(mailbox, method.__name__).remote(*arguments, **named), timeout=timeout_s)

@@ -70,7 +70,7 @@ class Mailbox:
             self._changed.notify_all()
             return self._progress.group
 
-    async def next(self, group: str, after: int, wait_s: float) -> tuple[int, Order | None] | None:
+    async def next(self, group: str, after: int, wait_s: float) -> tuple[int, Order] | None:
         """The number and content of the order after number `after`; None if there is no unfinished one within
         `wait_s`."""
 
@@ -78,7 +78,7 @@ class Mailbox:
             return group == self._progress.group and not self._done and self._number > after
 
         await self._until(there, wait_s)
-        return (self._number, self._order) if there() else None
+        return (self._number, self._order) if there() and self._order is not None else None
 
     async def step(self, group: str) -> None:
         """Called after each optimizer step of the first worker: waits until the trainer lets the group continue."""

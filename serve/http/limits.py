@@ -70,7 +70,7 @@ class Queue:
 
 
 def _refuse_grammars(fields: Mapping[str, Any]) -> None:
-    """xgrammar never returns from some grammars (left recursion), and nothing can stop it. Structural tags hold them."""
+    """xgrammar never returns from some grammars (left recursion), and nothing stops it. Structural tags hold them."""
     for param in ("structured_outputs", "response_format"):
         wanted = fields.get(param)
         for kind in ("grammar", "structural_tag"):
