@@ -9,6 +9,7 @@ import httpx
 
 from actors.storage.run_dir import live_url
 from core.errors import RatchetError
+from core.shipped import PROGRAM
 
 
 def error_message(reply: httpx.Response) -> str:
@@ -22,7 +23,7 @@ def error_message(reply: httpx.Response) -> str:
 def live(path: Path) -> str:
     url = live_url(path)
     if url is None:
-        raise RatchetError(f"{path} is not running; start it with ./run up --dir {path}")
+        raise RatchetError(f"{path} is not running; start it with {PROGRAM} up --dir {path}")
     return url
 
 

@@ -12,6 +12,7 @@ from actors.cli.client import get, live, post
 from actors.cli.temporary import ENGINE_SOCKET, check_temporary_folder
 from actors.storage.run_dir import CONFIG_FILE, find, live_url
 from core.errors import RatchetError
+from core.shipped import PROGRAM
 
 
 def status(dir: RunDirOption = None) -> None:
@@ -169,5 +170,5 @@ def restore(
     from actors.storage.backup import restore as make
 
     versions = make(folder, dir)
-    said = f"{dir} has {len(versions)} versions; resume it with ./run up --dir {dir}"
+    said = f"{dir} has {len(versions)} versions; resume it with {PROGRAM} up --dir {dir}"
     console.print(said, soft_wrap=True)

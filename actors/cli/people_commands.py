@@ -12,6 +12,7 @@ from actors.cli.app import Reason, RunDirOption, console, load
 from actors.cli.client import get, live, post
 from actors.storage.run_dir import CONFIG_FILE, find
 from core.errors import RatchetError
+from core.shipped import PROGRAM
 
 
 def forget(
@@ -56,7 +57,7 @@ def ask(
     if question is None:
         console.print("The model can answer questions such as:")
         for sample in sample_questions(config):
-            console.print(f"  ./run ask {json.dumps(sample)}", soft_wrap=True)
+            console.print(f"  {PROGRAM} ask {json.dumps(sample)}", soft_wrap=True)
         return
     body = {"model": version, "messages": [{"role": "user", "content": question}], "temperature": 0}
     body |= {"max_tokens": config.method.sampler.max_tokens}

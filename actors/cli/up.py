@@ -30,6 +30,7 @@ from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import ConfigError, RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
+from core.shipped import PROGRAM
 from core.store.facts import FinalMeasured
 from core.store.records import as_row, event
 from core.store.writer import RunReader
@@ -136,7 +137,7 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
     )
     console.print(f"  asked     {question}")
     console.print(f"  answered  {reply.json()['choices'][0]['message']['content']}")
-    console.print(f"  more      ./run ask {json.dumps(question)}")
+    console.print(f"  more      {PROGRAM} ask {json.dumps(question)}")
     return took_s
 
 
@@ -178,7 +179,7 @@ def _check_learning(status: RunStatus, versions: int, run_dir: Path) -> None:
         decided = status.get("versions", {}).get("decided", 0)
         raise RatchetError(
             f"learning stopped after {decided} of {versions} versions: {reason}; "
-            f"fix that, then resume the run with `./run up --dir {run_dir}`, and learning with `./run resume`"
+            f"fix that, then resume the run with `{PROGRAM} up --dir {run_dir}`, and learning with `{PROGRAM} resume`"
         )
 
 

@@ -10,6 +10,7 @@ from typing import IO
 from core.artifacts import make_folder, sync
 from core.config import Config, dump
 from core.errors import ConfigError, RunInUse
+from core.shipped import PROGRAM
 
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
@@ -85,7 +86,7 @@ def find(path: str | None) -> Path:
     """The named run directory, or the latest. Raises: ConfigError if there is none."""
     chosen = Path(path) if path else LATEST
     if not (chosen / CONFIG_FILE).is_file():
-        hint = "start one with ./run up" if path is None else "give --dir the path that `up` printed"
+        hint = f"start one with {PROGRAM} up" if path is None else "give --dir the path that `up` printed"
         raise ConfigError(f"no run at {chosen}; {hint}")
     return chosen.resolve()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 FOLDERS = ("configs/", "models/")
+PROGRAM = "./run" if (FOLDER.parents[1] / "run").is_file() else "ratchet"
+"""What a user types before a command: in a checkout, or with an installed wheel."""
 
 
 def found(path: str) -> str:

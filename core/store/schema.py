@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.artifacts import says_full
 from core.errors import StoreError
+from core.shipped import PROGRAM
 
 SCHEMA = 4
 READABLE = 1
@@ -151,7 +152,7 @@ def check_schema(db: sqlite3.Connection, path: Path, oldest: int, name: str = "m
     if found < 0 or tables - {*TABLES, "facts", "events"} or (found > 0 and not tables):
         raise StoreError(f"{path} is not a run of Ratchet (tables: {sorted(tables)}); restore it from a backup")
     if found < oldest:
-        raise StoreError(f"{path} has schema {found}, which is too old to read; `./run up --dir` migrates it")
+        raise StoreError(f"{path} has schema {found}, which is too old to read; `{PROGRAM} up --dir` migrates it")
 
 
 def _code(error: sqlite3.Error) -> int:
