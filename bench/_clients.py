@@ -40,10 +40,11 @@ IMPATIENT_RATIO = 0.25
 """Share of votes and likes whose first sender hangs up after 3 ms to 1 s."""
 PATIENCE_S = 60.0
 TOKENS = 60
-BODY = {"model": "policy", "max_tokens": TOKENS, "ignore_eos": True}
+BODY = {"model": "policy", "max_tokens": TOKENS}
+QUESTION = "Tom has 5 apples. He buys 3 apples. How many apples does Tom have now?"
 ROUTES = (
-    ("/v1/completions", {**BODY, "prompt": "Tom has 5 apples.\n"}),
-    ("/v1/chat/completions", {**BODY, "messages": [{"role": "user", "content": "Tom has 5 apples."}]}),
+    ("/v1/completions", {**BODY, "prompt": "Tom has 5 apples.\n", "ignore_eos": True}),
+    ("/v1/chat/completions", {**BODY, "messages": [{"role": "user", "content": QUESTION}]}),  # a like of it is a vote
 )
 NOBODY = "none"
 """The victim of requests that ended before the first kill."""

@@ -178,8 +178,10 @@ def replicas(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def ask(url: str) -> str:
-    """Ask a question; returns the id of the answer."""
-    reply = httpx.post(f"{url}/v1/chat/completions", json=SHORT, timeout=60, trust_env=False)
+    """Ask a question; returns the id of the answer, which is whole: a like of a part of an answer is no vote."""
+    question = [{"role": "user", "content": "Tom has 5 apples. He buys 3 apples. How many apples does Tom have now?"}]
+    body = {"model": "policy", "messages": question, "max_tokens": 100}
+    reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
     return reply.raise_for_status().json()["id"]
 
 
