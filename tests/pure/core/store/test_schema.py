@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import StorageFull, StoreError
 from core.messages import BASE, PolicyRef, Vote
-from core.store.encoded import EncodedOutcome, encode_outcome
+from core.store.encoded import EncodedOutcome, encode_outcome, encode_outcomes
 from core.store.facts import (
     Answers,
     BufferCounts,
@@ -278,4 +278,6 @@ def test_an_encoded_outcome_has_the_row_and_every_field_of_its_outcome() -> None
     encoded = encode_outcome(outcome)
     assert (encoded.revision, encoded.tokens, encoded.failure, encoded.prompt_id) == (2, 9, None, outcome.prompt_id)
     assert encoded.brief[:2] == ("outcomes", "3") and len(encoded.examples) == 1
-    assert encode_outcome(explored(3, "l", kind="failed")).failure == "the policy is away"
+    failed = explored(3, "l", kind="failed")
+    assert encode_outcome(failed).failure == "the policy is away"
+    assert encode_outcomes([outcome, failed]) == [encoded, encode_outcome(failed)]
