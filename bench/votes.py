@@ -57,7 +57,9 @@ async def drill(options: argparse.Namespace) -> dict[str, Any]:
             before = await tokens(client)
             arrays, array_s = await by_arrays(client, answers, options.votes)
             busy = await one_by_one(live, answers, options.clients, options.seconds, 10**9)
-            learned = await tokens(client) - before
+            # on a slow machine the first samples are delivered after the votes
+            status = await live.reach(client, "samples", lambda status: status["buffer"]["tokens"] > before)
+            learned = int(status["buffer"]["tokens"]) - before
             await live.rest(client)
             try:
                 calm = await one_by_one(live, answers, options.clients, options.seconds / 2, 2 * 10**9)
