@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.answers import extractor
-from core.codec import pack_ids
+from core.codec import pack_ids, stable_id
 from core.config import NumberAnswer, TextAnswer, VotesConfig
 from core.errors import PromptError
 from core.messages import BASE, Candidate, Finish, Group, Imitate, PolicyRef, Prompt, Scored, Verdict, Vote
@@ -179,6 +179,7 @@ def test_a_correction_that_has_no_answer_wins_as_itself_and_is_named_for_the_old
         (candidate,) = written.group.candidates
         assert written.verdict == Verdict(scores=(1,), answers=(None,), winner=candidate.id, share=1, margin=1)
         assert candidate.start == candidate.end == BASE and written.group.prompt == PROMPT and len(own) == 2
+        assert written.group.id == stable_id("written", groups[0].id, candidate.id), "the same after a restart"
     assert scored([], vote(correction=text)) == []
 
 

@@ -57,6 +57,12 @@ def test_an_empty_file_beside_trained_versions_is_not_taken_for_a_new_run(tmp_pa
             RunStore(tmp_path)
 
 
+def test_a_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match=r"run\.sqlite cannot be opened"):
+        RunStore(tmp_path)
+
+
 @pytest.mark.parametrize("schema", [0, 4])
 def test_a_file_with_a_table_of_somebody_else_is_refused_unchanged(tmp_path: Path, schema: int) -> None:
     db = sqlite3.connect(tmp_path / FILE)
@@ -231,6 +237,20 @@ def test_a_forgotten_place_is_marked_if_it_failed_and_only_its_sample_votes_go(t
     assert reader.ids("votes") == ["ann", "of another candidate"] and len(reader.ids("examples")) == 1
     assert store.forget([2]).groups == 1
     assert [brief.failure for brief in RunReader(tmp_path).briefs()] == ["it cannot be read", None]
+
+
+def test_a_damaged_group_is_forgotten_without_its_votes_and_the_others_with_theirs(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    for place in (1, 2):
+        outcome = explored(place, "l")
+        candidate = outcome.scored[0].group.candidates[0].id
+        cast = Vote(id=f"v{place}", prompt_id=outcome.prompt_id, candidate_id=candidate)
+        store.write([*outcome_records(outcome), message("votes", cast.id, cast.prompt_id, cast)])
+    assert store._db is not None
+    with store._db:
+        store._db.execute("UPDATE groups SET payload = x'00' WHERE parent = '1'")
+    gone = store.forget([1, 2])
+    assert (gone.groups, gone.votes) == (2, 1) and RunReader(tmp_path).ids("votes") == ["v1"]
 
 
 def test_what_an_older_program_did_not_write_has_the_value_that_meant_nothing() -> None:

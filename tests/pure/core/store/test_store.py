@@ -71,12 +71,6 @@ def test_a_file_of_another_schema_is_refused_by_name(tmp_path: Path) -> None:
         RunReader(tmp_path)
 
 
-def test_a_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match=r"run\.sqlite cannot be opened"):
-        RunStore(tmp_path)
-
-
 async def test_what_many_append_at_once_shares_commits_and_all_is_answered(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     await store.start()
