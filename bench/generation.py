@@ -41,8 +41,8 @@ REF = PolicyRef(version=1)
 WINDOW = 3200
 """Prompts per window: more than are explored during the measurement, so that the trainer stays idle. Its CPU time is
 not counted, but on two hyperthreads of one core a busy neighbor slows down every process."""
-QUICK_WINDOW = 64
-"""Sampled in half a minute. The trainer stays idle in one short turn."""
+QUICK_WINDOW = 256
+"""More than are explored in one short turn, too."""
 Turns = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 COUNTED = ("ServeReplica", "EngineCore", "ray::Collector")
 
@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    seconds, rounds = (5.0, 1) if options.quick else (options.seconds, options.rounds)
+    seconds, rounds = (8.0, 1) if options.quick else (options.seconds, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         turns = asyncio.run(measure(Path(folder) / "run", seconds, rounds, QUICK_WINDOW if options.quick else WINDOW))
     return {
