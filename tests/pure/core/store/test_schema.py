@@ -63,6 +63,17 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
         RunStore(tmp_path)
 
 
+def test_a_file_of_a_run_that_was_divided_among_several_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.write([Record("facts", "shard", "", b'{"index": 0, "of": 2}')])
+    store.close()
+    before = (tmp_path / FILE).read_bytes()
+    for opens in (RunStore, RunReader):
+        with pytest.raises(StoreError, match=r"run\.shards above 1, expected one file a run; "):
+            opens(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
 @pytest.mark.parametrize("schema", [0, 4])
 def test_a_file_with_a_table_of_somebody_else_is_refused_unchanged(tmp_path: Path, schema: int) -> None:
     db = sqlite3.connect(tmp_path / FILE)
@@ -297,6 +308,7 @@ def test_an_encoded_outcome_has_the_row_and_every_field_of_its_outcome() -> None
     outcome = explored(3, "l").model_copy(update={"revision": 2, "tokens": 9})
     encoded = encode_outcome(outcome)
     assert (encoded.revision, encoded.tokens, encoded.failure, encoded.prompt_id) == (2, 9, None, outcome.prompt_id)
+    assert (encoded.group_ids, encoded.candidates, encoded.shares) == (outcome.named_ids, 1, (1.0,))
     assert encoded.brief[:2] == ("outcomes", "3") and len(encoded.examples) == 1
     failed = explored(3, "l", kind="failed")
     assert encode_outcome(failed).failure == "the policy is away"

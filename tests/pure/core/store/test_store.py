@@ -8,7 +8,7 @@ from actors.storage.store import Store
 from core.errors import StoreError
 from core.messages import Vote
 from core.store.facts import LineageFact, Paused, PromptVoted
-from core.store.records import Record, event, message
+from core.store.records import event, message
 from core.store.writer import FILE, RunReader, RunStore
 
 
@@ -104,14 +104,3 @@ async def test_a_store_that_is_stopped_under_load_ends_its_commit_and_refuses_th
         store._store.write([message("votes", "late", "p", vote("late"))])  # type: ignore[union-attr]
     for task in waiting:
         task.cancel()
-
-
-def test_a_file_of_a_run_that_was_divided_among_several_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    store.write([Record("facts", "shard", "", b'{"index": 0, "of": 2}')])
-    store.close()
-    before = (tmp_path / FILE).read_bytes()
-    for opens in (RunStore, RunReader):
-        with pytest.raises(StoreError, match=r"run\.shards above 1, expected one file a run; "):
-            opens(tmp_path)
-    assert (tmp_path / FILE).read_bytes() == before
