@@ -39,7 +39,7 @@ CONFIGS = {"lora": "configs/tiny.yaml", "full": "configs/tiny-full.yaml"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--swaps", type=int, default=100, help="at least; goes on until every client asked")
     parser.add_argument("--kind", choices=("lora", "full"), help="only this kind of weights, in this process")
 
 
@@ -179,7 +179,9 @@ async def _under_load(actor: Any, url: str, versions: list[Published], swaps: in
         now[0] = "calm"
         await asyncio.sleep(max(5.0, 0.2 * swaps))
         now[0] = "swapping"
-        for number in range(1, swaps + 1):
+        number = 0
+        while number < swaps or (len(phases["swapping"].ttft_s) < CLIENTS and number < 20 * swaps):
+            number += 1
             like = versions[number % VERSIONS]
             await actor.serve.remote(like.model_copy(update={"ref": PolicyRef(version=number + 1)}))
             await asyncio.sleep(0.3)
@@ -190,7 +192,7 @@ async def _under_load(actor: Any, url: str, versions: list[Published], swaps: in
     calm, swapping = phases["calm"], phases["swapping"]
     pauses = found["pauses_ms"]
     return {
-        "swaps": swaps,
+        "swaps": number,
         "requests": len(swapping.gaps_s),
         "failed": swapping.failed + calm.failed,
         "truncated": swapping.truncated + calm.truncated,
@@ -232,7 +234,7 @@ async def _stream_forever(
                         finish = choice["finish_reason"] or finish
         except httpx.HTTPError:
             first_s, finish = None, "failed"
-        lived_in = phases.get(begun_in if now[0] == "after" else now[0])  # swaps met it, whenever it began
+        lived_in = phases.get("swapping" if now[0] == "after" else now[0])  # swaps met it, whenever it began
         if lived_in is None:
             continue
         lived_in.failed += finish == "failed"

@@ -102,7 +102,8 @@ def test_every_module_imports_from_the_wheel_alone(wheel: Path, installed: Path,
 
 
 def test_up_serves_and_improves_the_embedded_model_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    told = execute([installed / "bin" / "ratchet", "up", "--versions", "1", "--port", "0"], tmp_path, 800)
+    command = [installed / "bin" / "ratchet", "up", "--versions", "1", "--port", "0", "report.final=600"]
+    told = execute(command, tmp_path, 800)
     assert "serving on http://127.0.0.1:" in told and "questions, " in told
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     run = tmp_path / "runs" / "latest"

@@ -45,7 +45,7 @@ def test_a_trainer_alone_eats_windows_and_publishes() -> None:
 def test_swaps_under_load_cost_no_request() -> None:
     found = bench("swap")
     for kind in ("lora", "full"):
-        assert found[kind]["requests"] > 20  # of 32 clients
+        assert found[kind]["requests"] >= 32  # one of each client at least
         assert (found[kind]["failed"], found[kind]["truncated"], found[kind]["unproven"]) == (0, 0, 0)
         assert found[kind]["max_gap_ms_p99"] > 0
 

@@ -41,7 +41,7 @@ def test_the_gpu_config_runs_dry_on_a_small_random_qwen3(start_run: Callable[...
     model = small_qwen3(tmp_path / "qwen3")
     lines = [json.dumps({"prompt": f"What is {i} plus {i}?"}) for i in range(60)]
     (tmp_path / "prompts.jsonl").write_text("\n".join([lines[0], "{not json", *lines[1:]]))
-    anchors = {"prompt": [f"What is {i} minus 1?" for i in range(70)], "answer": ["1"] * 70}
+    anchors = {"prompt": [f"What is {i} minus 1?" for i in range(70)], "answer": [str(i % 10) for i in range(70)]}
     pq.write_table(pa.table(anchors), tmp_path / "anchors.parquet")
     run = start_run(
         "--versions",
