@@ -35,7 +35,7 @@ STORE = "test_reader.py test_schema.py test_retention_rules.py"
 TESTS = {
     "training/replay/*.py": "training/test_replay.py training/test_backpressure.py training/test_interval_set.py",
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py "
-    "training/test_rule.py training/test_sight.py",
+    "training/test_rule.py training/test_sight.py training/test_statistics.py",
     "methods/ballot.py": "methods/test_ballot.py",
     "methods/scorers/*.py": "methods/test_scorers.py",
     "actors/versions/lineage*.py": " ".join(f"actors/versions/{name}" for name in LINEAGE.split()),

@@ -35,7 +35,7 @@ class Sight:
     """What was seen and what to do, for the case that it is too little."""
 
 
-CLEAR = Sight(1.0, 1.0, "")
+CLEAR = Sight(math.inf, math.inf, "")
 """For evidence whose answers are unknown."""
 
 

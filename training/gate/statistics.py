@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 
+Z95 = 1.959964
+Z95_ONE_SIDED = 1.644854
+
 
 def accuracy(hits: Sequence[bool]) -> tuple[float, float, float]:
     """Rate with its 95% interval (low, high). Source: Wilson 1927. Without outcomes: (0, 0, 1)."""
@@ -35,15 +38,11 @@ def upper_bound(events: int, of: int) -> float:
     """One-sided 95% upper bound on the chance of an event that was seen `events` times in `of` trials: the chance at
     which so few are seen with probability .05. Without events about 3 / of; 1 without trials. Source: Clopper and
     Pearson 1934."""
+    if events >= of:
+        return 1.0
     low, high = 0.0, 1.0
-    while events < of and high - low > 1e-9:
+    for _ in range(40):
         chance = (low + high) / 2
         fewer = sum(math.comb(of, k) * chance**k * (1 - chance) ** (of - k) for k in range(events + 1))
         low, high = (chance, high) if fewer > 0.05 else (low, chance)
     return high
-
-
-Z95 = 1.959964
-
-
-Z95_ONE_SIDED = 1.644854

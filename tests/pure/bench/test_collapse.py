@@ -12,7 +12,6 @@ from bench._runs import Verdicts
 from bench._runs import verdicts as verdicts_of
 from core.config import load
 from tests.pure.bench.run_directories import hits, run_directory
-from training.gate.statistics import upper_bound
 
 
 def drill(out: Path, *arguments: str) -> dict[str, Any]:
@@ -87,14 +86,6 @@ def test_a_gate_that_rejects_all_is_told_from_one_that_protects(tmp_path: Path) 
     assert (protects["promoted"], protects["better"], protects["better_missed"]) == (2, 2, 0)
     assert (found["ttrl"]["off"]["worse_served"], found["ttrl"]["keys"]["worse_served"]) == (2, 0)
     assert found["ttrl"]["keys"]["worse_served_bound"] == pytest.approx(1 - 0.05**0.5, abs=1e-4)
-
-
-def test_nothing_seen_in_so_many_trials_has_an_upper_bound() -> None:
-    """Without events (1 - p)^n = .05. With one of two: 1 - p^2 = .05. Table of Clopper and Pearson for 5 of 20."""
-    assert upper_bound(0, 59) == pytest.approx(1 - 0.05 ** (1 / 59)) and 0.049 < upper_bound(0, 59) < 0.05
-    assert upper_bound(1, 2) == pytest.approx(0.95**0.5)
-    assert upper_bound(5, 20) == pytest.approx(0.4556, abs=1e-3)
-    assert upper_bound(3, 3) == upper_bound(0, 0) == 1.0
 
 
 def test_a_record_of_before_the_verdicts_were_judged_is_made_anew(tmp_path: Path) -> None:

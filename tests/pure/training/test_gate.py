@@ -11,7 +11,7 @@ from core.errors import VersionError
 from core.messages import BASE, Evidence, PolicyRef
 from core.store.facts import GateLedger
 from training.gate.gate import Gate
-from training.gate.rule import STAKES, alpha_of
+from training.gate.rule import alpha_of
 from training.gate.sight import Sight
 
 
@@ -82,6 +82,9 @@ def test_evidence_against_another_champion_is_refused():
     with pytest.raises(VersionError, match=r"the champion is policy@v0"):
         Gate(GateConfig()).decide(evidence([1], version=3, champion=PolicyRef(version=2)))
 
+    with pytest.raises(VersionError, match=r"the champion is policy@v0"):
+        Gate(GateConfig()).crown(evidence([1] * 400, version=3, champion=PolicyRef(version=2)))
+
 
 def test_a_gate_that_is_off_promotes_unweighed():
     decision = Gate(GateConfig(enabled=False)).decide(evidence([]))
@@ -98,6 +101,8 @@ def test_the_pure_parts_import_neither_torch_nor_ray():
 
 
 # --- the budgets, on paths that end just before and just at their level -----------------------------------------------
+
+STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # written again: a changed stake is a changed gate
 
 
 def level(j: int) -> float:
@@ -199,7 +204,7 @@ def test_ties_promote_only_if_hits_depend_on_the_questions():
     for certified, what in ((True, "keys"), (False, "anchors")):
         gate = Gate(GateConfig())
         assert gate.decide(evidence([0] * 255, certified=certified), sight=BLIND) is None
-        held = gate.decide(evidence([0] * 400, certified=certified), sight=BLIND)
+        held = gate.decide(evidence([0] * 256, certified=certified), sight=BLIND)
         assert held is not None and held.verdict == "hold"
         assert held.reason == f"the {what} look broken: none was hit"
     gate = Gate(GateConfig())

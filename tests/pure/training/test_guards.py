@@ -63,3 +63,10 @@ def test_unreadable_and_runaway_answers_break_their_guards() -> None:
 def test_a_guard_is_silent_before_its_probes() -> None:
     few = answers(["7"] * 63)
     assert broken(few, {"v": answers(NUMBERS[:63])}, NUMBERS[:63], LIMITS) is None
+
+
+def test_of_a_version_that_answered_fewer_probes_only_these_are_compared() -> None:
+    candidate = [*answers(["7"] * 64), *answers(NUMBERS)]
+    found = broken(candidate, {"the base": answers(NUMBERS)}, NUMBERS * 2, LIMITS)
+    assert found is not None and found.endswith("of the base on the same 64 probes")
+    assert found.startswith("answers too much alike: entropy 0.00 nats")

@@ -30,6 +30,15 @@ def full(place: int, version: int = 0) -> Outcome:
     return outcome(place, example(f"e{place}v{version}", version, tokens=1000 + place))
 
 
+def filled(replay: Replay, places: int, draws: int) -> Replay:
+    """With an outcome of each of so many places, and then so many windows drawn."""
+    for place in range(places):
+        replay.add(full(place))
+    for _ in range(draws):
+        replay.draw(0)
+    return replay
+
+
 def ids(window) -> list[str]:
     return [e.id for e in window.examples]
 
@@ -184,11 +193,7 @@ def test_what_a_rejected_version_sampled_is_not_replayed_either():
 
 
 def test_an_older_window_takes_the_part_of_a_quarantined_one():
-    replay = Replay(1, 2, max_lag=1)
-    for place in range(4):
-        replay.add(full(place))
-    for _ in range(3):
-        replay.draw(0)
+    replay = filled(Replay(1, 2, max_lag=1), places=4, draws=3)
     replay.quarantine_window(3)
     assert ids(replay.draw(0)) == ["e3v0", "e1v0"]
 
@@ -239,10 +244,7 @@ def test_a_late_vote_keeps_the_count_of_examples_that_wait():
 
 
 def test_a_late_vote_on_a_drawn_prompt_changes_it_alone():
-    replay = Replay(3, 2, 0)
-    for place in range(3):
-        replay.add(full(place))
-    replay.draw(0)
+    replay = filled(Replay(3, 2, 0), places=3, draws=1)
     again = outcome(1, example("late")).model_copy(update={"revision": 1})
     assert replay.replace(again) and ids(replay.again(1)) == ["e0v0", "late", "e2v0"]
     assert replay.add(outcome(9, example("late"))) == "duplicate"
@@ -267,11 +269,7 @@ def test_lag_is_zero_for_the_newest_and_one_for_the_version_before():
 
 
 def test_what_is_held_is_what_a_window_may_still_take():
-    replay = Replay(1, 1, max_lag=0)
-    for place in range(4):
-        replay.add(full(place))
-    for _ in range(3):
-        replay.draw(0)
+    replay = filled(Replay(1, 1, max_lag=0), places=4, draws=3)
     assert [e.place for e in replay.held()] == [1, 2, 3]
     assert [replay.holds(place) for place in range(5)] == [False, True, True, True, False]
     assert [replay.is_drawn(number) for number in range(5)] == [False, False, True, True, False]
@@ -290,10 +288,7 @@ def test_a_window_drawn_again_takes_no_example_of_a_later_one():
 
 
 def test_a_quarantined_window_is_held_while_it_is_the_newest():
-    replay = Replay(1, 1, max_lag=0)
-    for place in range(2):
-        replay.add(full(place))
-    replay.draw(0)
+    replay = filled(Replay(1, 1, max_lag=0), places=2, draws=1)
     replay.quarantine_window(1)
     replay.quarantine_window(2)
     replay.draw(0)

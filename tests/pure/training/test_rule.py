@@ -13,7 +13,6 @@ from training.gate.rule import (
     HOLD,
     PROMOTE,
     REJECT,
-    STAKES,
     alpha_of,
     first,
     regret,
@@ -25,6 +24,7 @@ from training.gate.rule import (
     weigh_saturated,
 )
 
+STAKES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 WORDS = {"promote": PROMOTE, "reject": REJECT, "hold": HOLD}
 
 

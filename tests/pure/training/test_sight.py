@@ -45,6 +45,11 @@ def test_keys_that_nobody_can_hit_are_seen_as_such_with_an_example() -> None:
     )
 
 
+def test_of_all_misses_one_that_differs_in_spelling_is_shown() -> None:
+    found = seen(["1", "9", *NUMBERS[2:]], expected=["5", "9.0", *[f"not {key}" for key in NUMBERS[2:]][::-1]])
+    assert "(policy@v0 said '9' where '9.0' is expected)" in found.why
+
+
 def test_answers_that_nobody_can_read_are_seen_as_such() -> None:
     found = seen([None] * 300)
     assert found.most <= DELTA and "(no answer can be read); check method.answer" in found.why

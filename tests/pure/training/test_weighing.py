@@ -9,7 +9,6 @@ from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt
 from core.messages.versions import Question
 from core.store.facts import GateLedger
 from training.gate.gate import Gate
-from training.gate.statistics import accuracy, paired_difference
 from training.gate.weighing import BASE_PROBES, Weighing, distinct, greedy_hits
 
 
@@ -114,23 +113,6 @@ def test_when_the_probes_are_used_up_the_candidate_is_held():
     decision, evidence = run_weigh(FakePolicy({0: 0.5, 1: 0.5}), gate, 40, 1, {})
     assert decision.verdict == "hold" and len(evidence.champion_hits) == 40
     assert run_weigh(FakePolicy({}), gate, 0, 2, {})[0].verdict == "hold"
-
-
-def test_the_wilson_interval_of_fifty_in_a_hundred():
-    rate, low, high = accuracy([True] * 50 + [False] * 50)
-    assert (rate, round(low, 4), round(high, 4)) == (0.5, 0.4038, 0.5962)
-    assert accuracy([]) == (0.0, 0.0, 1.0)
-    assert accuracy([True] * 10)[1:] == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))
-
-
-def test_the_paired_bound_counts_only_questions_that_differ():
-    a, b = [True] * 60 + [False] * 40, [True] * 40 + [False] * 60
-    mean, low = paired_difference(a, b)
-    assert mean == pytest.approx(0.2)
-    assert low == pytest.approx(0.2 - 1.644854 * (0.16 * 100 / 99 / 100) ** 0.5, abs=1e-6)
-    assert paired_difference(a, a) == (0.0, 0.0)
-    with pytest.raises(ValueError, match="not pairs"):
-        paired_difference([True], [])
 
 
 def test_a_promoted_version_that_is_better_becomes_the_champion_when_asked_on():

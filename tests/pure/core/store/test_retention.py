@@ -366,19 +366,6 @@ def test_a_run_of_the_first_schema_is_read_as_it_is_and_brought_up_to_date_by_it
     assert db.execute(kinds).fetchall() == sqlite3.connect(tmp_path / "fresh" / FILE).execute(kinds).fetchall()
 
 
-def test_a_newer_schema_is_refused_with_the_remedy_and_left_as_it_is(tmp_path: Path) -> None:
-    run_of_schema_1(tmp_path)
-    db = sqlite3.connect(tmp_path / FILE)
-    db.execute("PRAGMA user_version = 99")
-    db.commit()
-    db.close()
-    before = (tmp_path / FILE).read_bytes()
-    for opened in (RunStore, RunReader):
-        with pytest.raises(Exception, match=r"has schema 99, this program knows 4; use the Ratchet that wrote it"):
-            opened(tmp_path)
-    assert (tmp_path / FILE).read_bytes() == before
-
-
 def test_a_migration_that_dies_half_way_leaves_the_old_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from core.store import schema
 

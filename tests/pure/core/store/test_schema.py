@@ -63,15 +63,28 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
         RunStore(tmp_path)
 
 
-def test_a_file_of_a_run_that_was_divided_among_several_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def refused_and_left_as_it_is(folder: Path, why: str) -> None:
+    before = (folder / FILE).read_bytes()
+    for opens in (RunStore, RunReader):
+        with pytest.raises(StoreError, match=why):
+            opens(folder)
+    assert (folder / FILE).read_bytes() == before
+
+
+def test_a_file_of_a_run_that_was_divided_among_several_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.write([Record("facts", "shard", "", b'{"index": 0, "of": 2}')])
     store.close()
-    before = (tmp_path / FILE).read_bytes()
-    for opens in (RunStore, RunReader):
-        with pytest.raises(StoreError, match=r"run\.shards above 1, expected one file a run; "):
-            opens(tmp_path)
-    assert (tmp_path / FILE).read_bytes() == before
+    refused_and_left_as_it_is(tmp_path, r"run\.shards above 1, expected one file a run; ")
+
+
+def test_a_newer_schema_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    RunStore(tmp_path).close()
+    db = sqlite3.connect(tmp_path / FILE)
+    db.execute("PRAGMA user_version = 99")
+    db.commit()
+    db.close()
+    refused_and_left_as_it_is(tmp_path, r"has schema 99, this program knows 4; use the Ratchet that wrote it")
 
 
 @pytest.mark.parametrize("schema", [0, 4])
