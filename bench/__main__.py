@@ -1,32 +1,29 @@
 """`./run bench NAME [--quick] ...` runs one benchmark; its last line is one JSON object. Without a name: lists them."""
 
 import argparse
+import ast
 import importlib
 import json
-import pkgutil
 import sys
-from types import ModuleType
+from pathlib import Path
 
-import bench
 from bench._record import Surroundings
 
 
-def names() -> dict[str, str]:
-    """Benchmark -> its question, which is the first line of its module docstring."""
-    modules = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
-    return {name.replace("_", "-"): (module_of(name).__doc__ or "").splitlines()[0] for name in modules}
-
-
-def module_of(name: str) -> ModuleType:
-    return importlib.import_module(f"bench.{name.replace('-', '_')}")
+def questions() -> dict[str, str]:
+    """Benchmark -> its question, which is the first line of its module docstring. Imports none of them."""
+    files = [file for file in sorted(Path(__file__).parent.glob("*.py")) if not file.name.startswith("_")]
+    documented = {file.stem.replace("_", "-"): ast.get_docstring(ast.parse(file.read_text())) or "" for file in files}
+    return {name: text.partition("\n")[0] for name, text in documented.items()}
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in names():
-        for name, question in names().items():
+    known = questions()
+    if len(sys.argv) < 2 or sys.argv[1] not in known:
+        for name, question in known.items():
             print(f"  {name:12} {question}")
-        sys.exit(f"usage: ./run bench NAME   ({', '.join(names())})" if len(sys.argv) > 1 else 0)
-    module = module_of(sys.argv[1])
+        sys.exit(f"usage: ./run bench NAME   ({', '.join(known)})" if len(sys.argv) > 1 else 0)
+    module = importlib.import_module(f"bench.{sys.argv[1].replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"./run bench {sys.argv[1]}", description=module.__doc__)
     parser.add_argument("--quick", action="store_true", help="a smaller run, under a minute where possible")
     if hasattr(module, "arguments"):

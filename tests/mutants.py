@@ -216,7 +216,9 @@ class Runner:
         own = ("core", "methods", "training", "serve", "actors")
         for name in [name for name in sys.modules if name.partition(".")[0] in own]:
             del sys.modules[name]
+        began = time.monotonic()
         code, output = self.run(tests, 900)
+        took_s = time.monotonic() - began
         if code != 0:
             raise SystemExit(f"{output}\nthe tests of {module} fail without any change ({tests}); mend them first")
         changed = module.removesuffix(".py").replace("/", ".")
@@ -226,9 +228,7 @@ class Runner:
                 with suppress(ImportError):
                     __import__(name)
         del sys.modules[changed]
-        began = time.monotonic()
-        self.run(tests, 900)
-        self._module, self._limit_s = module, 20 + 5 * (time.monotonic() - began)
+        self._module, self._limit_s = module, 20 + 5 * took_s
 
     def survives(self, mutant: Mutant, tests: str) -> bool:
         if mutant.module != self._module:
