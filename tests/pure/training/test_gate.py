@@ -35,12 +35,14 @@ def test_a_much_better_candidate_is_promoted_and_becomes_the_champion():
     assert (decision.verdict, decision.new_champion, decision.certified) == ("promote", True, True)
     assert gate.ledger.champion == PolicyRef(version=1)
     assert (decision.candidate_rate, decision.champion_rate) == (1.0, 0.0)
+    assert decision.reason.endswith(", and better: the new champion")
 
 
 def test_an_equal_candidate_is_promoted_without_moving_the_champion():
     gate = Gate(GateConfig())
     decision = gate.decide(evidence([0] * 400))
     assert decision is not None and decision.verdict == "promote" and not decision.new_champion
+    assert decision.reason.endswith(", not shown to be better: the champion stays")
     assert gate.ledger.champion == BASE and gate.ledger.weighed == 1
 
 
@@ -57,6 +59,7 @@ def test_open_evidence_asks_for_more_and_at_the_last_probe_holds():
     assert decision is not None and decision.verdict == "hold"
     held = Gate(GateConfig()).decide(evidence([]), exhausted=True)
     assert held is not None and held.verdict == "hold" and "nothing to weigh" in held.reason
+    assert (held.candidate_rate, held.champion_rate, held.probes) == (0.0, 0.0, 0)
 
 
 def test_every_candidate_ever_weighed_costs_alpha_and_looking_again_does_not():

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from core.config import GuardsConfig
-from training.gate.guards import Answer, broken, entropy, manner
+from training.gate.guards import Answer, Manner, broken, entropy, manner
 
 LIMITS = GuardsConfig()
 NUMBERS = [str(i % 40) for i in range(64)]
@@ -22,6 +22,8 @@ def test_a_manner_counts_unreadable_answers_out_of_the_entropy_and_into_the_form
     found = manner([*answers(["1", "2"], tokens=10), Answer(hit=False, value=None, tokens=40)])
     assert (found.probes, found.format_ratio, found.mean_tokens) == (3, pytest.approx(2 / 3), 20)
     assert found.entropy_nats == pytest.approx(math.log(2))
+    assert manner(answers(["7"], tokens=10)) == Manner(1, 0.0, 1.0, 10.0)
+    assert manner([]) == Manner(0, 0.0, 0.0, 0.0)
 
 
 def test_the_same_manner_breaks_nothing() -> None:

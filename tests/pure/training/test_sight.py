@@ -81,6 +81,11 @@ def test_a_model_that_knows_something_is_seen_to_read_the_questions() -> None:
     assert seen(knowing(0.15), [None] * 300).least > DELTA, "the champion alone"
 
 
+def test_answers_to_other_probes_than_those_expected_are_refused() -> None:
+    with pytest.raises(ValueError):
+        sight({"v": answers(NUMBERS)[:299]}, NUMBERS, "gate.keys")
+
+
 def test_one_probe_or_none_shows_nothing_either_way() -> None:
     for n in (0, 1):
         found = sight({"v": answers(NUMBERS[:n], NUMBERS[:n])}, NUMBERS[:n], "gate.keys")
