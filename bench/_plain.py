@@ -88,7 +88,8 @@ class PlainServer:
         host = ["--host", "127.0.0.1", "--port", str(self._port)]
         if self._default:
             limits = {"dtype": config.model.engine_dtype, "max_model_len": engine.max_tokens}
-            limits |= {"max_num_seqs": engine.max_seqs, "served_model_name": str(BASE)}
+            limits |= {"max_num_seqs": engine.max_seqs, "kv_cache_memory_bytes": engine.kv_cache_bytes}
+            limits |= {"served_model_name": str(BASE)}
             command = [*API_SERVER, config.model.path, *flags(limits), *host]
             return command, {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
         settings = vllm_arguments(config.model, engine, max_versions(config), config.run.seed)

@@ -85,7 +85,8 @@ def test_a_row_has_the_median_over_runs_and_its_range() -> None:
 def test_a_default_server_has_none_of_our_settings_on_its_command_line(tmp_path: Path) -> None:
     command, _ = PlainServer(load("configs/tiny.yaml"), tmp_path, default=True)._command()
     named = {flag for flag in command if flag.startswith("--")}
-    assert named == {"--dtype", "--max-model-len", "--max-num-seqs", "--served-model-name", "--host", "--port"}
+    limits = {"--dtype", "--max-model-len", "--max-num-seqs", "--kv-cache-memory-bytes"}
+    assert named == {"--model", "--served-model-name", "--host", "--port", *limits}
 
 
 def test_an_answer_at_rest_by_a_trained_version_ends_the_benchmark() -> None:
