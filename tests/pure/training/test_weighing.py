@@ -115,6 +115,18 @@ def test_when_the_probes_are_used_up_the_candidate_is_held():
     assert run_weigh(FakePolicy({}), gate, 0, 2, {})[0].verdict == "hold"
 
 
+def test_a_watch_is_taken_up_from_known_answers_or_not_at_all():
+    cache, policy = {}, FakePolicy({0: 0.6, 1: 0.66})
+    before = weighing(policy, Gate(GateConfig(batch=16)), 2000, 1, cache)
+    decision = asyncio.run(before.verdict())
+    asked = len(policy.asked)
+    again = weighing(policy, Gate(GateConfig(batch=16)), 2000, 1, cache)
+    assert again.take_up(decision) is True
+    assert (again.decision, again.evidence, len(policy.asked)) == (decision, before.evidence, asked)
+    del cache[PolicyRef(version=1), before._order[decision.probes - 1].prompt.id]
+    assert weighing(policy, Gate(GateConfig(batch=16)), 2000, 1, cache).take_up(decision) is False
+
+
 def test_a_promoted_version_that_is_better_becomes_the_champion_when_asked_on():
     gate = Gate(GateConfig(batch=16))
     made = weighing(FakePolicy({0: 0.6, 1: 0.66}), gate, 2000, 1, {})
