@@ -33,8 +33,8 @@ CLIENTS = 32
 TOKENS = 100
 VERSIONS = 4
 FRESH_S = 15.0
-"""A replica without a report for this long counts as gone. Under 64 streams on two cores a report may come seconds late,
-and the drill must not believe a swap complete that a living replica has not made."""
+"""A replica without a report for this long counts as gone. Under 64 streams on two cores a report may be seconds late,
+and a swap must not seem complete that a living replica has not made."""
 NAMESPACE = "bench-swap"
 CONFIGS = {"lora": "configs/tiny.yaml", "full": "configs/tiny-full.yaml"}
 
