@@ -22,6 +22,8 @@ COEFFICIENT_SLACK = 0.2
 """How far the coefficient of a correct swap may lie from 1, beyond noise. Half an adapter gives about .5, a no-op 0."""
 DISTANCE_LIMIT = 0.35
 """Largest distance from the trainer's new version, beyond noise, in units of the step from its parent."""
+PARTLY_LOST = 0.6
+"""From this coefficient on, rounding in bfloat16 may be why an adapter is refused: SmolLM2's came with .74."""
 NOISE_SIGMAS = 4.0
 CONCLUSIVE_ERROR = 0.05
 """Largest standard error of a usable coefficient; above it the step is below the noise floor."""
@@ -149,12 +151,17 @@ def require_arrival(name: str, found: Arrival) -> None:
     if found.accepted:
         return
     if found.conclusive and abs(found.coefficient) < COEFFICIENT_SLACK:
-        guess = "the engine still answers as the parent does: the swap did nothing"
+        guess = "the engine still answers as the parent does: the swap did nothing; load it again"
+    elif found.conclusive and PARTLY_LOST <= found.coefficient < 1:
+        guess = (
+            "the engine holds only a part of these weights, or its precision loses a part of so small a step: if "
+            "model.engine_dtype is bfloat16, set float32"
+        )
     else:
-        guess = "the engine holds other weights, or only a part of these"
+        guess = "the engine holds other weights, or only a part of these; load it again"
     raise ProofError(
         f"{name} did not arrive: coefficient {found.coefficient:.3f} (expected 1), distance {found.distance:.3f}, "
-        f"step {found.step:.4f} nats, noise {found.noise:.4f} nats; {guess}; load it again"
+        f"step {found.step:.4f} nats, noise {found.noise:.4f} nats; {guess}"
     )
 
 

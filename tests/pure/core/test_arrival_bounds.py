@@ -65,7 +65,10 @@ def test_no_step_at_all_leaves_everything_to_the_digests() -> None:
         (replace(WHOLE, coefficient=-0.19), "the swap did nothing"),
         (replace(WHOLE, coefficient=0.2), "other weights"),
         (replace(WHOLE, coefficient=-0.2), "other weights"),
-        (replace(LOST, coefficient=0.0, gap=1.0), "other weights"),
+        (replace(WHOLE, coefficient=0.59), "other weights"),
+        (replace(WHOLE, coefficient=0.6), "precision loses a part .* if model.engine_dtype is bfloat16, set float32"),
+        (replace(WHOLE, coefficient=1.0, distance=0.36), "other weights"),
+        (replace(LOST, coefficient=0.7, gap=1.0), "other weights"),
     ],
 )
 def test_a_refusal_guesses_what_the_engine_holds_instead(found: Arrival, guess: str) -> None:
