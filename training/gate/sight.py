@@ -43,8 +43,8 @@ def sight(versions: Mapping[str, Sequence[Answer]], expected: Sequence[str], key
     """`versions`: name -> its answers to the probes with the answers `expected`. `keys`: their setting's name."""
     found = [_excess(answers, expected) for answers in versions.values()] if len(expected) > 1 else []
     return Sight(
-        max((excess - DEVIATIONS * deviation for excess, deviation in found), default=-1.0),
-        max((excess + DEVIATIONS * deviation for excess, deviation in found), default=1.0),
+        max((excess - DEVIATIONS * deviation for excess, deviation in found), default=-math.inf),
+        max((excess + DEVIATIONS * deviation for excess, deviation in found), default=math.inf),
         _why(versions, expected, keys),
     )
 
