@@ -213,7 +213,7 @@ class Runner:
 
     def _turn_to(self, module: str, tests: str) -> None:
         """Run the tests on the code as it is, and import what they needed. Raises: SystemExit if they fail."""
-        own = ("core", "methods", "training", "serve", "actors")
+        own = ("core", "methods", "training", "serve", "actors", "bench")
         for name in [name for name in sys.modules if name.partition(".")[0] in own]:
             del sys.modules[name]
         began = time.monotonic()
