@@ -23,7 +23,7 @@ COEFFICIENT_SLACK = 0.2
 DISTANCE_LIMIT = 0.35
 """Largest distance from the trainer's new version, beyond noise, in units of the step from its parent."""
 PARTLY_LOST = 0.6
-"""From this coefficient on, rounding in bfloat16 may be why an adapter is refused: SmolLM2's came with .74."""
+"""From this coefficient on, rounding in bfloat16 may be why a correct adapter is refused."""
 NOISE_SIGMAS = 4.0
 CONCLUSIVE_ERROR = 0.05
 """Largest standard error of a usable coefficient; above it the step is below the noise floor."""
