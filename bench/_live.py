@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def drill_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--out", type=Path, default=Path(out), help="folder; an interrupted drill resumes")
     parser.add_argument("--config", default="configs/tiny.yaml")
     parser.add_argument("--run", type=Path, help="directory of a running run to use; the drill does not stop it")
+
+
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL for each. Some end by themselves meanwhile, because another of them did."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 class LiveRun:
@@ -97,11 +105,7 @@ class LiveRun:
 
     async def kill(self) -> None:
         """SIGKILL for all processes at once."""
-        for process in self.family():
-            try:
-                process.kill()
-            except psutil.Error:
-                continue
+        kill_all(self.family())
         if self._main is not None:
             await asyncio.to_thread(self._main.wait, 30)
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 
+from bench._live import kill_all
 from core.config import Config
 from core.messages import BASE
 from serve.engine.arguments import environment, vllm_arguments
@@ -76,9 +77,7 @@ class PlainServer:
         try:
             await asyncio.to_thread(self.child.wait, STOP_S)
         except subprocess.TimeoutExpired:
-            for process in family:
-                if process.is_running():
-                    process.kill()
+            kill_all(family)
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         # A late import, because it sets the gateway's environment variables, and a run must choose its own.

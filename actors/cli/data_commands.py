@@ -120,7 +120,7 @@ def anchors(
 ) -> None:
     """Make the gate's anchors for a model: the model's majority answers to held-out questions. After an interruption
     the same command goes on where it was."""
-    from actors.cli.anchors import make_anchors
+    from actors.cli.offline import make_anchors
 
     check_temporary_folder(ENGINE_SOCKET)
     resolved = with_model(load(config, overrides or []))

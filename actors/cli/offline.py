@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -12,12 +12,14 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.markup import escape
 
+from actors.evaluate.anchors import Anchoring, Made
 from core.answers import extractor
 from core.arrival_proof import Proof
 from core.artifacts import digest_file, read_manifest
-from core.config import Config, Full, load
+from core.config import Config, Full, PromptsConfig, load
 from core.errors import ArtifactError, ConfigError
 from core.messages import BASE, Decision, PolicyRef, Published
+from core.protocols import Policy
 from core.store.facts import GateLedger, LineageFact
 from core.store.writer import RunReader
 from methods.data.held_out import probes_of
@@ -47,6 +49,29 @@ async def offline_policy(config: Config, max_versions: int = 2) -> AsyncIterator
         await engine.stop()
 
 
+def make_anchors(
+    questions: PromptsConfig,
+    config: Config,
+    to: Path,
+    samples: int,
+    min_share: float,
+    shown: Callable[[str], object] = lambda line: None,
+    opened: Callable[[Config], AbstractAsyncContextManager[tuple[object, Policy]]] = offline_policy,
+) -> Made:
+    """Make a file of anchors with an engine in this process, which `opened` opens unless all answers are known.
+
+    Raises: see `Anchoring`."""
+    anchoring = Anchoring(questions, config, to, samples, min_share)
+
+    async def run() -> None:
+        async with opened(config) as (_, policy):
+            await anchoring.ask(policy, shown)
+
+    if anchoring.left:
+        asyncio.run(run())
+    return anchoring.write()
+
+
 def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decision:
     """The gate's decision on a checkpoint of the run's base model, from any trainer: a PEFT adapter or a whole model.
     Uses a fresh gate, so nothing counts in the run's ledger. Only the champion's agreement is read from the ledger,
@@ -56,7 +81,7 @@ def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decisi
     Raises: ConfigError if the run has no probes; ArtifactError, before an engine starts, for what an engine would leave
     out; ProofError if the engine holds other weights than the files."""
     config = load(run_dir / "config.yaml")
-    probes, certified = probes_of(config)
+    probes, certified = probes_of(config, run_dir)
     if not probes:
         raise ConfigError("this run has neither gate.anchors nor gate.keys, so there are no probes; set one of them")
     published = _as_published(candidate, OFFLINE_CANDIDATE, _fingerprint(candidate))

@@ -21,7 +21,7 @@ from core.errors import ConfigError, PromptError
 from core.messages import ChatMessage, Prompt, Reinforce
 from core.redact import redactor
 from methods import recipes
-from methods.data import prompts
+from methods.data import held_out, prompts
 from methods.data.held_out import kept_out, probes_of, report_questions
 from methods.data.probes import refuse_overlap
 from serve.http import cors, keys_file
@@ -65,7 +65,9 @@ def check(config: Config, joining: bool = False) -> list[str]:
     pool = prompts.read(config.prompts, config.run.seed)
     probes, _ = probes_of(config)
     report = report_questions(config)
-    asked = [question.prompt for question in probes]
+    unanswered = held_out.unanswered(config)
+    to_answer = [] if unanswered is None else list(prompts.read(unanswered))
+    asked = [*(question.prompt for question in probes), *to_answer]
     suspects = list(filter(kept_out(config).holds, pool))
     refuse_overlap(suspects, asked, config.prompts.path, "the gate's probes")
     keyed = [question.prompt for question in report]
@@ -90,8 +92,10 @@ def check(config: Config, joining: bool = False) -> list[str]:
             f"recipe {method.name} is meant for samples of the current version; learning.replay_windows="
             f"{config.learning.replay_windows} also trains on older samples, the published method uses 1"
         )
-    if not probes:
-        notes.append("neither gate.anchors nor gate.keys is set: every candidate will be held, none promoted")
+    if not probes and not to_answer:
+        notes.append(
+            "neither gate.anchors nor gate.keys nor gate.held_out is set: every candidate will be held, none promoted"
+        )
     return notes
 
 
@@ -209,7 +213,13 @@ def _check_anchors(config: Config) -> None:
     """Refuse anchors that another base model answered: they would repeat that model's mistakes."""
     path = config.gate.anchors
     weights = Path(config.model.path) / "model.safetensors"
-    if path is None or config.gate.keys is not None or not weights.is_file() or Path(path).suffix != ".parquet":
+    if (
+        path is None
+        or held_out.lacks_anchors(config, None)
+        or config.gate.keys is not None
+        or not weights.is_file()
+        or Path(path).suffix != ".parquet"
+    ):
         return  # only Parquet files of `ratchet anchors` name the model that answered
     try:
         made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()

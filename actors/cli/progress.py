@@ -104,6 +104,9 @@ class Progress:
             f"buffer {buffer.get('waiting', 0)} waiting, {buffer.get('outstanding', 0)} leased",
             f"trainer {status.get('trainer', {}).get('phase', '-')}",
         ]
+        anchors = status.get("evaluator", {}).get("anchors")
+        if anchors:
+            parts.append(f"anchors {anchors['answered']} of {anchors['questions']}")
         held = status.get("versions", {}).get("held")
         if held:
             parts.append(f"HELD by {held['by']}: {held['why']}; `ratchet hold --off` ends the hold")

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from actors.evaluate.anchors import Anchoring
 from actors.evaluate.answer_cache import AnswerCache
 from actors.runtime.ports import GatePort, MeasurePort, Pairing, Part, StorePort
 from actors.runtime.pulse_policy import PulsePolicy
-from actors.runtime.statuses import EvaluatorStatus, RatesStatus, WeighingStatus
+from actors.runtime.statuses import AnchorsStatus, EvaluatorStatus, RatesStatus, WeighingStatus
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config
@@ -22,7 +23,7 @@ from core.protocols import Policy
 from core.store.facts import GateLedger, Measured, Watched
 from core.store.records import event
 from core.store.writer import RunReader
-from methods.data.held_out import probes_of, report_questions
+from methods.data.held_out import ANCHORS, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
 from training.gate.gate import Gate
 from training.gate.statistics import accuracy
 from training.gate.weighing import WatchResult, Weighing, greedy_hits
@@ -60,13 +61,17 @@ class Evaluator(Part, MeasurePort):
         self._before: Weighing | None = None
         """The previous watch, until versions confirms the promotion."""
         self._weighing: WeighingStatus | None = None
+        self._anchoring: Anchoring | None = None
+        """The making of the anchors, while the run lacks them."""
+        self._anchoring_since = (0.0, 0)
         self._alerted = False
         self._idle_s = 0.0
         self._last: RatesStatus = {}
 
     async def start(self) -> None:
         """Read probes, report questions, and the measurements from before a restart."""
-        self._probes, self._certified = await asyncio.to_thread(probes_of, self._config)
+        await self._read_probes()
+        self._anchoring = await asyncio.to_thread(_anchoring, self._config, self._run_dir)
         self._report = await asyncio.to_thread(report_questions, self._config)
         Random(self._config.run.seed).shuffle(self._report)
         reader = RunReader(self._run_dir)
@@ -82,6 +87,7 @@ class Evaluator(Part, MeasurePort):
             tasks.create_task(self._report_on(BASE))
             for left in (await self._versions.status())["reporting"]:  # left over from before a restart
                 tasks.create_task(self._report_on(PolicyRef(version=left)))
+            await self._make_anchors()
             while True:
                 asked = time.monotonic()
                 work = await self._versions.next_candidate(0.0 if self._watched else CANDIDATE_WAIT_S)
@@ -103,6 +109,7 @@ class Evaluator(Part, MeasurePort):
     async def status(self) -> EvaluatorStatus:
         return {
             "weighing": self._weighing,
+            "anchors": self._anchors_status(),
             "idle_s": self._idle_s,
             "watching": self._watched.candidate.version if self._watched else None,
             "probes": len(self._probes),
@@ -121,6 +128,40 @@ class Evaluator(Part, MeasurePort):
         hits = await self._hits(ref, self._report[:questions])
         rate, low, high = accuracy(hits)
         return Measured(version=version, accuracy=rate, low=low, high=high, n=len(hits), hits=_bits(hits))
+
+    async def _read_probes(self) -> None:
+        self._probes, self._certified = await asyncio.to_thread(probes_of, self._config, self._run_dir)
+
+    async def _make_anchors(self) -> None:
+        """If the run lacks its anchors: ask the base for them, until they are made. What cannot be made with these
+        held-out prompts is an alert, and all candidates are then held."""
+        while self._anchoring is not None:
+            self._anchoring_since = self._clock.now(), self._anchoring.answered
+            try:
+                await self._anchoring.ask(self._policy)
+                made = await asyncio.to_thread(self._anchoring.write)
+                await self._read_probes()
+            except ConfigError as error:
+                await self._alert(f"there are no anchors, so all candidates will be held: {error}")
+            except (RatchetError, OSError) as error:
+                await self._note("anchoring_failed", why=str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            else:
+                await self._note("anchored", **made._asdict())
+            self._anchoring = None
+
+    def _anchors_status(self) -> AnchorsStatus | None:
+        if self._anchoring is None:
+            return None
+        (since, before), answered = self._anchoring_since, self._anchoring.answered
+        pace = (answered - before) / max(1e-3, self._clock.now() - since)
+        left = self._anchoring.questions - answered
+        return {
+            "answered": answered,
+            "questions": self._anchoring.questions,
+            "left_s": left / pace if pace > 0 else None,
+        }
 
     async def _weigh_or_try_again(self, work: Pairing) -> None:
         """Weigh a candidate. If the policy is away, retry later: only one batch is lost, earlier answers are cached."""
@@ -257,6 +298,14 @@ class Evaluator(Part, MeasurePort):
 
     async def _note(self, kind: str, **detail: object) -> None:
         await self._store.append([event(self._clock.now(), "evaluator", kind, **detail)])
+
+
+def _anchoring(config: Config, run_dir: Path) -> Anchoring | None:
+    asked, to = unanswered(config), anchors_of(config, run_dir)
+    if asked is None or to is None or not lacks_anchors(config, run_dir):
+        return None
+    gate = config.gate
+    return Anchoring(asked, config, to, gate.anchor_samples, gate.anchor_share, run_dir / f"{ANCHORS}.unfinished")
 
 
 def _bits(hits: Sequence[bool]) -> str:

@@ -155,13 +155,15 @@ def tokens(status: RunStatus) -> dict[str, float]:
 
 
 def learning(status: RunStatus) -> dict[str, object]:
-    buffer, weighing = status.get("buffer", {}), status.get("evaluator", {}).get("weighing")
+    buffer, evaluator = status.get("buffer", {}), status.get("evaluator", {})
+    weighing = evaluator.get("weighing")
     share = buffer.get("vote_share")
     counts = ("waiting", "capacity", "outstanding", "lag", "windows_drawn")
     return {name: buffer.get(name) for name in counts} | {
         "vote_share": None if share is None else round(share, 3),
         "trainer": status.get("trainer", {}).get("phase"),
         "weighing": weighing and weighing["candidate"],
+        "anchors": evaluator.get("anchors"),
     }
 
 

@@ -118,6 +118,15 @@ class WeighingStatus(TypedDict):
     champion: int
 
 
+class AnchorsStatus(TypedDict):
+    """The making of the run's anchors."""
+
+    answered: int
+    questions: int
+    left_s: float | None
+    """Seconds left at the speed so far; None before the first answer."""
+
+
 class RatesStatus(TypedDict, total=False):
     """From the previous verdict; absent before the first."""
 
@@ -128,6 +137,8 @@ class RatesStatus(TypedDict, total=False):
 
 class EvaluatorStatus(Away, RatesStatus):
     weighing: WeighingStatus | None
+    anchors: AnchorsStatus | None
+    """None once they are made."""
     idle_s: float
     watching: int | None
     probes: int

@@ -27,6 +27,15 @@ class GateConfig(Part):
     anchors: str | None = "models/word-problems/anchors.parquet"
     """Parquet with prompt and answer: held-out questions with the base's frozen majority answers. None: the gate has
     no probes, and every candidate is held (unless `keys` is set)."""
+    held_out: str | None = None
+    """JSONL or Parquet of prompts without answers, which are never trained on. If the file `anchors` does not exist (or
+    is None, which means one in the run directory), the run makes it from the base's majority answers to these prompts.
+    Candidates wait until it is made."""
+    anchor_samples: int = Field(default=16, ge=2)
+    """Samples of the base per prompt of `held_out`."""
+    anchor_share: float = Field(default=0.3, ge=0, le=1)
+    """Minimum share of the majority in a prompt's samples. A high share keeps only what the base answers well already,
+    and so hides improvements."""
     keys: str | None = None
     """Parquet with prompt and answer, where the answers are known to be right. Decisions are then `certified`, not
     `guarded`."""

@@ -18,7 +18,14 @@ REMOVED: dict[tuple[str, str], tuple[Any, str]] = {
     ("collect", "max_collectors"): (None, "the number of collectors is fixed; set collect.collectors"),
 }
 """Removed settings -> the only value still accepted, and the remedy for any other value."""
-PATHS = (("model", "path"), ("prompts", "path"), ("gate", "anchors"), ("gate", "keys"), ("report", "questions"))
+PATHS = (
+    ("model", "path"),
+    ("prompts", "path"),
+    ("gate", "anchors"),
+    ("gate", "keys"),
+    ("gate", "held_out"),
+    ("report", "questions"),
+)
 """Settings that may name a shipped file."""
 
 

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from bench._live import kill_all
 from tests.left_behind import left_behind
 
 ROOT = Path(__file__).parents[2]
@@ -85,9 +86,7 @@ class Run:
         return self.process.wait(timeout_s)
 
     def kill(self) -> None:
-        for process in self.family():
-            if process.is_running():
-                process.kill()
+        kill_all(self.family())
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
@@ -111,9 +110,7 @@ def no_process_is_left_behind() -> Iterator[None]:
     yield
     left = left_behind(ROOT, before)
     named = [f"{process.pid} {' '.join(process.cmdline())[:80]}" for process in left if process.is_running()]
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    kill_all(left)
     assert not named, f"processes live on after their tests: {named}"
 
 

@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from bench._live import is_alive, whole
+from bench._live import is_alive, kill_all, whole
 from core.messages import Decision, Vote
 from core.store.facts import Measured
 from core.store.writer import RunReader
@@ -217,8 +217,7 @@ def ask_until(url: str, stop_at: float) -> list[int | str]:
 
 
 def test_without_any_replica_users_wait_or_are_told_to_try_again(run: Run, http: httpx.Client) -> None:
-    for process in run.those("ray::ServeReplica"):
-        process.kill()
+    kill_all(run.those("ray::ServeReplica"))
     refused: list[httpx.Response] = []
 
     def answers() -> bool:
@@ -328,8 +327,7 @@ def test_a_full_disk_stops_learning_and_not_serving_and_learning_goes_on_by_itse
 def test_a_run_whose_every_process_is_killed_goes_on_with_what_it_had(run: Run) -> None:
     status = run.status()
     held = status["buffer"]["accepted"] + status["buffer"]["filtered"]
-    for process in run.family():
-        process.kill()
+    kill_all(run.family())
     run.process.wait(30)
     started = time.monotonic()
     run.again()

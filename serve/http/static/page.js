@@ -199,9 +199,17 @@ function drawLearning({ learning }) {
     "votes agree": share === null ? "no votes yet" : percent(share),
     buffer: learning.waiting === null ? "–" : `${learning.waiting} waiting, ${learning.outstanding} leased, room for ${learning.capacity}`,
     trainer: learning.trainer ?? "–",
-    gate: learning.weighing === null ? "nothing to weigh" : `weighing v${learning.weighing}`,
+    gate: gateSays(learning),
   };
   $("learning").replaceChildren(...Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+function gateSays({ anchors, weighing }) {
+  if (anchors) {
+    const left = anchors.left_s === null ? "" : `, about ${Math.ceil(anchors.left_s / 60)} min left`;
+    return `makes its anchors: ${anchors.answered} of ${anchors.questions} questions${left}`;
+  }
+  return weighing === null ? "nothing to weigh" : `weighing v${weighing}`;
 }
 
 function drawReplicas({ replicas }) {

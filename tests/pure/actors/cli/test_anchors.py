@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from actors.cli.anchors import Made, make_anchors
+from actors.cli.offline import make_anchors
+from actors.evaluate.anchors import Made
 from core.config import Config, load
 from core.errors import ArtifactError, ConfigError, PromptError, Unavailable
 from core.messages import Prompt

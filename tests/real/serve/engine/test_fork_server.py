@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench._live import kill_all
 from serve.engine.patches.fork_server import NICER
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
@@ -80,8 +81,7 @@ def test_an_engine_of_the_shared_server_or_without_one_ends_with_its_replica(tmp
         replica.kill()
         engine.wait(10)
     finally:
-        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-            each.kill()
+        kill_all([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
     deadline = time.monotonic() + 20
     while [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]:
         assert time.monotonic() < deadline, f"left behind: {family}"

@@ -1,18 +1,19 @@
-"""Makes the gate's anchors: held-out questions with the base model's majority answers, which need no answer key."""
+"""Makes the gate's anchors: held-out questions with the base model's majority answers, which need no answer key.
+
+The command `anchors` makes them with an engine of its own, and a run that lacks them with its own replicas.
+"""
 
 import asyncio
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.cli.offline import offline_policy
 from core.answers import extractor
 from core.artifacts import digest_file, make_room_for
 from core.codec import stable_id
@@ -41,52 +42,75 @@ class Made(NamedTuple):
     """One line a question that the model could not be asked."""
 
 
-def make_anchors(
-    questions: PromptsConfig,
-    config: Config,
-    to: Path,
-    samples: int,
-    min_share: float,
-    shown: Callable[[str], object] = lambda line: None,
-    opened: Callable[[Config], AbstractAsyncContextManager[tuple[object, Policy]]] = offline_policy,
-) -> Made:
-    """Write held-out questions with the base model's majority answers, for the gate. Reads no answer key. Every answer
-    is kept in `TO.unfinished` at once, so that an interrupted call is continued by the same call. `opened`: an
-    engine with a policy over it; it is not opened when all answers are known.
+class Anchoring:
+    """The making of one file of anchors. Reads no answer key. Every answer is kept in the file `unfinished` at once, so
+    that what was interrupted is continued. Call `ask` until it returns, then `write`.
 
-    Raises: ConfigError, before the engine starts, for a target that cannot be written; or if no question reaches the
-    share."""
-    unfinished = writable(to)
-    pool = list(prompts.read(questions, config.run.seed))
-    sampling = Sampling(
-        n=samples, temperature=config.method.sampler.temperature, max_tokens=config.method.sampler.max_tokens
-    )
-    weights = Path(config.model.path) / "model.safetensors"
-    digest = digest_file(weights) if weights.is_file() else ""
-    rules = stable_id(
-        "anchors", config.model.path, digest, sampling.model_dump_json(), config.method.answer.model_dump_json()
-    )
-    known = _continued(unfinished, rules)
-    left = [prompt for prompt in pool if prompt.id not in known]
-    if left:
-        seats = max(1, 2 * config.serve.engine.max_seqs // samples)
+    Raises: ConfigError, before anything is asked, for a target that cannot be written or unfinished answers of another
+    model."""
 
-        async def run() -> None:
-            async with opened(config) as (_, policy):
-                await ask_all(policy, left, sampling, extractor(config.method.answer), seats, keep)
+    def __init__(
+        self,
+        questions: PromptsConfig,
+        config: Config,
+        to: Path,
+        samples: int,
+        min_share: float,
+        unfinished: Path | None = None,
+    ) -> None:
+        """`samples`: of the base, a question. `min_share`: of the majority, of a question that is kept. `unfinished`:
+        None for `TO.unfinished`."""
+        self._to, self._min_share = to, min_share
+        self._has_system = questions.system is not None
+        self._unfinished = writable(to, unfinished or to.with_name(f"{to.name}.unfinished"))
+        self._pool = list(prompts.read(questions, config.run.seed))
+        sampler = config.method.sampler
+        self._sampling = Sampling(
+            n=samples, temperature=sampler.temperature, max_tokens=sampler.max_tokens, purpose="gate"
+        )
+        self._extract = extractor(config.method.answer)
+        self._seats = max(1, 2 * config.serve.engine.max_seqs // samples)
+        weights = Path(config.model.path) / "model.safetensors"
+        self._digest = digest_file(weights) if weights.is_file() else ""
+        rules = stable_id(
+            "anchors",
+            config.model.path,
+            self._digest,
+            self._sampling.model_dump_json(exclude={"purpose"}),
+            config.method.answer.model_dump_json(),
+        )
+        self._known = _continued(self._unfinished, rules)
 
-        with unfinished.open("a") as file:
+    @property
+    def questions(self) -> int:
+        return len(self._pool)
+
+    @property
+    def answered(self) -> int:
+        return len(self._pool) - len(self.left)
+
+    @property
+    def left(self) -> list[Prompt]:
+        """The questions that are not answered yet."""
+        return [prompt for prompt in self._pool if prompt.id not in self._known]
+
+    async def ask(self, policy: Policy, shown: Callable[[str], object] = lambda line: None) -> None:
+        """Ask the base all questions that are left; `shown` gets a line after each. Raises: the policy's error."""
+        with self._unfinished.open("a") as file:
 
             def keep(asked: Asked) -> None:
-                known[asked.id] = asked
+                self._known[asked.id] = asked
                 file.write(json.dumps(asked) + "\n")
                 file.flush()
-                shown(f"{len(known)} of {len(pool)} questions answered")
+                shown(f"{len(self._known)} of {len(self._pool)} questions answered")
 
-            asyncio.run(run())
-    made = _write(pool, known, min_share, questions.system is not None, digest, to)
-    unfinished.unlink()
-    return made
+            await ask_all(policy, self.left, self._sampling, self._extract, self._seats, keep)
+
+    def write(self) -> Made:
+        """Write the anchors. Raises: ConfigError if no question reaches the share."""
+        made = _write(self._pool, self._known, self._min_share, self._has_system, self._digest, self._to)
+        self._unfinished.unlink()
+        return made
 
 
 async def ask_all(
@@ -121,12 +145,11 @@ async def ask_all(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def writable(to: Path) -> Path:
-    """Make the target's folder; returns the file for unfinished work beside it. Raises: ConfigError; ArtifactError."""
+def writable(to: Path, unfinished: Path) -> Path:
+    """Make the target's folder and the file for unfinished work. Raises: ConfigError; ArtifactError."""
     if to.suffix != ".parquet":  # only Parquet names the model that answered
-        raise ConfigError(f"--to {to} ends in {to.suffix or 'nothing'!r}, expected .parquet; choose such a name")
+        raise ConfigError(f"{to} ends in {to.suffix or 'nothing'!r}, expected .parquet; choose such a name")
     make_room_for(to)
-    unfinished = to.with_name(f"{to.name}.unfinished")
     make_room_for(unfinished)
     unfinished.touch()
     return unfinished
