@@ -26,6 +26,7 @@ from methods.data.held_out import kept_out, probes_of, report_questions
 from methods.data.probes import refuse_overlap
 from serve.http import cors, keys_file
 from training import objectives
+from training.gate.power import too_few
 
 GIB = 2**30
 RAY_BYTES = 1.5 * GIB
@@ -92,6 +93,8 @@ def check(config: Config, joining: bool = False) -> list[str]:
             f"recipe {method.name} is meant for samples of the current version; learning.replay_windows="
             f"{config.learning.replay_windows} also trains on older samples, the published method uses 1"
         )
+    few = too_few(config.gate, len(probes)) if probes and config.gate.enabled else None
+    notes += [few] if few is not None else []
     if not probes and not to_answer:
         notes.append(
             "neither gate.anchors nor gate.keys nor gate.held_out is set: every candidate will be held, none promoted"

@@ -25,6 +25,7 @@ from core.store.records import event
 from core.store.writer import RunReader
 from methods.data.held_out import ANCHORS, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
 from training.gate.gate import Gate
+from training.gate.power import too_few
 from training.gate.statistics import accuracy
 from training.gate.weighing import WatchResult, Weighing, greedy_hits
 
@@ -148,7 +149,8 @@ class Evaluator(Part, MeasurePort):
                 await asyncio.sleep(RETRY_S)
                 continue
             else:
-                await self._note("anchored", **made._asdict())
+                few = too_few(self._config.gate, len(self._probes))
+                await self._note("anchored", questions=made.questions, anchors=made.anchors, few=few)
             self._anchoring = None
 
     def _anchors_status(self) -> AnchorsStatus | None:

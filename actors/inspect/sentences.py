@@ -29,7 +29,8 @@ def sentence(event: Event) -> str | None:
             left_out = f", {d['left_out']} left out" if d["left_out"] else ""
             return f"people cast {d['votes']} votes{left_out}; {d['resettled']} prompts settled again"
         case "anchored":
-            return f"{d['anchors']} anchors made of the base's answers to {d['questions']} held-out questions"
+            made = f"{d['anchors']} anchors made of the base's answers to {d['questions']} held-out questions"
+            return f"{made}; [yellow]{escape(d['few'])}[/]" if d["few"] else made
         case "published":
             return f"v{d['version']} trained: loss {d.get('loss', 0):.3f}, {d.get('seconds', 0):.1f} s"
         case "proven":

@@ -12,8 +12,9 @@ from core.errors import PromptError
 from core.messages import BASE, Decision, Evidence, PolicyRef, Sampling
 from core.messages.versions import Question
 from core.protocols import Extract, Policy
-from training.gate.gate import Gate
+from training.gate.gate import Gate, differences
 from training.gate.guards import Answer, broken
+from training.gate.power import would_decide
 from training.gate.sight import Sight, sight
 
 BASE_PROBES = 256
@@ -124,7 +125,16 @@ class Weighing:
             self.decision = self.gate.decide(self.evidence, not self._left, self.broken(), self.sight())
             if self.decision is None:
                 await self._ask()
-        return self.decision
+        return self._advised(self.decision)
+
+    def _advised(self, decision: Decision) -> Decision:
+        """A hold for want of probes also tells how many would do."""
+        config = self.gate.config
+        sees = self.asked > 1 and self.sight().least > config.delta
+        if decision.verdict != "hold" or not sees or self.gate.saturated(self.certified):
+            return decision
+        advice = would_decide(config, differences(self.evidence), self.gate.ledger.weighed)
+        return decision.model_copy(update={"reason": f"{decision.reason}; {advice}"})
 
     def take_up(self, decision: Decision) -> bool:
         """Continue the watch of a version promoted before a restart. False if `cache` lacks answers of its weighing."""

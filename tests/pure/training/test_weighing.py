@@ -113,6 +113,8 @@ def test_when_the_probes_are_used_up_the_candidate_is_held():
     decision, evidence = run_weigh(FakePolicy({0: 0.5, 1: 0.5}), gate, 40, 1, {})
     assert decision.verdict == "hold" and len(evidence.champion_hits) == 40
     assert run_weigh(FakePolicy({}), gate, 0, 2, {})[0].verdict == "hold"
+    assert "undecided after all 40 probes; if it goes on so, " in decision.reason
+    assert decision.reason.endswith("probes decide it nine of ten times: bring more of them")
 
 
 def test_a_watch_is_taken_up_from_known_answers_or_not_at_all():
