@@ -87,6 +87,7 @@ _TABLE = (
     Metric("accuracy_ratio", "gauge", "Share of the report's questions that the newest reported version got right"),
     Metric("swaps_total", "counter", "Swaps of weights in a replica", {"result": ("ok", "failed")}),
     Metric("swap_seconds", "histogram", "Time from the order to load a version until its proof", bounds=_SWAP_S),
+    Metric("arrival_ratio", "gauge", "Part of the newest proven version's step that the engine's precision has left"),
     Metric("served_version", "gauge", "Version that is served to users"),
     Metric("explore_version", "gauge", "Version that collectors sample from"),
     Metric("users_in_flight", "gauge", "User requests in flight"),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.markup import escape
 
 from actors.versions.lineage import FELL
+from core.arrival_proof import COEFFICIENT_SLACK
 from core.messages import Event
 
 STYLES = {"promote": "green", "reject": "red", "hold": "yellow", "base": "cyan", "rolled back": "magenta"}
@@ -17,6 +18,15 @@ def _standing(detail: Mapping[str, object]) -> str:
 
 def _signed(detail: Mapping[str, object]) -> str:
     return escape(f"by {detail['by']}: {detail['reason']}")
+
+
+def _swallowed(arrived: float | None) -> str:
+    if arrived is None or arrived > 1 - COEFFICIENT_SLACK:
+        return ""
+    return (
+        f" [yellow](only {arrived:.0%} of its step is left in the engine's precision; model.engine_dtype=float32 keeps "
+        "all, a larger rank or alpha more)[/]"
+    )
 
 
 def sentence(event: Event) -> str | None:
@@ -34,7 +44,7 @@ def sentence(event: Event) -> str | None:
         case "published":
             return f"v{d['version']} trained: loss {d.get('loss', 0):.3f}, {d.get('seconds', 0):.1f} s"
         case "proven":
-            return f"v{d['version']} proven in every replica; collectors sample from it"
+            return f"v{d['version']} proven in every replica; collectors sample from it{_swallowed(d.get('arrived'))}"
         case "decided":
             style = STYLES.get(d["verdict"], "white")
             return f"v{d['version']} [{style}]{d['verdict']}[/]{_standing(d)}: {escape(d['reason'])}"

@@ -60,7 +60,7 @@ class VersionsForReplicas(ReplicaPort):
             if why is not None:
                 await register.failed(version, why)
             elif self._replicas.all_hold(ref, lineage.epoch) and lineage.proven(version):
-                await register.keep([register.event("proven", version=version)])
+                await register.keep([register.event("proven", version=version, arrived=self._replicas.arrived(ref))])
         why = self._replicas.why_unservable(lineage.serve)
         if why is not None:  # also during a hold: otherwise users would get no answer at all
             await register.roll_back(lineage.serve.version, f"no replica can prove it: {why}", by="the replicas")

@@ -40,6 +40,10 @@ class Replicas:
         weighing = [r for r in fresh if r.pool != "serving"]
         return bool(weighing) and all(ref in r.proven for r in weighing)
 
+    def arrived(self, ref: PolicyRef) -> float | None:
+        """The smallest arrival coefficient of the version in any replica; None if no proof was conclusive."""
+        return min((r.arrived[str(ref)] for r, _ in self._reports.values() if str(ref) in r.arrived), default=None)
+
     def why_unservable(self, ref: PolicyRef) -> str | None:
         """The reason why no replica can serve the version; None while a replica with a recent report can, or might."""
         now = self._clock.monotonic()

@@ -53,6 +53,9 @@ class ReplicaReport(Message):
     proven: tuple[PolicyRef, ...]
     failed: dict[str, str] = Field(default_factory=dict)
     """`policy@vN` -> why its proof failed."""
+    arrived: dict[str, float] = Field(default_factory=dict)
+    """`policy@vN` -> the arrival coefficient of its proof, if that was conclusive: the part of its step from the parent
+    that the engine's precision has left. 1: all of it."""
     counters: dict[str, float] = Field(default_factory=dict)
     """Totals since the replica started: tokens_user, swaps. Current values: users, and of its seats background,
     background_waiting, background_limit."""

@@ -240,6 +240,9 @@ class PolicyReplica:
         new = set(report.proven) - set(before.proven)
         if new:
             self._meter.observe("swap_seconds", time.monotonic() - started)
+        for ref in sorted(new, key=lambda ref: ref.version):
+            if (arrived := report.arrived.get(str(ref))) is not None:
+                self._meter.set("arrival_ratio", arrived)
         self._meter.count("swaps_total", len(new), result="ok")
         self._meter.count("swaps_total", len(set(report.failed) - set(before.failed)), result="failed")
         self._meter.set("served_version", report.serving.version)

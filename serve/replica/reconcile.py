@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from core.arrival_proof import Proof, Vector, arrival, require_arrival, vector
+from core.arrival_proof import Arrival, Proof, Vector, arrival, require_arrival, vector
 from core.artifacts import read_manifest
 from core.errors import Overdue, ProofError, RatchetError, Unavailable, VersionError
 from core.messages import BASE, PolicyRef, Pool, Published, ReplicaReport, Slots
@@ -48,7 +48,7 @@ class Prover:
             self._base = Proof.read(read_manifest(Path((await self._described()).path)))
             self._engine_base = await self._score(self._base, BASE)
 
-    async def prove(self, published: Published, proof: Proof | None = None) -> None:
+    async def prove(self, published: Published, proof: Proof | None = None) -> Arrival:
         """`proof`: of a checkpoint whose manifest has none. Raises: ProofError that names the first difference."""
         mismatches = await self._engine.verify_weights(published)
         if mismatches:
@@ -63,6 +63,7 @@ class Prover:
             trainer_base=vector(self._base.version),
         )
         require_arrival(str(published.ref), found)
+        return found
 
     async def _score(self, proof: Proof, ref: PolicyRef) -> Vector:
         return np.concatenate(await self._engine.score(proof.token_ids, ref)).astype(np.float64)
@@ -87,6 +88,7 @@ class Reconciler:
         self._prover = prover
         self._proven: set[PolicyRef] = {BASE}
         self._failed: dict[str, str] = {}
+        self._arrived: dict[str, float] = {}
         self._drains: set[asyncio.Task[None]] = set()
         self.slots = Slots(epoch=-1)
 
@@ -127,6 +129,7 @@ class Reconciler:
             epoch=self.slots.epoch,
             proven=tuple(sorted(self._proven, key=lambda ref: ref.version)),
             failed=dict(self._failed),
+            arrived={name: part for name, part in self._arrived.items() if PolicyRef.parse(name) in self._proven},
         )
 
     async def _drain(self, ref: PolicyRef) -> None:
@@ -144,7 +147,7 @@ class Reconciler:
         try:
             there = published if self._locate is None else await self._locate(published)
             await self._engine.stage(there)
-            await self._prover.prove(there)
+            found = await self._prover.prove(there)
         except (Unavailable, VersionError) as error:  # no free slot yet, or no engine: not the version's fault
             log.info("%s is not staged yet: %s", published.ref, error)
         except (RatchetError, OSError, ValueError, RuntimeError) as error:
@@ -153,3 +156,5 @@ class Reconciler:
                 await self._engine.unload(published.ref)
         else:
             self._proven.add(published.ref)
+            if found.conclusive:
+                self._arrived[str(published.ref)] = found.coefficient

@@ -192,3 +192,19 @@ async def test_each_vector_of_the_proof_is_compared_with_its_own(tmp_path: Path)
     one, (_, second) = replica(engine, tmp_path)
     report = await one.apply(Slots(epoch=1, loaded=(second,)))
     assert "coefficient -1.000" in report.failed["policy@v2"] and "distance 2.000" in report.failed["policy@v2"]
+
+
+async def test_a_report_tells_which_part_of_a_step_the_engine_has_left(tmp_path: Path) -> None:
+    class Rounding(Slow):
+        """As an engine in half precision that loses a tenth of the step."""
+
+        async def score(self, sequences: list[list[int]], ref: PolicyRef) -> list[list[float]]:
+            exact = await super().score(sequences, ref)
+            base = await super().score(sequences, BASE)
+            return [[b + 0.9 * (e - b) for e, b in zip(*rows, strict=True)] for rows in zip(exact, base, strict=True)]
+
+    one, (first, second) = replica(Rounding(), tmp_path)
+    report = await one.apply(Slots(epoch=1, loaded=(first,)))
+    assert report.arrived == {"policy@v1": pytest.approx(0.9)}
+    report = await one.apply(Slots(epoch=2, loaded=(second,)))
+    assert "policy@v1" not in report.arrived, "it is no longer held"
