@@ -4,7 +4,8 @@
 One engine with the settings of a run and two random adapters on the config's target modules. Each round decodes the
 same number of tokens without an adapter and with each mix, in turns; `ratio` is the median over rounds of CPU seconds
 with the mix over CPU seconds without. `one`: all sequences have one adapter. `half`: every second sequence has none.
-`two`: the sequences have two adapters in turns.
+`two`: the sequences have two adapters in turns. `own`: as `one`, by vLLM's own product, which
+serve/engine/patches/cpu_lora.py replaces.
 """
 
 import argparse
@@ -22,9 +23,8 @@ import torch
 from core.config import EngineConfig, Lora, ModelConfig
 
 SEQUENCES = 32
-TOKENS = 64
-PROMPT = 16
-MIXES: dict[str, tuple[int, ...]] = {"none": (0,), "one": (1,), "half": (1, 0), "two": (1, 2)}
+PROMPT = 4
+MIXES: dict[str, tuple[int, ...]] = {"none": (0,), "one": (1,), "half": (1, 0), "two": (1, 2), "own": (1,)}
 """The adapters (0: none) that consecutive sequences have."""
 
 
@@ -34,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--targets", nargs="*", default=list(Lora().targets))
+    parser.add_argument("--tokens", type=int, default=64, help="tokens per sequence")
     parser.add_argument("--rounds", type=int, default=5)
 
 
@@ -44,18 +45,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         weights=Lora(rank=options.rank, alpha=2 * options.rank, targets=tuple(options.targets)),
     )
     with tempfile.TemporaryDirectory() as folder:
-        engine = Decoder(model, options.threads, Path(folder))
-        for mix in MIXES.values():
-            engine.cpu_s(mix)  # warm
-        rounds = [
-            {name: engine.cpu_s(mix) for name, mix in MIXES.items()}
-            for _ in range(1 if options.quick else options.rounds)
-        ]
+        decoder = Decoder(model, options.threads, options.tokens, Path(folder))
+        rounds = [decoder.turn() for _ in range(2 if options.quick else options.rounds + 1)][1:]  # the first one warms
+    tokens = SEQUENCES * options.tokens
     return {
         "ratio": {name: _median([turn[name] / turn["none"] for turn in rounds]) for name in MIXES if name != "none"},
-        "cpu_s_per_1000_tokens": {
-            name: _median([1000 * turn[name] / (SEQUENCES * TOKENS) for turn in rounds]) for name in MIXES
-        },
+        "cpu_s_per_1000_tokens": {name: _median([1000 * turn[name] / tokens for turn in rounds]) for name in MIXES},
         "dtype": options.dtype,
         "threads": options.threads,
         "rank": options.rank,
@@ -69,14 +64,15 @@ def _median(values: Sequence[float]) -> float:
 class Decoder:
     """vLLM with a run's settings in this process."""
 
-    def __init__(self, model: ModelConfig, threads: int, folder: Path) -> None:
+    def __init__(self, model: ModelConfig, threads: int, tokens: int, folder: Path) -> None:
         from serve.engine.arguments import environment, vllm_arguments
 
-        settings = EngineConfig(max_seqs=SEQUENCES, max_tokens=PROMPT + TOKENS, threads=threads, kv_cache_bytes=2**29)
+        settings = EngineConfig(max_seqs=SEQUENCES, max_tokens=PROMPT + tokens + 1, threads=threads)
         os.environ.update(environment(model, settings))
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
+        self._tokens = tokens
         self._llm = LLM(**vllm_arguments(model, settings, 2, 0))
         self._vocabulary = self._llm.model_config.get_vocab_size()
         self._adapters = {
@@ -84,9 +80,22 @@ class Decoder:
             for number in (1, 2)
         }
 
-    def cpu_s(self, mix: Sequence[int]) -> float:
-        """CPU seconds of decoding, without those of the prompts."""
-        return self._spent(mix, TOKENS + 1) - self._spent(mix, 1)
+    def turn(self) -> dict[str, float]:
+        """CPU seconds of decoding with each mix."""
+        return {name: self._turn(name, mix) for name, mix in MIXES.items()}
+
+    def _turn(self, name: str, mix: Sequence[int]) -> float:
+        from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+        from serve.engine.patches.cpu_lora import GroupedLora
+
+        ours = PunicaWrapperCPU.add_lora_linear
+        if name == "own":
+            PunicaWrapperCPU.add_lora_linear = GroupedLora.vllms  # type: ignore[method-assign]
+        try:
+            return self._spent(mix, self._tokens + 1) - self._spent(mix, 1)  # without the prompts
+        finally:
+            PunicaWrapperCPU.add_lora_linear = ours
 
     def _spent(self, mix: Sequence[int], tokens: int) -> float:
         from vllm import SamplingParams
@@ -96,8 +105,7 @@ class Decoder:
             {"prompt_token_ids": [rng.randrange(3, self._vocabulary) for _ in range(PROMPT)]} for _ in range(SEQUENCES)
         ]
         adapters = [self._adapters.get(mix[i % len(mix)]) for i in range(SEQUENCES)]
-        params = SamplingParams(temperature=1, max_tokens=tokens, ignore_eos=True, seed=0)
-        self._llm.reset_prefix_cache()
+        params = SamplingParams(temperature=0.7, max_tokens=tokens, ignore_eos=True)
         before = time.process_time()
         self._llm.generate(prompts, params, use_tqdm=False, lora_request=adapters)
         return time.process_time() - before

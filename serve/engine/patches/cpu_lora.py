@@ -95,6 +95,8 @@ class GroupedLora:
             PunicaWrapperCPU.add_lora_linear = GroupedLora.add_lora_linear  # type: ignore[method-assign]
 
     _update_metadata = PunicaWrapperCPU.update_metadata
+    vllms = PunicaWrapperCPU.add_lora_linear
+    """vLLM's own product, for comparison (bench/lora.py)."""
 
     @staticmethod
     def update_metadata(wrapper: Any, *arguments: Any, **options: Any) -> None:

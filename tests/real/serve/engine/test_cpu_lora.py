@@ -114,12 +114,16 @@ def test_a_slot_that_is_filled_again_or_emptied_never_gives_its_earlier_adapter(
             assert_rounded_once(added(wrapper, layer, y, x), right)
     layer.reset_lora(0)
     assert_rounded_once(added(wrapper, layer, y, x), expected([None, other, None, None], y, x))
-    layer.lora_b_stacked[0][1].mul_(2)  # one tensor of one slot, as vLLM never writes
-    layer.lora_a_stacked[2][1].zero_()
-    (a, b) = other
+    a, b = other
     assert b[0] is not None
-    changed = ([a[0], a[1], None], [2 * b[0], b[1], None])
-    assert_rounded_once(added(wrapper, layer, y, x), expected([None, changed, None, None], y, x))
+    layer.lora_b_stacked[0][1].mul_(2)  # one tensor of one slot, as vLLM never writes
+    doubled = (a, [2 * b[0], *b[1:]])
+    assert_rounded_once(added(wrapper, layer, y, x), expected([None, doubled, None, None], y, x))
+    layer.lora_a_stacked[2][1].zero_()
+    without = ([*a[:2], None], doubled[1])
+    assert_rounded_once(added(wrapper, layer, y, x), expected([None, without, None, None], y, x))
+    layer.lora_b_stacked = tuple(torch.zeros_like(stack) for stack in layer.lora_b_stacked)
+    assert torch.equal(added(wrapper, layer, y, x), y)
 
 
 def test_an_adapter_is_prepared_once_and_not_in_every_step(
