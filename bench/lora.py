@@ -101,10 +101,10 @@ class Decoder:
         from vllm import SamplingParams
 
         rng = Random(0)
-        prompts = [
+        prompts: Any = [
             {"prompt_token_ids": [rng.randrange(3, self._vocabulary) for _ in range(PROMPT)]} for _ in range(SEQUENCES)
         ]
-        adapters = [self._adapters.get(mix[i % len(mix)]) for i in range(SEQUENCES)]
+        adapters: Any = [self._adapters.get(mix[i % len(mix)]) for i in range(SEQUENCES)]
         params = SamplingParams(temperature=0.7, max_tokens=tokens, ignore_eos=True)
         before = time.process_time()
         self._llm.generate(prompts, params, use_tqdm=False, lora_request=adapters)
@@ -119,9 +119,9 @@ def random_adapter(model: ModelConfig, folder: Path, seed: int) -> Path:
     assert isinstance(lora, Lora)
     torch.manual_seed(seed)
     base = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32)
-    tuned = get_peft_model(base, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets)))
+    tuned = get_peft_model(base, LoraConfig(r=lora.rank, lora_alpha=int(lora.alpha), target_modules=list(lora.targets)))
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.002)
-    tuned.save_pretrained(folder)
+    tuned.save_pretrained(str(folder))
     return folder
