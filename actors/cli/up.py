@@ -213,6 +213,8 @@ async def _finish(
             f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% "
             f"on {body['accuracy_n']} questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
         )
+    if (held := report.held_sentence(body)) is not None:
+        console.print(held, style="yellow", soft_wrap=True)
 
 
 async def _status(admin: AdminPort, collectors: Mapping[str, HasStatus]) -> RunStatus:

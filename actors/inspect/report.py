@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from core.config import Config, Lora
 from core.messages import Decision, Event, Outcome, Published
+from core.shipped import PROGRAM
 from core.store.facts import FinalMeasured, LineageFact, Measured
 from core.store.writer import RunReader
 
@@ -47,6 +48,9 @@ class ReportBody(TypedDict):
     method: str
     seed: int
     gate: str
+    """certified, guarded, or off."""
+    better_held: int | None
+    """The held version with the highest accuracy, if that is above the served one's of the same questions."""
     versions: list[dict[str, object]]
 
 
@@ -96,13 +100,33 @@ def write(
         "engine": "vllm " + ("lora" if isinstance(config.model.weights, Lora) else "full"),
         "method": config.method.recipe,
         "seed": config.run.seed,
-        "gate": "certified" if config.gate.keys else "guarded",
+        "gate": "off" if not config.gate.enabled else "certified" if config.gate.keys else "guarded",
+        "better_held": better_held(rows, end.version if end else 0),
         "versions": [vars(row) for row in rows],
     }
     (run_dir / "report.json").write_text(json.dumps(body, indent=1))
     _plot(run_dir / "report.png", rows)
     (run_dir / "report.md").write_text(_markdown(body, rows))
     return body
+
+
+def better_held(rows: Sequence[VersionRow], served: int) -> int | None:
+    """The held version with the highest accuracy, if that is above the served version's on the same questions."""
+    at_service = next((row.accuracy for row in rows if row.version == served), None)
+    held = [(row.accuracy, row.version) for row in rows if row.verdict == "hold" and row.accuracy is not None]
+    accuracy, version = max(held, default=(0.0, 0))
+    return version if at_service is not None and accuracy > at_service else None
+
+
+def held_sentence(body: ReportBody) -> str | None:
+    """What to do about a better version that the gate holds."""
+    if body["better_held"] is None:
+        return None
+    row = VersionRow(**next(row for row in body["versions"] if row["version"] == body["better_held"]))  # type: ignore[arg-type]
+    return (
+        f"v{row.version} reached {_percent(row.accuracy)} and is held, so it is not served: {row.reason}. "
+        f"To serve it all the same: {PROGRAM} promote v{row.version} --reason WHY"
+    )
 
 
 def _row(version: int, decision: Decision | None, measured: Measured | None, tokens: int) -> VersionRow:
@@ -147,6 +171,7 @@ def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
         f"on {body['accuracy_n']} questions that the gate and the trainer never see.",
         f"Tokens: {body['tokens_generated']} by collectors, {body['tokens_evaluated']} by gate and report. "
         f"{body['wall_s']:.0f} s in all. Promotions are {body['gate']}.",
+        *([held] if (held := held_sentence(body)) else []),
         "",
         "![accuracy by version and by tokens](report.png)",
         "",
