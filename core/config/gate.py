@@ -27,6 +27,8 @@ class GateConfig(Part):
     anchors: str | None = "models/word-problems/anchors.parquet"
     """Parquet with prompt and answer: held-out questions with the base's frozen majority answers. None: the gate has
     no probes, and every candidate is held (unless `keys` is set)."""
+    held_out: str | None = None
+    """Unlabeled held-out questions; the base's majority answers to them become the gate's anchors."""
     keys: str | None = None
     """Parquet with prompt and answer, where the answers are known to be right. Decisions are then `certified`, not
     `guarded`."""
