@@ -36,7 +36,7 @@ class PromptsConfig(Part):
     bring questions for the gate and the report."""
     task: str | None = None
     """Name of the word list (such as `kinds`), or of reasoning-gym's data set (such as `chain_sum`)."""
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """Settings of reasoning-gym's data set, as difficulty."""
     shots: int | None = Field(default=None, ge=0, le=16)
     """Examples of the task, as turns of the chat before each question. None: as many as the task has by default."""

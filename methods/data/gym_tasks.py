@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 from core.answers import extractor
@@ -22,13 +23,29 @@ TRIES = 8
 """Batches of questions that are made, where many repeat an earlier one."""
 THINKING_TOKENS = 128
 ONE_RIGHT = frozenset(
-    """calendar_arithmetic chain_sum circuit_logic color_cube_rotation decimal_chain_sum family_relationships
-    figlet_font game_of_life_halting gsm_symbolic letter_jumble needle_haystack number_format number_sorting
-    prime_factorization products self_reference sentence_reordering spell_backward string_insertion word_sorting
-    zebra_puzzles""".split()
+    [
+        "calendar_arithmetic",
+        "chain_sum",
+        "circuit_logic",
+        "color_cube_rotation",
+        "decimal_chain_sum",
+        "family_relationships",
+        "figlet_font",
+        "game_of_life_halting",
+        "gsm_symbolic",
+        "needle_haystack",
+        "number_format",
+        "number_sorting",
+        "products",
+        "self_reference",
+        "spell_backward",
+        "string_insertion",
+        "word_sorting",
+        "zebra_puzzles",
+    ]
 )
-"""Data sets with a verifier of their own that still have one right answer, up to its spelling. All others with their own
-verifier may accept several answers (a route, a colouring, a formula), which the report's comparison would call wrong."""
+"""Data sets with a verifier of their own that still have one right answer, up to its spelling. The others with one may
+accept several answers (a route, a colouring, a formula), which the report's comparison would call wrong."""
 STATED = PatternAnswer(pattern=r"(?is)\banswer is:?\s*(.+?)\.?\s*$")
 
 
@@ -49,8 +66,11 @@ def task(name: str, options: Mapping[str, Any], shots: int, size: int) -> Task:
     Raises: ConfigError for a name or options that the library lacks, or a task whose answers equality cannot check."""
     _check(name)
     entries = _different(name, options, shots + size)
-    shown = [next(entries) for _ in range(shots)]
-    rest = list(entries)
+    shown, rest = list(islice(entries, shots)), list(entries)
+    if not rest:
+        raise ConfigError(
+            f"prompts.task={name} has only {len(shown)} different questions; choose other prompts.options"
+        )
     numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", entry["answer"]) for entry in rest)
     answer: AnswerConfig = NumberAnswer() if numbers else STATED
     longest = max(len(entry["answer"]) for entry in rest)

@@ -80,7 +80,7 @@ def made(settings: PromptsConfig) -> Task:
         shots = gym_tasks.SHOTS if settings.shots is None else settings.shots
         task = gym_tasks.task(name, settings.options, shots, settings.size or gym_tasks.SIZE)
     if shots > len(task.shots):
-        raise ConfigError(f"prompts.shots={shots}, but the task {name} has {len(task.shots)} examples; set at most that")
+        raise ConfigError(f"prompts.shots={shots}: the task {name} has {len(task.shots)} examples; set at most so many")
     return Task(task.items, task.shots[:shots], task.answer, task.max_tokens)
 
 

@@ -11,6 +11,7 @@ from methods.data.text import nearest
 
 FOLDER = Path(__file__).parent / "words"
 SHOTS = 4
+MAX_TOKENS = 20
 _NAME = r"[^\W\d_][\w.'-]*(?: [\w.'-]+){0,2}?"
 
 
@@ -136,8 +137,8 @@ def task(name: str) -> Task:
         )
     words, answers = WORDS[name], listed(name)
     items = [_item(words, word, answer) for word, answer in answers.items() if word not in words.shots]
-    shown = [(_capital(words.phrasings[0].format(word=word)), _reply(words, word, answers[word])) for word in words.shots]
-    return Task(_without(items, words, answers), tuple(shown), PatternAnswer(pattern=words.pattern), max_tokens=20)
+    shots = tuple((_question(words.phrasings[0], word), _reply(words, word, answers[word])) for word in words.shots)
+    return Task(_without(items, words, answers), shots, PatternAnswer(pattern=words.pattern), MAX_TOKENS)
 
 
 @cache
@@ -155,7 +156,11 @@ def _without(items: list[Item], words: Words, answers: dict[str, str]) -> list[I
 
 def _item(words: Words, word: str, answer: str) -> Item:
     key = " ".join(sorted((word, answer))) if words.pairs else word
-    return Item(key, tuple(_capital(phrasing.format(word=word)) for phrasing in words.phrasings), answer)
+    return Item(key, tuple(_question(phrasing, word) for phrasing in words.phrasings), answer)
+
+
+def _question(phrasing: str, word: str) -> str:
+    return _capital(phrasing.format(word=word))
 
 
 def _reply(words: Words, word: str, answer: str) -> str:

@@ -39,4 +39,3 @@ def ready(name: str, tell: Callable[[str], None]) -> Path:
                     (filled / licence.name).write_bytes(licence.read_bytes())
     verify(folder)
     return folder
-
