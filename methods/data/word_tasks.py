@@ -113,7 +113,7 @@ WORDS = {
         ),
         "{word} is in {answer}.",
         ("Spain", "Kenya", "Japan", "Peru"),
-        _at_end("Africa|Asia|Europe|North America|South America", "is|in|on"),
+        r"(?i)\b(Africa|Asia|Europe|North America|South America)\W*$",
     ),
     "cities": Words(
         (

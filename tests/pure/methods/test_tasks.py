@@ -139,6 +139,13 @@ def test_defaults_are_those_of_the_task(cache: Path) -> None:
     assert config.gate.held_out == str(Path(config.prompts.path).with_name("held_out.parquet"))
 
 
+def test_the_shipped_config_of_a_real_model_has_a_task(cache: Path) -> None:
+    config = with_task(load("configs/smollm2.yaml"))
+    assert config.prompts.task == "kinds" and config.method.sampler.max_tokens == 20
+    assert [turn["role"] for turn in sample_chats(config)[0]] == ["user", "assistant"] * 4 + ["user"]
+    assert len(prompts.read(config.prompts)) == 1256 and config.report.final == 200
+
+
 def test_a_run_goes_on_with_the_files_that_it_began_with(cache: Path, tmp_path: Path) -> None:
     config = with_task(words("kinds"))
     (tmp_path / "config.yaml").write_text(dump(config))
