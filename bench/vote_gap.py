@@ -36,18 +36,18 @@ FAMILIES = (
     "words:kinds:4",
     "words:opposites:4",
     "reasoning-gym:chain_sum:2:max_terms=3:max_digits=2",
-    "words:continents:4",
     "words:past:4",
     "words:capitals:4",
+    "words:continents:4",
     "reasoning-gym:letter_counting:2:max_words=8",
-    "words:plurals:4",
     "words:comparatives:4",
+    "reasoning-gym:spell_backward:2:max_word_len=5",
+    "words:plurals:4",
     "words:kinds:0",
+    "reasoning-gym:basic_arithmetic:2:max_terms=3:max_digits=2",
+    "reasoning-gym:number_sorting:1:max_numbers=5:max_decimals=0",
     "words:cities:4",
     "reasoning-gym:gsm_symbolic:2",
-    "reasoning-gym:spell_backward:2:max_word_len=5",
-    "reasoning-gym:number_sorting:1:max_numbers=5:max_decimals=0",
-    "reasoning-gym:basic_arithmetic:2:max_terms=3:max_digits=2",
     "reasoning-gym:gcd:2",
     "words:opposites:0",
     "words:capitals:0",
@@ -105,9 +105,11 @@ async def ask_all(policy: Policy, config: Config, options: argparse.Namespace) -
 
     async def ask(prompt: Prompt, right: str) -> Asked:
         async with free:
-            (greedy,) = await policy.generate(prompt, Sampling(n=1, temperature=0.0, max_tokens=most), BASE)
+            one = Sampling(n=1, temperature=0.0, max_tokens=most)
             drawn = Sampling(n=options.samples, temperature=options.temperature, max_tokens=most)
-            samples = await policy.generate(prompt, drawn, BASE)
+            (greedy,), samples = await asyncio.gather(
+                policy.generate(prompt, one, BASE), policy.generate(prompt, drawn, BASE)
+            )
         tokens = sum(len(sample.completion_ids) // 4 for sample in samples)
         return Asked(right, read(greedy, extract), tuple(read(each, extract) for each in samples), tokens)
 
