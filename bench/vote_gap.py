@@ -107,13 +107,13 @@ async def ask_all(policy: Policy, config: Config, options: argparse.Namespace) -
         async with free:
             one = Sampling(n=1, temperature=0.0, max_tokens=most)
             drawn = Sampling(n=options.samples, temperature=options.temperature, max_tokens=most)
-            (greedy,), samples = await asyncio.gather(
-                policy.generate(prompt, one, BASE), policy.generate(prompt, drawn, BASE)
-            )
+            (greedy,) = await policy.generate(prompt, one, BASE)  # first and alone: the samples then find its prefix
+            samples = await policy.generate(prompt, drawn, BASE)
         tokens = sum(len(sample.completion_ids) // 4 for sample in samples)
         return Asked(right, read(greedy, extract), tuple(read(each, extract) for each in samples), tokens)
 
-    return await asyncio.gather(*(ask(prompt, right) for prompt, right in questions))
+    first = await ask(*questions[0])  # the others then find the examples in the cache
+    return [first, *await asyncio.gather(*(ask(prompt, right) for prompt, right in questions[1:]))]
 
 
 def read(candidate: Candidate, extract: Extract) -> str | None:
