@@ -12,7 +12,7 @@ from core.answers import extractor
 from core.config import AnswerConfig, NumberAnswer, PatternAnswer
 from core.errors import ConfigError
 from methods.data.task_items import Item, Task
-from methods.data.text import nearest
+from methods.data.text import nearest, words_of
 
 PACKAGE = "reasoning-gym"
 PINNED = f"{PACKAGE}==0.1.25"
@@ -101,7 +101,7 @@ def _different(name: str, options: Mapping[str, Any], wanted: int) -> Iterator[d
         made = _made(name, {**options, "seed": SEED + batch, "size": wanted})
         for index in range(wanted):
             entry: dict[str, Any] = made[index]
-            folded = " ".join(str(entry["question"]).casefold().split())
+            folded = " ".join(words_of(str(entry["question"])))  # as the check of a run's files compares them
             if folded in seen or not isinstance(entry["answer"], str):
                 continue
             seen.add(folded)

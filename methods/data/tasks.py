@@ -19,6 +19,7 @@ from core.config import AnswerConfig, Config, Part, PromptsConfig
 from core.errors import ConfigError
 from methods.data import gym_tasks, word_tasks
 from methods.data.task_items import Item, Task
+from methods.data.text import words_of
 
 SEED = 0
 HELD_OUT, TEST = 0.25, 0.2
@@ -137,10 +138,10 @@ def _check_apart(questions: dict[str, list[tuple[str, str]]], shots: set[str]) -
     """Raises: ConfigError if a part is empty, or a question is in two of them or an example."""
     if empty := [part for part, pairs in questions.items() if not pairs]:
         raise ConfigError(f"the task has too few questions for its part {empty[0]}; raise prompts.size")
-    seen = {question.casefold(): "the examples" for question in shots}
+    seen = {" ".join(words_of(question)): "the examples" for question in shots}
     for part, pairs in questions.items():
         for question, _ in pairs:
-            if (other := seen.setdefault(question.casefold(), part)) != part:
+            if (other := seen.setdefault(" ".join(words_of(question)), part)) != part:
                 raise ConfigError(f"the question {question[:80]!r} is both in {part} and in {other}; report this task")
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from core.config import Config, NumberAnswer, load
 from core.errors import ConfigError
-from methods.data import gym_tasks
+from methods.data import gym_tasks, prompts
+from methods.data.held_out import kept_out
+from methods.data.probes import refuse_overlap
 from methods.data.tasks import with_task
 
 LIBRARY = """
@@ -52,7 +54,19 @@ class Unread(Sums):
     def __getitem__(self, index):
         return {"question": f"Question {index}?", "answer": " "}
 
-DATASETS = {"chain_sum": (Sums,), "spell_backward": (Words,), "maze_route": (Wrong,), "products": (Wrong,),
+class Brackets(Sums):
+    def __getitem__(self, index):
+        a, b, form = (random.Random(f"{self.seed}:{index}:{n}").randint(1, 9) for n in "abc")
+        question = f"({a} + {b}) * 2" if form % 2 else f"{a} + ({b} * 2)"
+        return {"question": f"Calculate {question}.", "answer": str(eval(question))}
+
+class Preamble(Sums):
+    def __getitem__(self, index):
+        entry = super().__getitem__(index)
+        rules = "Here is a sum. Give one whole number and nothing else, without words, units or steps, on a single line."
+        return {**entry, "question": f"{rules} {entry['question']}"}
+
+DATASETS = {"preamble": (Preamble,), "basic_arithmetic": (Brackets,), "chain_sum": (Sums,), "spell_backward": (Words,), "maze_route": (Wrong,), "products": (Wrong,),
             "blank": (Unread,)}
 """
 
@@ -91,6 +105,20 @@ def test_a_data_set_becomes_three_files_of_different_questions() -> None:
         a, b = question.removeprefix("What is ").removesuffix("?").split(" + ")
         assert row["answer"] == str(int(a) + int(b)) and shots[1].startswith("The answer is ")
         assert len(shots) == 4 and shots[0] not in everything
+
+
+def test_questions_that_a_run_would_take_for_one_are_one() -> None:
+    config = with_task(gym("basic_arithmetic", "prompts.shots=1"))
+    pool = prompts.read(config.prompts)
+    refuse_overlap(pool, prompts.read(config.prompts.model_copy(update={"path": config.gate.held_out})), "a", "b")
+    everything = [t for p in (config.prompts.path, config.gate.held_out, config.report.questions) for t in texts(p)]
+    assert len({text.replace("(", "").replace(")", "") for text in everything}) == len(everything) == 80
+
+
+def test_questions_with_a_long_common_part_stay_in_the_pool() -> None:
+    config = with_task(gym("preamble"))
+    held = kept_out(config)
+    assert not any(held.holds(prompt) for prompt in prompts.read(config.prompts))
 
 
 def test_answers_that_are_no_numbers_are_read_from_a_sentence() -> None:
