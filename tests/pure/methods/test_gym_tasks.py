@@ -54,20 +54,26 @@ class Unread(Sums):
     def __getitem__(self, index):
         return {"question": f"Question {index}?", "answer": " "}
 
-class Brackets(Sums):
+class Alike(Sums):
     def __getitem__(self, index):
         a, b, form = (random.Random(f"{self.seed}:{index}:{n}").randint(1, 9) for n in "abc")
-        question = f"({a} + {b}) * 2" if form % 2 else f"{a} + ({b} * 2)"
-        return {"question": f"Calculate {question}.", "answer": str(eval(question))}
+        return {"question": f"Calculate {a} + {b}." if form % 2 else f"calculate: {a} + {b}", "answer": str(a + b)}
 
 class Preamble(Sums):
     def __getitem__(self, index):
         entry = super().__getitem__(index)
-        rules = "Here is a sum. Give one whole number and nothing else, without words, units or steps, on a single line."
+        rules = "Here is a sum. Give one whole number and nothing else, without words, units or steps, on a line."
         return {**entry, "question": f"{rules} {entry['question']}"}
 
-DATASETS = {"preamble": (Preamble,), "basic_arithmetic": (Brackets,), "chain_sum": (Sums,), "spell_backward": (Words,), "maze_route": (Wrong,), "products": (Wrong,),
-            "blank": (Unread,)}
+DATASETS = {
+    "preamble": (Preamble,),
+    "basic_arithmetic": (Alike,),
+    "chain_sum": (Sums,),
+    "spell_backward": (Words,),
+    "maze_route": (Wrong,),
+    "products": (Wrong,),
+    "blank": (Unread,),
+}
 """
 
 
@@ -112,7 +118,7 @@ def test_questions_that_a_run_would_take_for_one_are_one() -> None:
     pool = prompts.read(config.prompts)
     refuse_overlap(pool, prompts.read(config.prompts.model_copy(update={"path": config.gate.held_out})), "a", "b")
     everything = [t for p in (config.prompts.path, config.gate.held_out, config.report.questions) for t in texts(p)]
-    assert len({text.replace("(", "").replace(")", "") for text in everything}) == len(everything) == 80
+    assert len({text.casefold().strip(".").replace(":", "") for text in everything}) == len(everything) == 80
 
 
 def test_questions_with_a_long_common_part_stay_in_the_pool() -> None:
