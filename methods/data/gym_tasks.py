@@ -30,7 +30,6 @@ ONE_RIGHT = frozenset(
         "color_cube_rotation",
         "decimal_chain_sum",
         "family_relationships",
-        "figlet_font",
         "game_of_life_halting",
         "gsm_symbolic",
         "needle_haystack",

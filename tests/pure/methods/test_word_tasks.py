@@ -35,11 +35,11 @@ def test_the_pattern_reads_every_answer_as_it_is_to_be_written(name: str) -> Non
     assert len(task.shots) == word_tasks.SHOTS == len(words.shots)
     for word, (question, reply) in zip(words.shots, task.shots, strict=True):
         assert word in question and extract(reply) == extract(listed(name)[word], stated=True) is not None
+        assert extract(question) is None or name not in ("kinds", "continents")  # an echo is no answer
     for word, answer in listed(name).items():
         bare = extract(answer, stated=True)
         sentence = words.reply.format(word=word, answer=words.said.get(answer, answer))
         assert bare is not None and extract(sentence) == bare == extract(f"{answer}.")
-        assert extract(words.phrasings[0].format(word=word)) != bare
 
 
 @pytest.mark.parametrize(
