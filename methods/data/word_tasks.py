@@ -136,7 +136,7 @@ def task(name: str) -> Task:
             f"prompts.task={name!r} is no word list; nearest: {nearest(name, WORDS)} (there are: {', '.join(WORDS)})"
         )
     words, answers = WORDS[name], listed(name)
-    items = [_item(words, word, answer) for word, answer in answers.items() if word not in words.shots]
+    items = [_item(words, word, answer) for word, answer in answers.items()]
     shots = tuple((_question(words.phrasings[0], word), _reply(words, word, answers[word])) for word in words.shots)
     return Task(_without(items, words, answers), shots, PatternAnswer(pattern=words.pattern), MAX_TOKENS)
 
