@@ -9,7 +9,7 @@ import typer
 
 from actors.cli.app import DEFAULT, ConfigFile, Overrides, RunDirOption, console, load
 from actors.cli.client import get, live, post
-from actors.cli.model_command import with_model
+from actors.cli.model_command import prepared
 from actors.cli.temporary import ENGINE_SOCKET, check_temporary_folder
 from actors.storage.run_dir import CONFIG_FILE, find, live_url
 from core.errors import RatchetError
@@ -123,7 +123,7 @@ def anchors(
     from actors.cli.offline import make_anchors
 
     check_temporary_folder(ENGINE_SOCKET)
-    resolved = with_model(load(config, overrides or []))
+    resolved = prepared(load(config, overrides or []))
     asked = resolved.prompts.model_copy(update={"path": str(questions), "split": None})
     with console.status("starting the engine") as status:
         made = make_anchors(asked, resolved, to, samples, min_share, status.update)

@@ -1,4 +1,4 @@
-"""The command that fetches a pretrained model, and what other commands do when `model.path` names one."""
+"""The command that fetches a pretrained model, and what other commands do when the config names a model or a task."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 from actors.cli.app import console
 from core.config import Config
+from methods.data import tasks
 from training.pretrained.cache import folder_of, ready
 from training.pretrained.catalog import CATALOG
 
@@ -21,6 +22,11 @@ def model(
             console.print(f"{known:12} {made.about}\n{'':12} {there}", soft_wrap=True, highlight=False)
         return
     console.print(str(ready(name, _tell)), soft_wrap=True, highlight=False)
+
+
+def prepared(config: Config) -> Config:
+    """The config with the files of its task and its model, which are made or fetched first if the cache lacks them."""
+    return with_model(tasks.with_task(config, _tell))
 
 
 def with_model(config: Config) -> Config:

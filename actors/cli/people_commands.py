@@ -49,17 +49,18 @@ def ask(
     dir: RunDirOption = None,
     version: Annotated[str, typer.Option(help="policy, or a promoted version such as policy@v3")] = "policy",
 ) -> None:
-    """Ask the served model a question."""
-    from actors.cli.up import sample_questions
+    """Ask the served model a question. The examples of the run's task, if it has one, go before it."""
+    from actors.cli.samples import examples, sample_chats
 
     path = find(dir)
     config = load(path / CONFIG_FILE, [])
     if question is None:
         console.print("The model can answer questions such as:")
-        for sample in sample_questions(config):
-            console.print(f"  {PROGRAM} ask {json.dumps(sample)}", soft_wrap=True)
+        for chat in sample_chats(config):
+            console.print(f"  {PROGRAM} ask {json.dumps(chat[-1]['content'])}", soft_wrap=True)
         return
-    body = {"model": version, "messages": [{"role": "user", "content": question}], "temperature": 0}
+    messages = [*examples(config), {"role": "user", "content": question}]
+    body = {"model": version, "messages": messages, "temperature": 0}
     body |= {"max_tokens": config.method.sampler.max_tokens}
     reply = post(f"{live(path)}/v1/chat/completions", body)
     console.print(reply.json()["choices"][0]["message"]["content"])

@@ -7,7 +7,7 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from actors.cli.app import DEFAULT, ConfigFile, Overrides, console, load
-from actors.cli.model_command import with_model
+from actors.cli.model_command import prepared
 from actors.cli.temporary import RAY_SOCKET, check_temporary_folder
 from actors.storage.run_dir import CONFIG_FILE
 from core import config as configuration
@@ -39,7 +39,7 @@ def up(
     given = [f"{name}={value}" for name, value in named.items() if value is not None]
     own = Path(dir) / CONFIG_FILE if dir else DEFAULT
     chosen = config or (own if own.is_file() else DEFAULT)
-    path = run_up(with_model(load(chosen, [*(overrides or []), *given])), console, address)
+    path = run_up(prepared(load(chosen, [*(overrides or []), *given])), console, address)
     console.print(str(path), soft_wrap=True, highlight=False)
 
 

