@@ -134,12 +134,14 @@ def test_the_first_step_follows_the_advantages_through_padding_and_batching(mode
     tiny, plain = learner(model_path, KINDS[1]), learner(model_path, KINDS[1], name="sft")
     window = sampled(tiny, 1.0, -2.0, 0.5)
     tiny._columns = tiny._look_up(window.reinforce)
-    tiny.loss(window.reinforce).backward()
+    tiny.loss([[e] for e in window.reinforce]).backward()
     fields = {"policy": BASE, "group_id": "g", "method": "m", "render_id": "r"}
     expected = 0
     for e in window.reinforce:
         plain.model.zero_grad()
-        plain.loss([Imitate(id=e.id, context_ids=e.context_ids, completion_ids=e.completion_ids, **fields)]).backward()
+        plain.loss(
+            [[Imitate(id=e.id, context_ids=e.context_ids, completion_ids=e.completion_ids, **fields)]]
+        ).backward()
         expected += e.advantage * gradient(plain)
     assert torch.allclose(gradient(tiny), expected, atol=1e-4)
 
