@@ -72,7 +72,7 @@ def turns(batch: Sequence[Continued], micro_batch_tokens: int | None, share_toke
     example is in exactly one. Rows are shared if that pays and no example is longer than share_tokens."""
     if not batch:
         return []
-    plain = [[[example] for example in micro] for micro in micro_batches(batch, micro_batch_tokens)]
+    plain: list[Turn] = [[[example] for example in micro] for micro in micro_batches(batch, micro_batch_tokens)]
     if len(batch) == 1 or max(map(length, batch)) > share_tokens:
         return plain
     whole = forest(batch)
@@ -139,8 +139,8 @@ class Collated:
     ends_BT: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Collated":
-        fields: dict[str, Any] = vars(self)
-        return Collated(**{name: None if field is None else field.to(device) for name, field in fields.items()})
+        moved: dict[str, Any] = {name: None if at is None else at.to(device) for name, at in vars(self).items()}
+        return Collated(**moved)
 
     def predicting(self, logits_UV: torch.Tensor) -> torch.Tensor:
         """The logits [N, V] that predict the completion tokens."""

@@ -73,12 +73,13 @@ class Learner:
     # --- learning ---
 
     def train(
-        self, window: Window, should_yield: Callable[[], None] | None = None, lr_scale: float = 1.0
+        self, window: Window, should_yield: Callable[[int, int], None] | None = None, lr_scale: float = 1.0
     ) -> dict[str, float]:
         """Train on one window with a new AdamW, warm-up, linear decay to 0 and clipped gradients. The seed and the
         window determine the result.
 
-        `should_yield` is called between steps and may wait. `lr_scale` multiplies learning.lr; it is below 1 after
+        `should_yield` is called after each step with the steps done and all steps. It may wait, and an error of its
+        leaves the weights as they were before the window. `lr_scale` multiplies learning.lr; it is below 1 after
         consecutive rejections. Returns loss (mean nats a token, over the window), grad_norm (mean, before clipping),
         steps, examples, tokens, computed_tokens (by the steps' forwards: with padding, and what examples share once),
         target_tokens, lr_scale, seconds and cpu_s. If the objective uses both behaviour and proximal log-probabilities,
@@ -107,7 +108,7 @@ class Learner:
                 losses.append(loss)
                 norms.append(norm)
                 if should_yield is not None:
-                    should_yield()
+                    should_yield(step + 1, len(batches))
         except BaseException:
             with torch.no_grad():
                 for parameter, old in zip(parameters, before, strict=True):
