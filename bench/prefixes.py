@@ -7,6 +7,7 @@ shared: then the two should cost the same.
 """
 
 import argparse
+import json
 import statistics
 from collections.abc import Iterator
 from random import Random
@@ -143,15 +144,22 @@ def compared(
             learner.trained_model.share_tokens = able if side == "shared" else 0
             found[side].append(learner.train(window(batch)))
     learner.trained_model.share_tokens = able
-    told = {side: summed(stats) for side, stats in found.items()}
+    return told_of(found, batch_tokens)
+
+
+def told_of(found: dict[str, list[dict[str, float]]], batch_tokens: int) -> dict[str, Any]:
+    """Also prints it, because a real model takes minutes for each size of a step."""
+    told: dict[str, Any] = {side: summed(stats) for side, stats in found.items()}
     each = [s["cpu_s"] / p["cpu_s"] for p, s in zip(found["plain"], found["shared"], strict=True)]
-    return {
+    step = {
         "batch_tokens": batch_tokens,
-        "batches": many,
+        "batches": len(each),
         "cpu_ratio": round(told["shared"]["cpu_s"] / told["plain"]["cpu_s"], 3),
         "cpu_ratio_min_median_max": [round(f(each), 3) for f in (min, statistics.median, max)],
         **told,
     }
+    print(json.dumps(step), flush=True)
+    return step
 
 
 def summed(stats: list[dict[str, float]]) -> dict[str, float]:
