@@ -133,10 +133,10 @@ class ScriptedSession:
     def return_to(self, parent: Published) -> None: ...
 
     def make(
-        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[int, int], None], lr_scale: float = 1.0
     ) -> Published:
         time.sleep(self.seconds)
-        rest()
+        rest(1, 1)
         stats = {"loss": 1.0 / ref.version, "examples": float(len(window.examples)), "lr_scale": lr_scale}
         return Published(
             ref=ref, path=str(self.run_dir), parent=parent.ref, window=window.number, fingerprint=str(ref), stats=stats

@@ -27,7 +27,7 @@ class SimulatedSession(ScriptedSession):
         return self._write(BASE, BASE, 0, {})
 
     def make(self, window: Window, ref: PolicyRef, parent: Published, rest: Any, lr_scale: float = 1.0) -> Published:
-        rest()
+        rest(1, 1)
         return self._write(ref, parent.ref, window.number, {"examples": float(len(window.examples))})
 
     def _write(self, ref: PolicyRef, parent: PolicyRef, window: int, stats: dict[str, float]) -> Published:

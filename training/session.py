@@ -61,9 +61,10 @@ class TrainingSession:
         load_version(self._learner, self.run_dir, parent.ref)
 
     def make(
-        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[int, int], None], lr_scale: float = 1.0
     ) -> Published:
-        """Train on the window and publish the result as version `ref`. `rest` is called between steps and may wait.
+        """Train on the window and publish the result as version `ref`. `rest` is called after each step with
+        the steps done and all steps; it may wait, and an error of its leaves the weights as the parent's.
 
         Raises: MismatchError if the log-probabilities of engine and trainer differ; nothing was trained then.
         StorageFull if the disk is full; a second call for the same `ref` only writes the version."""

@@ -79,6 +79,8 @@ def sentence(event: Event) -> str | None:
             return f"[yellow]{d['part']} was restarted[/] in {d['seconds']:.0f} s: {escape(d['why'])}"
         case "swap_hung":
             return f"[red]a replica hangs[/]: {escape(d['why'])}"
+        case "abandoned":
+            return f"[yellow]training stopped[/]: {escape(str(d['why']))}"
         case "disk_full":
             return f"[yellow]the disk was full[/] for {d['seconds']:.0f} s; learning continues"
     return None

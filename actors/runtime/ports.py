@@ -184,6 +184,10 @@ class TrainerPort(Protocol):
         """The newest window that a published version was trained on; 0 before the first."""
         ...
 
+    async def stands(self, version: int) -> bool:
+        """Whether a version was neither rejected nor rolled back. What was trained from one that was is rejected."""
+        ...
+
     async def learning_rate_scale(self) -> float:
         """Factor for the configured learning rate; below 1 after several rejections in a row."""
         ...

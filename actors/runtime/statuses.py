@@ -101,6 +101,9 @@ class VersionsStatus(Away):
 
 class TrainerStatus(Away):
     phase: str
+    step: int
+    """Steps done of the version in training; 0 before the first."""
+    steps: int
     at: int | None
     idle_s: float
 

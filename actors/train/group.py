@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import ray
 
 from actors.runtime.niceness import give_way
-from actors.train.mailbox import Answer, Mailbox
+from actors.train.mailbox import Answer, GroupProgress, Mailbox
 from core.artifacts import MANIFEST
 from core.codec import decode, encode
 from core.errors import ConfigError, RatchetError, Unavailable
@@ -75,17 +75,17 @@ class TrainGroup:
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0).remote(self._session.learning.devices)
         self._training = threading.Thread(target=self._fit, name="train-group", daemon=True)
         self._training.start()
-        return _made(self._do("open", (), lambda: None))
+        return _made(self._do("open", (), _idle))
 
     def return_to(self, parent: Published) -> None:
-        self._do("return_to", (encode(parent),), lambda: None)
+        self._do("return_to", (encode(parent),), _idle)
 
     def make(
-        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[int, int], None], lr_scale: float = 1.0
     ) -> Published:
         return _made(self._do("make", (encode(window, compress=False), ref, encode(parent), lr_scale), rest))
 
-    def _do(self, name: str, arguments: tuple[object, ...], rest: Callable[[], None]) -> Published | None:
+    def _do(self, name: str, arguments: tuple[object, ...], rest: Callable[[int, int], None]) -> Published | None:
         number = _ask(self._mailbox, Mailbox.place, (name, arguments))
         known = None
         while True:
@@ -100,8 +100,7 @@ class TrainGroup:
             if known is not None and known.group not in ("", progress.group):
                 log.warning("a new group of workers takes over and repeats the unfinished order")
             if progress != known:
-                rest()
-                _ask(self._mailbox, Mailbox.rested, progress)
+                _ask(self._mailbox, Mailbox.rested, progress, _stopping(rest, progress))
                 known = progress
 
     def _fit(self) -> None:
@@ -139,8 +138,13 @@ def work(settings: dict[str, Any]) -> None:
     give_way()
     parallel, mailbox, rank = Sharded(), settings["mailbox"], get_context().get_world_rank()
     group: str = parallel.by_first(lambda: _ask(mailbox, Mailbox.begin))
-    # the other workers wait for the first
-    rest = (lambda: _ask(mailbox, Mailbox.step, group)) if parallel.first else lambda: None
+
+    def rest(done: int, steps: int) -> None:
+        """All workers wait for the first, and stop with it."""
+        stop = parallel.by_first(lambda: _ask(mailbox, Mailbox.step, group, done, steps))
+        if stop is not None:
+            raise stop
+
     member = Member(replace(settings["session"], parallel=parallel), parallel, rest)
     member.open()
     number = 0
@@ -158,7 +162,7 @@ class Member:
 
     session: TrainingSession
     parallel: "Parallel"
-    rest: Callable[[], None]
+    rest: Callable[[int, int], None]
     base: Published | None = None
     at: PolicyRef | None = None
 
@@ -193,6 +197,18 @@ class Member:
         published = self.session.make(decode(Window, window), ref, before, self.rest, lr_scale)
         self.at = ref
         return published
+
+
+def _idle(done: int, steps: int) -> None: ...
+
+
+def _stopping(rest: Callable[[int, int], None], progress: GroupProgress) -> RatchetError | None:
+    """Rests. Returns the error with which the group has to stop, if any; it comes back as the group's answer."""
+    try:
+        rest(progress.done, progress.steps)
+    except RatchetError as error:
+        return error
+    return None
 
 
 def _made(published: Published | None) -> Published:

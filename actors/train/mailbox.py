@@ -16,10 +16,13 @@ Answer = tuple[Published | None, RatchetError | None]
 
 
 class GroupProgress(NamedTuple):
-    """Progress of a group with an order: steps of its first worker."""
+    """Progress of a group with an order: steps of its first worker. `done` of `steps`: those of the order."""
 
     group: str
-    steps: int
+    count: int
+    """Of all orders."""
+    done: int = 0
+    steps: int = 0
 
 
 class Mailbox:
@@ -34,6 +37,7 @@ class Mailbox:
         self._done = True
         self._progress = GroupProgress("", 0)
         self._rested: GroupProgress | None = None
+        self._stop: RatchetError | None = None
 
     # --- for the trainer ---
 
@@ -42,6 +46,7 @@ class Mailbox:
         async with self._changed:
             self._number += 1
             self._order, self._answers, self._done = order, {}, False
+            self._progress = self._progress._replace(done=0, steps=0)
             self._changed.notify_all()
             return self._number
 
@@ -53,10 +58,10 @@ class Mailbox:
         await self._until(lambda: self._done or self._progress != known, wait_s)
         return self._progress, self._answers[0] if self._done and number == self._number else None
 
-    async def rested(self, progress: GroupProgress) -> None:
-        """Let the group take its next step."""
+    async def rested(self, progress: GroupProgress, stop: RatchetError | None = None) -> None:
+        """Let the group take its next step, or stop the order with this error."""
         async with self._changed:
-            self._rested = progress
+            self._rested, self._stop = progress, stop
             self._changed.notify_all()
 
     # --- for the workers ---
@@ -80,14 +85,16 @@ class Mailbox:
         await self._until(there, wait_s)
         return (self._number, self._order) if there() and self._order is not None else None
 
-    async def step(self, group: str) -> None:
-        """Called after each optimizer step of the first worker: waits until the trainer lets the group continue."""
+    async def step(self, group: str, done: int, steps: int) -> RatchetError | None:
+        """Called after each optimizer step of the first worker: waits until the trainer lets the group continue.
+        Returns the error to stop with, if any."""
         async with self._changed:
             if group != self._progress.group:
-                return
-            self._progress = reached = GroupProgress(group, self._progress.steps + 1)
+                return None
+            self._progress = reached = GroupProgress(group, self._progress.count + 1, done, steps)
             self._changed.notify_all()
             await self._changed.wait_for(lambda: self._rested == reached or self._progress != reached)
+            return self._stop if self._rested == reached else None
 
     async def answer(self, group: str, number: int, rank: int, answer: Answer) -> None:
         async with self._changed:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +13,7 @@ from actors.runtime.ports import LearningPort, Part, StorePort, TrainerPort, Win
 from actors.runtime.statuses import TrainerStatus
 from actors.train.remote_node import RemoteNode
 from core.clock import Clock, Pulse, SystemClock
-from core.errors import MismatchError, Overdue, StorageFull
+from core.errors import MismatchError, Overdue, ParentFell, StorageFull, Unavailable
 from core.messages import PolicyRef, Published, Window
 from core.metrics import Metrics
 from core.store.records import event
@@ -23,7 +25,7 @@ DRAW_WAIT_S = 20.0
 ROOM_WAIT_S = 1.0
 """Between two attempts to write a version on a full disk."""
 LOOK_S = 0.5
-"""Between two checks whether learning was resumed."""
+"""Between two checks whether learning was resumed, or whether the parent of the version in training still stands."""
 
 
 class Session(Protocol):
@@ -41,12 +43,13 @@ class Session(Protocol):
         ...
 
     def make(
-        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[int, int], None], lr_scale: float = 1.0
     ) -> Published:
-        """Train on the window from `parent` and write version `ref`. Calls `rest` after each step. The learning rate is
-        `lr_scale` times the configured one.
+        """Train on the window from `parent` and write version `ref`. Calls `rest` after each step, with the steps done
+        and all steps. The learning rate is `lr_scale` times the configured one.
 
-        Raises: StorageFull. A second call for the same version then only writes it."""
+        Raises: StorageFull. A second call for the same version then only writes it. What `rest` raises; the weights are
+        then those of the parent."""
         ...
 
 
@@ -79,6 +82,7 @@ class Trainer(Part):
         self._clock = clock or SystemClock()
         self._at: PolicyRef | None = None
         self._phase = "starting"
+        self._step, self._steps = 0, 0
         self._idle_s = 0.0
         self._pulse = Pulse(self._clock)
 
@@ -102,6 +106,10 @@ class Trainer(Part):
                 self._pulse.idle()
                 await self._note("refused", window=window.number, why=str(error))
                 await self._wait_for_resume(str(error))
+                continue
+            except ParentFell as error:
+                self._pulse.idle()
+                await self._note("abandoned", window=window.number, parent=parent.ref.version, why=str(error))
                 continue
             self._phase = "publishing"
             await self._versions.propose(published, self._remote_node.node)
@@ -131,7 +139,9 @@ class Trainer(Part):
         return self._pulse.quiet_s
 
     async def status(self) -> TrainerStatus:
-        return {"phase": self._phase, "at": self._at.version if self._at else None, "idle_s": self._idle_s}
+        at = self._at.version if self._at else None
+        phase = f"{self._phase}, step {self._step} of {self._steps}" if self._steps else self._phase
+        return {"phase": phase, "step": self._step, "steps": self._steps, "at": at, "idle_s": self._idle_s}
 
     async def _draw(self) -> Window:
         """The first window that no published version was trained on."""
@@ -159,7 +169,10 @@ class Trainer(Part):
         await self._note("training", window=window.number, version=ref.version, parent=parent.ref.version)
         started = time.monotonic()
         scale = await self._versions.learning_rate_scale()
-        published = await self._make(window, ref, parent, scale)
+        try:
+            published = await self._make(window, ref, parent, scale)
+        finally:
+            self._step, self._steps = 0, 0
         self._metrics.count("train_seconds_total", time.monotonic() - started)
         self._metrics.count("train_examples_total", len(window.examples))
         self._metrics.set("train_loss", published.stats.get("loss", 0.0))
@@ -173,7 +186,7 @@ class Trainer(Part):
         while True:
             self._pulse.moved()
             try:
-                published = await asyncio.to_thread(self._session.make, window, ref, parent, self._rest(), lr_scale)
+                published = await self._attempt(window, ref, parent, lr_scale)
             except StorageFull as error:
                 if full_since is None:
                     full_since = self._clock.now()
@@ -187,14 +200,29 @@ class Trainer(Part):
                     await self._note("disk_full", since=full_since, seconds=self._clock.now() - full_since)
                 return published
 
-    def _rest(self) -> Callable[[], None]:
+    async def _attempt(self, window: Window, ref: PolicyRef, parent: Published, lr_scale: float) -> Published:
+        """Raises: ParentFell after the first step that ends when the parent was rejected or rolled back."""
+        fell = threading.Event()
+        making = asyncio.create_task(
+            asyncio.to_thread(self._session.make, window, ref, parent, self._rest(ref, parent.ref, fell), lr_scale)
+        )
+        while not (await asyncio.wait({making}, timeout=LOOK_S))[0]:
+            with suppress(Unavailable):  # versions is away: nothing falls meanwhile
+                if not await self._versions.stands(parent.ref.version):
+                    fell.set()
+        return await making
+
+    def _rest(self, ref: PolicyRef, parent: PolicyRef, fell: threading.Event) -> Callable[[int, int], None]:
         """A function that sleeps after each optimizer step, so that training uses no more than its share of the
         time."""
         share = self._cpu_share
         last = time.monotonic()
 
-        def rest() -> None:
+        def rest(done: int, steps: int) -> None:
             nonlocal last
+            self._step, self._steps = done, steps
+            if fell.is_set():
+                raise ParentFell(f"{parent} fell while {ref} was trained from it, after step {done} of {steps}")
             if share < 1:
                 time.sleep((time.monotonic() - last) * (1 / share - 1))
             last = time.monotonic()

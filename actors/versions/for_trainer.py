@@ -35,6 +35,10 @@ class VersionsForTrainer(TrainerPort):
         self._register.check_started()
         return max((published.window for published in self._register.lineage.published.values()), default=0)
 
+    async def stands(self, version: int) -> bool:
+        self._register.check_started()
+        return version not in self._register.lineage.withdrawn
+
     async def learning_rate_scale(self) -> float:
         self._register.check_started()
         return self._register.lineage.learning_rate_scale(self._register.backoff)

@@ -53,9 +53,10 @@ class LearningConfig(Part):
     lr: float = Field(default=3e-3, gt=0)
     epochs: int = Field(default=1, ge=1)
     batch_tokens: int = Field(default=2500, ge=1)
-    """Padded tokens per optimizer step."""
+    """Tokens per optimizer step, each example counted in whole, with padding."""
     micro_batch_tokens: int | None = Field(default=None, ge=1)
-    """Padded tokens per forward and backward; a step accumulates as many as it needs. None: one per step."""
+    """Tokens computed per forward and backward, with padding; a step accumulates as many as it needs. None: one per
+    step."""
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps during which the rate rises; then it falls linearly to 0."""
     clip_norm: float = Field(default=1.0, gt=0)

@@ -102,7 +102,7 @@ class RefusingRoom(ScriptedSession):
     mended = False
 
     def make(
-        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[], None], lr_scale: float = 1.0
+        self, window: Window, ref: PolicyRef, parent: Published, rest: Callable[[int, int], None], lr_scale: float = 1.0
     ) -> Published:
         if not self.mended:
             raise MismatchError("engine and trainer differ by 9 nats")

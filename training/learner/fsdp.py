@@ -1,9 +1,9 @@
 # pyright: basic
 """One learner on several devices: FSDP2 shards its weights, gradients and optimizer state over one process a device.
 
-Every member packs the same batches and computes its share of the rows of each batch. It divides by the weight of the
-whole batch, which it can compute locally. The sum of all members' gradients then equals the gradient of one process,
-except for the order in which floats are added.
+Every member packs the same batches and computes its share of the examples of each batch. It divides by the weight of
+the whole batch, which it can compute locally. The sum of all members' gradients then equals the gradient of one
+process, except for the order in which floats are added.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.learner.collate import Continued, length, micro_batches
+from training.learner.collate import Continued, Turn, forest, length, total_cost, turns
 
 T = TypeVar("T")
 
@@ -32,16 +32,22 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
     register_fsdp_forward_method(model, "logits_at")
 
 
-def deal(batch: Sequence[Continued], size: int, micro_batch_tokens: int | None) -> list[list[list[Continued]]]:
-    """Member -> turn -> examples to compute. Members get rows of similar lengths and the same number of turns. A member
-    without rows in a turn repeats the shortest row with weight 0, because every forward gathers from all members."""
+def deal(
+    batch: Sequence[Continued], size: int, micro_batch_tokens: int | None, share_tokens: float = 0
+) -> list[list[Turn]]:
+    """Member -> its turns. Members get examples of similar lengths, or branches of the tree of all examples if that
+    costs the slowest member less, and the same number of turns. A member without examples in a turn repeats the
+    shortest with weight 0, because every forward gathers from all members."""
     if not batch:
         return [[] for _ in range(size)]
-    rows = sorted(batch, key=length)
-    idle = [rows[0].model_copy(update={"weight": 0.0})]
-    dealt = [micro_batches(rows[rank::size], micro_batch_tokens) for rank in range(size)]
+    examples = sorted(batch, key=length)
+    idle: Turn = [[examples[0].model_copy(update={"weight": 0.0})]]
+    branches = [[batch[place] for place in part] for part in forest(batch).parts(size)]
+    shares = [[examples[rank::size] for rank in range(size)], branches + [[]] * (size - len(branches))]
+    ways = [[turns(share, micro_batch_tokens, share_tokens) for share in way] for way in shares]
+    dealt = min(ways, key=lambda way: max(map(total_cost, way)))
     most = max(map(len, dealt))
-    return [[turn or idle for turn in turns] + [idle] * (most - len(turns)) for turns in dealt]
+    return [own + [idle] * (most - len(own)) for own in dealt]
 
 
 class Sharded:
@@ -61,8 +67,8 @@ class Sharded:
             self._meshes[device.type] = init_device_mesh(device.type, (self._size,))
         shard(model, self._meshes[device.type])
 
-    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
-        return deal(batch, self._size, micro_batch_tokens)[self._rank]
+    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
+        return deal(batch, self._size, micro_batch_tokens, share_tokens)[self._rank]
 
     def backward(self, loss: torch.Tensor) -> None:
         (loss * self._size).backward()  # FSDP averages gradients over the members

@@ -14,7 +14,7 @@ import torch
 from core.config import LearningConfig, ModelConfig
 from core.errors import ObjectiveError, RatchetError
 from core.messages import Reinforce, Window
-from training.learner.collate import Continued, collate, length, pack_batches
+from training.learner.collate import Continued, Turn, collate, computed, length, pack_batches
 from training.learner.model import LearnerModel
 from training.learner.parallel import Parallel, SingleProcess
 from training.objectives import Column, objective
@@ -51,6 +51,7 @@ class Learner:
         self.losses: list[float] = []
         """Loss of every step of the newest window (mean nats a token)."""
         self._columns: dict[str, dict[Column, npt.NDArray[np.float32]]] = {}
+        self._computed = 0
 
     @property
     def device(self) -> torch.device:
@@ -72,16 +73,17 @@ class Learner:
     # --- learning ---
 
     def train(
-        self, window: Window, should_yield: Callable[[], None] | None = None, lr_scale: float = 1.0
+        self, window: Window, should_yield: Callable[[int, int], None] | None = None, lr_scale: float = 1.0
     ) -> dict[str, float]:
         """Train on one window with a new AdamW, warm-up, linear decay to 0 and clipped gradients. The seed and the
         window determine the result.
 
-        `should_yield` is called between steps and may wait. `lr_scale` multiplies learning.lr; it is below 1 after
+        `should_yield` is called after each step with the steps done and all steps. It may wait, and an error of its
+        leaves the weights as they were before the window. `lr_scale` multiplies learning.lr; it is below 1 after
         consecutive rejections. Returns loss (mean nats a token, over the window), grad_norm (mean, before clipping),
-        steps, examples, tokens, target_tokens, lr_scale, seconds and cpu_s. If the objective uses both behaviour and
-        proximal log-probabilities, also returns off_policy_kl (nats a token): the distance of these weights from the
-        weights that sampled.
+        steps, examples, tokens, computed_tokens (by the steps' forwards: with padding, and what examples share once),
+        target_tokens, lr_scale, seconds and cpu_s. If the objective uses both behaviour and proximal log-probabilities,
+        also returns off_policy_kl (nats a token): the distance of these weights from the weights that sampled.
         Raises: ObjectiveError for examples that the objective does not take; Diverged."""
         started, started_cpu = time.monotonic(), time.process_time()
         examples = self._weighed(self._eaten(window))
@@ -98,6 +100,7 @@ class Learner:
         optimizer = self._optimizer(parameters)
         losses, norms = self.losses, [0.0]
         losses.clear()
+        self._computed = 0
         try:
             for step, batch in enumerate(batches):
                 optimizer.param_groups[0]["lr"] = lr_scale * self.rate(step, len(batches))
@@ -105,7 +108,7 @@ class Learner:
                 losses.append(loss)
                 norms.append(norm)
                 if should_yield is not None:
-                    should_yield()
+                    should_yield(step + 1, len(batches))
         except BaseException:
             with torch.no_grad():
                 for parameter, old in zip(parameters, before, strict=True):
@@ -122,6 +125,7 @@ class Learner:
             "steps": float(len(batches)),
             "examples": float(len(examples)),
             "tokens": float(sum(length(example) for example in examples) * self.learning.epochs),
+            "computed_tokens": self.parallel.total(float(self._computed)),
             "target_tokens": float(sum(len(e.completion_ids) // 4 for e in examples) * self.learning.epochs),
             "lr_scale": lr_scale,
             "seconds": time.monotonic() - started,
@@ -141,8 +145,9 @@ class Learner:
             return 0.0, 0.0
         optimizer.zero_grad(set_to_none=True)
         loss = 0.0
-        for micro in self.parallel.turns(batch, self.learning.micro_batch_tokens):
-            part = self.loss(micro) / total
+        for turn in self._turns(batch, self.learning.micro_batch_tokens):
+            self._computed += computed(turn)
+            part = self.loss(turn) / total
             loss += part.item()
             self.parallel.backward(part)
         loss = self.parallel.total(loss)
@@ -155,15 +160,15 @@ class Learner:
         optimizer.step()
         return loss, norm
 
-    def loss(self, batch: Sequence[Continued]) -> torch.Tensor:
-        """The objective's weighted sum over the completion tokens of a batch (nats), with gradients."""
-        ids_BT, mask_BT, weight_B = (tensor.to(self.device) for tensor in collate(batch))
-        predicts_BT = mask_BT[:, 1:]
-        logits_NV = self.trained_model.logits_at(ids_BT[:, :-1], predicts_BT)
-        weight_N = weight_B[:, None].expand_as(predicts_BT)[predicts_BT]
-        columns = {name: self._column(name, batch) for name in self.terms.columns}
-        targets_N = ids_BT[:, 1:][predicts_BT]
-        return self.objective.function(logits_NV, targets_N, weight_N, **columns, **self.terms.arguments)
+    def _turns(self, batch: Sequence[Continued], tokens: int | None) -> list[Turn]:
+        return self.parallel.turns(batch, tokens, self.trained_model.share_tokens)
+
+    def loss(self, turn: Turn) -> torch.Tensor:
+        """The objective's weighted sum over the completion tokens of one forward (nats), with gradients."""
+        rows = collate(turn).to(self.device)
+        logits_NV = rows.predicting(self.trained_model.logits(rows))
+        columns = {name: self._column(name, turn) for name in self.terms.columns}
+        return self.objective.function(logits_NV, rows.targets_N, rows.weight_N, **columns, **self.terms.arguments)
 
     # --- log-probabilities and columns ---
 
@@ -176,11 +181,11 @@ class Learner:
     def completion_logprobs(self, examples: Sequence[Continued]) -> dict[str, npt.NDArray[np.float32]]:
         """Example id -> log-probability of every completion token (float32[T], nats) with the current weights."""
         found: dict[str, npt.NDArray[np.float32]] = {}
-        for batch in self.parallel.turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
-            ids_BT, mask_BT, _ = (tensor.to(self.device) for tensor in collate(batch))
-            predicts_BT = mask_BT[:, 1:]
-            logprobs_NV = torch.log_softmax(self.trained_model.logits_at(ids_BT[:, :-1], predicts_BT).float(), dim=-1)
-            logprobs_N = logprobs_NV.gather(-1, ids_BT[:, 1:][predicts_BT][:, None])[:, 0].cpu().numpy()
+        for turn in self._turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
+            rows = collate(turn).to(self.device)
+            logprobs_NV = rows.predicting(torch.log_softmax(self.trained_model.logits(rows).float(), dim=-1))
+            logprobs_N = logprobs_NV.gather(-1, rows.targets_N[:, None])[:, 0].cpu().numpy()
+            batch = [example for row in turn for example in row]
             ends = np.cumsum([len(example.completion_ids) // 4 for example in batch])
             parts = np.split(logprobs_N, ends[:-1])
             found |= {example.id: part for example, part in zip(batch, parts, strict=True)}
@@ -202,9 +207,10 @@ class Learner:
                     found[name]["reference"] = logprobs
         return found
 
-    def _column(self, name: Column, batch: Sequence[Continued]) -> torch.Tensor:
+    def _column(self, name: Column, turn: Turn) -> torch.Tensor:
         """The column as float32[N], in the order of the logits."""
-        return torch.from_numpy(np.concatenate([self._columns[e.id][name] for e in batch])).to(self.device)
+        known = [self._columns[example.id][name] for row in turn for example in row]
+        return torch.from_numpy(np.concatenate(known)).to(self.device)
 
     def _off_policy(self) -> dict[str, float]:
         if not {"behaviour", "proximal"} <= set(self.terms.columns):

@@ -15,8 +15,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from core.config import LearningConfig, Lora, ModelConfig
 from core.errors import ArtifactError
+from training.learner.collate import Collated
 from training.learner.logits import logits_at
 from training.learner.parallel import Parallel
+from training.learner.sharing import share_tokens
 
 
 class LearnerModel:
@@ -31,6 +33,8 @@ class LearnerModel:
         self._model: Any = None
         self._base: dict[str, torch.Tensor] = {}
         self._frozen_base: Any = None
+        self.share_tokens: float = 0
+        """Longest example that may share a row with others; set by `load`. 0: every example has a row of its own."""
 
     @property
     def lora(self) -> Lora | None:
@@ -52,6 +56,7 @@ class LearnerModel:
             model = self._read()
             if self.lora is not None:
                 model = self._adapted(model, self.lora)
+        self.share_tokens = share_tokens(_core(model.eval()))  # before several processes share the model
         self._model = self._placed(model)
         if self.lora is not None:
             self._base = {name: parameter.detach().clone() for name, parameter in self.trainable().items()}
@@ -103,9 +108,13 @@ class LearnerModel:
         finally:
             self._model = trained
 
+    def logits(self, rows: Collated) -> torch.Tensor:
+        """Logits [U, V] at the kept places of rows on the device; see training.learner.logits."""
+        return _core(self.model).logits_at(rows.ids_BT, rows.kept_U, rows.depths_BT, rows.ends_BT)
+
     def logits_at(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
-        """Logits [N, V] at the kept positions, see training.learner.logits."""
-        return _core(self.model).logits_at(ids_BT, keep_BT)
+        """Logits [N, V] at the kept places of plain rows, row by row."""
+        return _core(self.model).logits_at(ids_BT, keep_BT.flatten().nonzero()[:, 0])
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that are trained, by the name in a version's file."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from training.learner.collate import Continued, micro_batches
+from training.learner.collate import Continued, Turn, turns
 
 T = TypeVar("T")
 
@@ -25,9 +25,10 @@ class Parallel(Protocol):
         forward pass."""
         ...
 
-    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
-        """This member's share of a batch, one list for each forward pass. Every member has the same number of lists,
-        and every example is in exactly one of them. A list that would be empty repeats an example with weight 0."""
+    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
+        """This member's share of a batch, one turn for each forward pass; see training.learner.collate.turns. Every
+        member has the same number of turns, and every example is in exactly one of them. A turn that would be empty
+        repeats an example with weight 0."""
         ...
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -67,8 +68,8 @@ class SingleProcess:
     def place(self, model: Any, device: torch.device) -> None:
         model.to(device)
 
-    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
-        return micro_batches(batch, micro_batch_tokens)
+    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
+        return turns(batch, micro_batch_tokens, share_tokens)
 
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()

@@ -28,10 +28,22 @@ def imitate(name: str, context: list[int], completion: list[int], weight: float 
 
 
 def test_only_completion_tokens_with_their_stop_token_are_in_the_loss():
-    ids, mask, weight = collate([imitate("a", [1, 7], [8, 2]), imitate("b", [1, 5, 6], [9, 9, 2], weight=0.5)])
-    assert ids.tolist() == [[1, 7, 8, 2, 0, 0], [1, 5, 6, 9, 9, 2]]
-    assert mask.int().tolist() == [[0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
-    assert weight.tolist() == [1.0, 0.5]
+    rows = collate([[imitate("a", [1, 7], [8, 2])], [imitate("b", [1, 5, 6], [9, 9, 2], weight=0.5)]])
+    assert rows.ids_BT.tolist() == [[1, 7, 8, 0, 0], [1, 5, 6, 9, 9]]  # the last tokens are only predicted
+    assert rows.kept_U.tolist() == [1, 2, 7, 8, 9]
+    assert rows.targets_N.tolist() == [8, 2, 9, 9, 2]
+    assert rows.weight_N.tolist() == [1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+def test_shared_rows_keep_the_logits_that_predict_several_tokens_once():
+    rows = collate([[imitate("a", [1, 7], [8, 2]), imitate("b", [1, 7], [9, 2], weight=0.5)], [imitate("c", [1], [5])]])
+    assert rows.ids_BT.tolist() == [[1, 7, 8, 9], [1, 0, 0, 0]]
+    assert rows.depths_BT is not None and rows.depths_BT.tolist() == [[0, 1, 2, 2], [0, 0, 0, 0]]
+    assert rows.ends_BT is not None and rows.ends_BT.tolist() == [[4, 4, 3, 4], [1, 2, 3, 4]]
+    assert rows.kept_U.tolist() == [1, 2, 3, 4]
+    assert rows.which_N is not None and rows.which_N.tolist() == [0, 1, 0, 2, 3]
+    assert rows.targets_N.tolist() == [8, 2, 9, 2, 5]
+    assert rows.weight_N.tolist() == [1.0, 1.0, 0.5, 0.5, 1.0]
 
 
 lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=80)

@@ -134,12 +134,14 @@ def test_the_first_step_follows_the_advantages_through_padding_and_batching(mode
     tiny, plain = learner(model_path, KINDS[1]), learner(model_path, KINDS[1], name="sft")
     window = sampled(tiny, 1.0, -2.0, 0.5)
     tiny._columns = tiny._look_up(window.reinforce)
-    tiny.loss(window.reinforce).backward()
+    tiny.loss([[e] for e in window.reinforce]).backward()
     fields = {"policy": BASE, "group_id": "g", "method": "m", "render_id": "r"}
     expected = 0
     for e in window.reinforce:
         plain.model.zero_grad()
-        plain.loss([Imitate(id=e.id, context_ids=e.context_ids, completion_ids=e.completion_ids, **fields)]).backward()
+        plain.loss(
+            [[Imitate(id=e.id, context_ids=e.context_ids, completion_ids=e.completion_ids, **fields)]]
+        ).backward()
         expected += e.advantage * gradient(plain)
     assert torch.allclose(gradient(tiny), expected, atol=1e-4)
 
@@ -259,12 +261,12 @@ def test_samples_of_an_older_version_are_no_mismatch_and_leave_the_weights_alone
     tiny = session._learner
     ref = [PolicyRef(version=v) for v in range(3)]
     of_base = sampled(tiny, 1.0, -1.0, 1.0)
-    base = session.make(of_base, ref[1], load_version(tiny, tmp_path, BASE), lambda: None)
+    base = session.make(of_base, ref[1], load_version(tiny, tmp_path, BASE), lambda done, steps: None)
     assert base.stats["mismatch_kl"] == pytest.approx(0, abs=1e-6)
     one = load_version(tiny, tmp_path, ref[1])
     of_both = [*of_base.reinforce, *sampled(tiny, 1.0, -1.0, 1.0, version=1).reinforce]
     window = Window(number=2, group_ids=(), reinforce=tuple(of_both))
-    published = session.make(window, ref[2], one, lambda: None)
+    published = session.make(window, ref[2], one, lambda done, steps: None)
     assert published.stats["mismatch_kl"] == pytest.approx(0, abs=1e-6)
     assert published.stats["off_policy_kl"] > 1e-6
     after = {name: tensor.clone() for name, tensor in tiny.weights().items()}
@@ -279,5 +281,5 @@ def test_learning_refuses_an_engine_that_is_another_model(model_path, tmp_path):
     before = {name: tensor.clone() for name, tensor in tiny.weights().items()}
     wrong = sampled(tiny, 1.0, -1.0, 1.0, shift=-0.08)  # 0.003 nats, as small as between neighboring versions
     with pytest.raises(MismatchError, match=r"nats a sampled token on window 1, .*max_mismatch_kl allows 0.002"):
-        session.make(wrong, PolicyRef(version=1), load_version(tiny, tmp_path, BASE), lambda: None)
+        session.make(wrong, PolicyRef(version=1), load_version(tiny, tmp_path, BASE), lambda done, steps: None)
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.weights().items())

@@ -106,8 +106,9 @@ def test_a_scaled_learning_rate_is_a_lower_one(model_path):
 
 
 def test_the_learner_may_be_asked_to_wait_between_steps(model_path):
-    waits: list[int] = []
-    stats = learner(model_path, KINDS[0]).train(window(), lambda: waits.append(1))
+    waits: list[tuple[int, int]] = []
+    stats = learner(model_path, KINDS[0]).train(window(), lambda done, steps: waits.append((done, steps)))
+    assert waits == [(step, stats["steps"]) for step in range(1, len(waits) + 1)]
     assert len(waits) == stats["steps"] > 1
 
 

@@ -42,6 +42,15 @@ def test_a_trainer_alone_eats_windows_and_publishes() -> None:
     assert before != after, "training changed nothing"
 
 
+def test_what_examples_begin_with_is_computed_once() -> None:
+    found = bench("prefixes", "--batch-tokens", "1024")
+    (step,) = found["steps"]
+    assert found["examples"] == 64 and found["share_tokens"] == "any"
+    assert step["plain"]["tokens"] == step["shared"]["tokens"] > 1000
+    assert step["shared"]["computed_tokens"] < 0.8 * step["plain"]["computed_tokens"]
+    assert step["cpu_ratio"] > 0
+
+
 def test_swaps_under_load_cost_no_request() -> None:
     found = bench("swap")
     for kind in ("lora", "full"):

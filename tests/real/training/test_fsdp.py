@@ -27,9 +27,9 @@ ONE, TWO = PolicyRef(version=1), PolicyRef(version=2)
 def lived(session: TrainingSession, windows: list[Window]) -> list[list[float]]:
     """Make two versions and return to the first. Returns the losses of every step of both windows."""
     base, losses = session.open(), []
-    first = session.make(windows[0], ONE, base, lambda: None)
+    first = session.make(windows[0], ONE, base, lambda done, steps: None)
     losses.append(list(session._learner.losses))
-    session.make(windows[1], TWO, first, lambda: None)
+    session.make(windows[1], TWO, first, lambda done, steps: None)
     losses.append(list(session._learner.losses))
     session.return_to(first)
     return losses
@@ -62,7 +62,7 @@ def refusal(session: TrainingSession) -> str:
     """The error that a member gets if the first member cannot write, because the version exists already."""
     base = read_published(version_dir(session.run_dir, BASE))
     try:
-        session.make(Window(number=9, group_ids=()), TWO, base, lambda: None)
+        session.make(Window(number=9, group_ids=()), TWO, base, lambda done, steps: None)
     except ArtifactError as error:
         return str(error)
     return ""

@@ -1,6 +1,7 @@
 import asyncio
 
 from actors.train.mailbox import GroupProgress, Mailbox
+from core.errors import ParentFell
 
 SOON_S = 0.02
 
@@ -50,9 +51,9 @@ async def test_the_first_worker_takes_its_next_step_when_the_trainer_has_rested(
     mailbox = Mailbox(size=1)
     group = await mailbox.begin()
     number = await mailbox.place("train")
-    stepping = asyncio.create_task(mailbox.step(group))
+    stepping = asyncio.create_task(mailbox.step(group, 1, 9))
     progress, answer = await mailbox.heard(number, GroupProgress(group, 0), wait_s=5)
-    assert (progress, answer) == (GroupProgress(group, 1), None)
+    assert (progress, answer) == (GroupProgress(group, 1, 1, 9), None)
     assert not stepping.done()
     await mailbox.rested(progress)
     await asyncio.wait_for(stepping, 5)
@@ -62,10 +63,36 @@ async def test_nobody_waits_for_a_group_that_is_gone():
     mailbox = Mailbox(size=1)
     group = await mailbox.begin()
     number = await mailbox.place("train")
-    stepping = asyncio.create_task(mailbox.step(group))
+    stepping = asyncio.create_task(mailbox.step(group, 1, 9))
     await mailbox.heard(number, GroupProgress(group, 0), wait_s=5)
     new = await mailbox.begin()
     await asyncio.wait_for(stepping, 5)
     progress, _ = await mailbox.heard(number, GroupProgress(group, 1), wait_s=5)
     assert progress == GroupProgress(new, 0)
-    await mailbox.step(group)
+    await mailbox.step(group, 1, 9)
+
+
+async def test_the_trainer_may_stop_an_order_between_two_steps():
+    mailbox = Mailbox(size=1)
+    group = await mailbox.begin()
+    number = await mailbox.place("train")
+    for stop in (None, ParentFell("v1 fell"), None):
+        stepping = asyncio.create_task(mailbox.step(group, 1, 9))
+        known, _ = await mailbox.heard(number, GroupProgress(group, 0), wait_s=5)
+        while known.done == 0 or known == mailbox._rested:
+            known, _ = await mailbox.heard(number, known, wait_s=5)
+        await mailbox.rested(known, stop)
+        assert await asyncio.wait_for(stepping, 5) is stop
+
+
+async def test_a_new_order_begins_without_steps():
+    mailbox = Mailbox(size=1)
+    group = await mailbox.begin()
+    await mailbox.place("train")
+    stepping = asyncio.create_task(mailbox.step(group, 4, 9))
+    progress, _ = await mailbox.heard(1, GroupProgress(group, 0), wait_s=5)
+    await mailbox.rested(progress)
+    await stepping
+    second = await mailbox.place("train on")
+    progress, _ = await mailbox.heard(second, None, SOON_S)
+    assert progress == GroupProgress(group, 1, 0, 0)

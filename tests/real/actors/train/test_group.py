@@ -49,7 +49,7 @@ def group(run_dir: Path, kind: str, objective: str) -> TrainGroup:
     return TrainGroup(llama_session(run_dir, kind, objective, devices=2), {"OMP_NUM_THREADS": "1"}, gpu=False)
 
 
-def idle() -> None: ...
+def idle(done: int, steps: int) -> None: ...
 
 
 def alike(one: Path, two: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_group_publishes_what_one_process_does_and_its_refusals_reach_the_trai
     for session in (alone, together):
         base = session.open()
         session.return_to(base)
-        first = session.make(windows["grpo"], ONE, base, lambda: steps.append(1))
+        first = session.make(windows["grpo"], ONE, base, lambda done, of: steps.append(done))
         second = session.make(windows["grpo"].model_copy(update={"number": 2}), TWO, first, idle, 0.5)
         published.append([first, second])
     assert len(workers()) == 2
@@ -95,11 +95,11 @@ def test_a_group_publishes_what_one_process_does_and_its_refusals_reach_the_trai
     assert together.make(windows["grpo"], PolicyRef(version=3), published[1][1], idle).ref.version == 3
 
 
-def killing(at: int) -> Callable[[], None]:
+def killing(at: int) -> Callable[[int, int], None]:
     """Kills one worker on the `at`th call."""
     calls = 0
 
-    def rest() -> None:
+    def rest(done: int, steps: int) -> None:
         nonlocal calls
         calls += 1
         if calls == at:
