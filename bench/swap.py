@@ -271,6 +271,6 @@ def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Publis
             for i in range(64)
         )
         window = Window(number=number, group_ids=(), imitate=examples)
-        parent = session.make(window, PolicyRef(version=number), parent, lambda: None)
+        parent = session.make(window, PolicyRef(version=number), parent, lambda done, steps: None)
         made.append(parent)
     return base, made

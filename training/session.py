@@ -108,19 +108,7 @@ class TrainingSession:
     def _proof_sequences(self, tokenizer: Any, template: str) -> list[list[int]]:
         if (self.run_dir / "versions" / f"v{BASE.version:04d}").exists():
             return []  # version 0 of this run already has its sequences
-        import torch
-
-        sequences: list[list[int]] = []
-        for ids in self._proof_contexts(tokenizer, template):
-            with torch.no_grad():
-                answered = self._learner.model.generate(
-                    torch.tensor([ids], device=self._learner.device),
-                    attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=self._learner.device),
-                    max_new_tokens=PROOF_ANSWER_TOKENS,
-                    do_sample=False,
-                )
-            sequences.append(answered[0].tolist())
-        return sequences
+        return self._learner.trained_model.continued(self._proof_contexts(tokenizer, template), PROOF_ANSWER_TOKENS)
 
     def _proof_contexts(self, tokenizer: Any, template: str) -> list[list[int]]:
         """The proof prompts that the chat template accepts, as token ids. Raises: ConfigError if there is none."""

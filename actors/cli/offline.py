@@ -83,7 +83,10 @@ def weigh_checkpoint(candidate: Path, run_dir: Path, console: Console) -> Decisi
     config = load(run_dir / "config.yaml")
     probes, certified = probes_of(config, run_dir)
     if not probes:
-        raise ConfigError("this run has neither gate.anchors nor gate.keys, so there are no probes; set one of them")
+        raise ConfigError(
+            "this run has no probes: neither gate.anchors nor gate.keys is set, or its anchors are not made yet; set "
+            "one of them, or wait"
+        )
     published = _as_published(candidate, OFFLINE_CANDIDATE, _fingerprint(candidate))
     model = fitting(candidate, config.model)
     described = _as_published(run_dir / "versions" / "v0000", BASE, "")

@@ -67,7 +67,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
     probes, _ = probes_of(config)
     report = report_questions(config)
     unanswered = held_out.unanswered(config)
-    to_answer = [] if unanswered is None else list(prompts.read(unanswered))
+    to_answer = [] if unanswered is None else list(prompts.read(unanswered, setting="gate.held_out"))
     asked = [*(question.prompt for question in probes), *to_answer]
     suspects = list(filter(kept_out(config).holds, pool))
     refuse_overlap(suspects, asked, config.prompts.path, "the gate's probes")
@@ -92,6 +92,12 @@ def check(config: Config, joining: bool = False) -> list[str]:
         notes.append(
             f"recipe {method.name} is meant for samples of the current version; learning.replay_windows="
             f"{config.learning.replay_windows} also trains on older samples, the published method uses 1"
+        )
+    if config.gate.enabled and held_out.lacks_anchors(config, Path(config.run.dir) if config.run.dir else None):
+        to = config.gate.anchors or "the run directory"
+        notes.append(
+            f"there are no anchors yet: the base first answers {len(to_answer)} held-out questions, "
+            f"{config.gate.anchor_samples} times each (in {to}); candidates wait until then"
         )
     few = too_few(config.gate, len(probes)) if probes and config.gate.enabled else None
     notes += [few] if few is not None else []
@@ -215,6 +221,8 @@ def check_template(config: Config, asked: Mapping[str, Iterable[Prompt]]) -> lis
 def _check_anchors(config: Config) -> None:
     """Refuse anchors that another base model answered: they would repeat that model's mistakes."""
     path = config.gate.anchors
+    if path is not None and held_out.lacks_anchors(config, None) and Path(path).suffix != ".parquet":
+        raise ConfigError(f"gate.anchors={path} does not exist and would be made; give it a name that ends in .parquet")
     weights = Path(config.model.path) / "model.safetensors"
     if (
         path is None

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.answers import extractor
-from core.artifacts import digest_file, make_room_for
+from core.artifacts import digest_file, make_room_for, sync
 from core.codec import stable_id
 from core.config import Config, PromptsConfig
 from core.errors import ConfigError, PromptError
@@ -57,13 +57,14 @@ class Anchoring:
         samples: int,
         min_share: float,
         unfinished: Path | None = None,
+        anew: bool = False,
     ) -> None:
         """`samples`: of the base, a question. `min_share`: of the majority, of a question that is kept. `unfinished`:
-        None for `TO.unfinished`."""
+        None for `TO.unfinished`. `anew`: begin again if its answers are of another model or other settings."""
         self._to, self._min_share = to, min_share
-        self._has_system = questions.system is not None
+        self._system = questions.system
         self._unfinished = writable(to, unfinished or to.with_name(f"{to.name}.unfinished"))
-        self._pool = list(prompts.read(questions, config.run.seed))
+        self._pool = list(prompts.read(questions, config.run.seed, setting="the held-out questions"))
         sampler = config.method.sampler
         self._sampling = Sampling(
             n=samples, temperature=sampler.temperature, max_tokens=sampler.max_tokens, purpose="gate"
@@ -79,7 +80,7 @@ class Anchoring:
             self._sampling.model_dump_json(exclude={"purpose"}),
             config.method.answer.model_dump_json(),
         )
-        self._known = _continued(self._unfinished, rules)
+        self._known = _continued(self._unfinished, rules, anew)
 
     @property
     def questions(self) -> int:
@@ -107,8 +108,18 @@ class Anchoring:
             await ask_all(policy, self.left, self._sampling, self._extract, self._seats, keep)
 
     def write(self) -> Made:
-        """Write the anchors. Raises: ConfigError if no question reaches the share."""
-        made = _write(self._pool, self._known, self._min_share, self._has_system, self._digest, self._to)
+        """Write the anchors. Raises: ConfigError if no question reaches the share, or those that do measure nothing."""
+        table, made = _table(self._pool, self._known, self._min_share, self._system is not None)
+        aside = self._to.with_name(f".{self._to.name}")
+        pq.write_table(table.replace_schema_metadata({"model_sha256": self._digest}), aside)
+        try:
+            prompts.questions(aside, extract=self._extract, system=self._system)
+        except ConfigError:
+            aside.unlink()
+            raise
+        sync(aside)
+        os.replace(aside, self._to)
+        sync(self._to.parent)
         self._unfinished.unlink()
         return made
 
@@ -155,11 +166,13 @@ def writable(to: Path, unfinished: Path) -> Path:
     return unfinished
 
 
-def _continued(unfinished: Path, rules: str) -> dict[str, Asked]:
+def _continued(unfinished: Path, rules: str, anew: bool) -> dict[str, Asked]:
     """The outcomes of an interrupted call by prompt id; those of questions that are skipped are asked again. Raises:
     ConfigError if that call had another model or other settings."""
     lines = unfinished.read_text().splitlines(keepends=True)
     whole = [json.loads(line) for line in lines if line.endswith("\n")]  # a crash may cut the last line
+    if whole and whole[0] != rules and anew:
+        whole = []
     if whole and whole[0] != rules:
         raise ConfigError(
             f"{unfinished} has answers of another model or other settings; use those again, or remove the file"
@@ -170,9 +183,7 @@ def _continued(unfinished: Path, rules: str) -> dict[str, Asked]:
     return {asked.id: asked for asked in kept}
 
 
-def _write(
-    pool: Sequence[Prompt], known: dict[str, Asked], min_share: float, system: bool, digest: str, to: Path
-) -> Made:
+def _table(pool: Sequence[Prompt], known: dict[str, Asked], min_share: float, system: bool) -> tuple[pa.Table, Made]:
     """Raises: ConfigError if no question reaches the share."""
     outcomes = [(prompt, known[prompt.id]) for prompt in pool]
     skipped = [f"{prompts.asked_text(prompt)[:60]!r}: {asked.skipped}" for prompt, asked in outcomes if asked.skipped]
@@ -180,7 +191,8 @@ def _write(
     if not kept:
         why = f"; {len(skipped)} were skipped, first {skipped[0]}" if skipped else ""
         raise ConfigError(
-            f"the base model reaches a share of {min_share} on none of {len(pool)} questions{why}; lower --min-share"
+            f"the base model reaches a share of {min_share} on none of {len(pool)} questions{why}; lower it "
+            "(gate.anchor_share, or --min-share)"
         )
     chats = [list(_chat(prompt, system)) for prompt, _ in kept]
     alone = all(len(chat) == 1 for chat in chats)
@@ -189,10 +201,7 @@ def _write(
         "answer": [asked.answer for _, asked in kept],
         "share": [asked.share for _, asked in kept],
     }
-    aside = to.with_name(f".{to.name}")
-    pq.write_table(pa.table(columns).replace_schema_metadata({"model_sha256": digest}), aside)
-    os.replace(aside, to)
-    return Made(len(pool), len(kept), skipped)
+    return pa.table(columns), Made(len(pool), len(kept), skipped)
 
 
 def _chat(prompt: Prompt, system: bool) -> Iterator[dict[str, Any]]:

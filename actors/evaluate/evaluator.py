@@ -23,7 +23,7 @@ from core.protocols import Policy
 from core.store.facts import GateLedger, Measured, Watched
 from core.store.records import event
 from core.store.writer import RunReader
-from methods.data.held_out import ANCHORS, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
+from methods.data.held_out import UNFINISHED, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
 from training.gate.gate import Gate
 from training.gate.power import too_few
 from training.gate.statistics import accuracy
@@ -304,10 +304,10 @@ class Evaluator(Part, MeasurePort):
 
 def _anchoring(config: Config, run_dir: Path) -> Anchoring | None:
     asked, to = unanswered(config), anchors_of(config, run_dir)
-    if asked is None or to is None or not lacks_anchors(config, run_dir):
-        return None
     gate = config.gate
-    return Anchoring(asked, config, to, gate.anchor_samples, gate.anchor_share, run_dir / f"{ANCHORS}.unfinished")
+    if asked is None or to is None or not gate.enabled or not lacks_anchors(config, run_dir):
+        return None
+    return Anchoring(asked, config, to, gate.anchor_samples, gate.anchor_share, run_dir / UNFINISHED, anew=True)
 
 
 def _bits(hits: Sequence[bool]) -> str:

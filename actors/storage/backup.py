@@ -17,6 +17,7 @@ from core.artifacts import appearing, digest_file, verify, whole
 from core.errors import ArtifactError, ConfigError, StorageFull, StoreError
 from core.store.facts import BaseFact, LineageFact
 from core.store.writer import FILE, RunReader, RunStore
+from methods.data.held_out import ANCHORS, UNFINISHED
 
 KIND = "backup"
 
@@ -41,6 +42,9 @@ def backup(run_dir: Path, to: Path) -> Backup:
     with appearing(to.absolute(), manifest) as aside:
         _snapshot(run_dir / FILE, aside / FILE)
         shutil.copyfile(run_dir / CONFIG_FILE, aside / CONFIG_FILE)
+        for name in (ANCHORS, UNFINISHED):  # of a run that makes its own
+            if (run_dir / name).is_file():
+                shutil.copyfile(run_dir / name, aside / name)
         known, needed = _versions(aside)
         copied = [version for version in known if _copy_version(run_dir, aside, version, version in needed)]
         pruned = [version for version in known if version not in copied]

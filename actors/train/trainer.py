@@ -207,7 +207,7 @@ class Trainer(Part):
             asyncio.to_thread(self._session.make, window, ref, parent, self._rest(ref, parent.ref, fell), lr_scale)
         )
         while not (await asyncio.wait({making}, timeout=LOOK_S))[0]:
-            with suppress(Unavailable):  # versions is away: nothing falls meanwhile
+            with suppress(Unavailable, Overdue):  # versions is away: nothing falls meanwhile
                 if not await self._versions.stands(parent.ref.version):
                     fell.set()
         return await making

@@ -11,7 +11,8 @@ from core.messages.versions import Question
 from methods.data import prompts
 from methods.data.probes import Probes
 
-ANCHORS = "anchors.parquet"
+ANCHORS, UNFINISHED = "anchors.parquet", "anchors.parquet.unfinished"
+"""In the directory of a run that makes its own."""
 
 
 def anchors_of(config: Config, run_dir: Path | None) -> Path | None:
@@ -41,7 +42,8 @@ def unanswered(config: Config) -> PromptsConfig | None:
     """How to read the prompts of `gate.held_out`, or None if there are none."""
     if config.gate.held_out is None:
         return None
-    return config.prompts.model_copy(update={"path": config.gate.held_out, "split": config.gate.split, "limit": None})
+    here = {"path": config.gate.held_out, "column": "prompt", "split": config.gate.split, "limit": None}
+    return config.prompts.model_copy(update=here)
 
 
 def report_questions(config: Config) -> list[Question]:
@@ -56,7 +58,7 @@ def kept_out(config: Config) -> Probes:
     """Detects prompts that must not be trained on: probes, questions of the report, and near duplicates of them."""
     questions = [*probes_of(config)[0], *report_questions(config)]
     asked = unanswered(config)
-    unknown: Iterable[Prompt] = () if asked is None else prompts.read(asked)
+    unknown: Iterable[Prompt] = () if asked is None else prompts.read(asked, setting="gate.held_out")
     return Probes([*(question.prompt for question in questions), *unknown], config.gate.near_duplicate)
 
 

@@ -73,21 +73,21 @@ class Prompts:
         return _prompt(self._contents[self._order(self._seed, epoch, len(self))[index]], "dataset")
 
 
-def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None) -> Prompts:
-    """All prompts of the file, except those that `probes` holds.
+def read(config: PromptsConfig, seed: int = 0, probes: Probes | None = None, setting: str = "prompts.path") -> Prompts:
+    """All prompts of the file, except those that `probes` holds. `setting` names the file in errors.
 
     Raises: ConfigError that names file and line, if the file cannot be read, a line is invalid and `on_invalid` is
     `refuse`, or a text is outside the buckets of `split`."""
     found: dict[str, Prompt] = {}
     reports: list[str] = []
     duplicates = near_probes = 0
-    for where, fields in rows(Path(config.path), (config.column,), "prompts.path", reports):
+    for where, fields in rows(Path(config.path), (config.column,), setting, reports):
         try:
             prompt = as_prompt(_field(fields, config.column), system=config.system)
         except PromptError as error:
             reports.append(f"{where}: {error}")
             continue
-        _check_split(config.split, prompt, where, "prompts.split")
+        _check_split(config.split, prompt, where, f"{setting.split('.')[0]}.split")
         if probes is not None and probes.holds(prompt):
             near_probes += 1
             continue

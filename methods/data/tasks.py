@@ -35,6 +35,12 @@ def with_task(config: Config, tell: Callable[[str], None] = lambda line: None) -
     if config.prompts.kind == "file":
         return config
     folder, made = ready(config.prompts, tell)
+    named, of_tasks = Path(config.prompts.path), cache.root() / "tasks"
+    if named.is_relative_to(of_tasks) and named.parent != folder:
+        raise ConfigError(
+            f"prompts.path={named} is of another task than prompts.task={config.prompts.task} with these settings; "
+            "start a new run for it, without this path"
+        )
     prompts, gate, report, method = config.prompts, config.gate, config.report, config.method
     if _is_default(prompts, "path"):
         here = {"path": str(folder / "pool.parquet"), "column": "prompt", "split": None}

@@ -16,7 +16,8 @@ RUNS, MOST = 200, 4000
 def probes_needed(config: GateConfig, wins: float, losses: float, candidate: int = 1) -> int | None:
     """Probes within which nine of ten candidates are decided that win against the champion on the share `wins` of the
     probes and lose on `losses`; as the run's candidate number `candidate`. None: more than MOST."""
-    draws = np.random.default_rng(0).choice([1, 0, -1], p=[wins, 1 - wins - losses, losses], size=(RUNS, MOST))
+    shares = [wins, max(0.0, 1 - wins - losses), losses]
+    draws = np.random.default_rng(0).choice([1, 0, -1], p=shares, size=(RUNS, MOST))
     found = weigh(draws.astype(np.int8), config, [alpha_of(candidate, config.alpha)])
     probes = np.sort(np.where(found.verdict == HOLD, MOST + 1, found.probes)[:, 0])
     needed = int(probes[int(np.ceil(SHARE * RUNS)) - 1])

@@ -2,7 +2,7 @@
 """The model that a learner trains: the base model with its adapter, and its weights in and out."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
@@ -19,6 +19,9 @@ from training.learner.collate import Collated
 from training.learner.logits import logits_at
 from training.learner.parallel import Parallel
 from training.learner.sharing import share_tokens
+
+CONTINUED_TOGETHER = 8
+"""Sequences of a batch of `continued`."""
 
 
 class LearnerModel:
@@ -56,7 +59,8 @@ class LearnerModel:
             model = self._read()
             if self.lora is not None:
                 model = self._adapted(model, self.lora)
-        self.share_tokens = share_tokens(_core(model.eval()))  # before several processes share the model
+        # before several processes share the model; they must agree
+        self.share_tokens = self._parallel.by_first(lambda: share_tokens(_core(model.eval())))
         self._model = self._placed(model)
         if self.lora is not None:
             self._base = {name: parameter.detach().clone() for name, parameter in self.trainable().items()}
@@ -115,6 +119,26 @@ class LearnerModel:
     def logits_at(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
         """Logits [N, V] at the kept places of plain rows, row by row."""
         return _core(self.model).logits_at(ids_BT, keep_BT.flatten().nonzero()[:, 0])
+
+    @torch.no_grad()
+    def continued(self, contexts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+        """Each context with its greedy continuation, up to the token that ends it. In batches, because a step of the
+        model costs almost as much for one sequence as for several."""
+        ends = self.model.generation_config.eos_token_id
+        ends = set(ends) if isinstance(ends, list) else {ends}
+        found: list[list[int]] = []
+        for start in range(0, len(contexts), CONTINUED_TOGETHER):
+            batch = contexts[start : start + CONTINUED_TOGETHER]
+            width = max(len(ids) for ids in batch)
+            ids_BT = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in batch], device=self.device)
+            mask_BT = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=self.device)
+            answered_BT = self.model.generate(
+                ids_BT, attention_mask=mask_BT, max_new_tokens=new_tokens, do_sample=False, pad_token_id=0
+            )
+            for ids, answered in zip(batch, answered_BT[:, width:].tolist(), strict=True):
+                end = next((i + 1 for i, token in enumerate(answered) if token in ends), len(answered))
+                found.append([*ids, *answered[:end]])
+        return found
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that are trained, by the name in a version's file."""

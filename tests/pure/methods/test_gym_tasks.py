@@ -1,6 +1,7 @@
 """Data sets of reasoning-gym as tasks, with a stand-in for the library: its import takes seconds and it is an extra."""
 
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -160,7 +161,11 @@ def test_a_task_that_cannot_be_used_is_refused(task: str, more: list[str], messa
 
 
 def test_without_the_library_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "reasoning" not in entry and "tk-rg" not in entry])
     sys.path.remove(str(tmp_path / "site"))
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
     with pytest.raises(ConfigError, match=r"-m pip install 'reasoning-gym==0\.1\.25'"):
         with_task(gym("chain_sum"))

@@ -144,7 +144,7 @@ def test_the_shipped_config_of_a_real_model_has_a_task(cache: Path) -> None:
     config = with_task(load("configs/smollm2.yaml"))
     assert config.prompts.task == "kinds" and config.method.sampler.max_tokens == 20
     assert [turn["role"] for turn in sample_chats(config)[0]] == ["user", "assistant"] * 4 + ["user"]
-    assert len(prompts.read(config.prompts)) == 1256 and config.report.final == 200
+    assert len(prompts.read(config.prompts)) == 552 and config.report.final == 200
 
 
 def test_a_run_goes_on_with_the_files_that_it_began_with(cache: Path, tmp_path: Path) -> None:

@@ -151,3 +151,10 @@ def test_the_vote_over_a_real_model_s_samples_is_measured() -> None:
     (found,) = bench("vote-gap")["families"].values()
     assert found["questions"] == 16 and found["majority"] > found["sample"] > 0.1
     assert found["tokens"] < 20 and 0 < found["format"] < 1
+
+
+@long("lora")
+def test_decoding_with_an_adapter_costs_less_than_by_vllm_s_own_product() -> None:
+    found = bench("lora", "--tokens", "32")
+    assert found["cpu_s_per_1000_tokens"]["none"] > 0
+    assert 0.5 < found["ratio"]["one"] < found["ratio"]["own"]

@@ -1,7 +1,9 @@
 """A run that has no anchors makes them from the base's answers to held-out prompts; candidates wait until then."""
 
+import asyncio
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -77,9 +79,14 @@ async def test_anchors_are_made_of_the_base_before_the_first_candidate_is_weighe
 async def test_anchors_cut_short_by_a_crash_are_continued(tmp_path: Path) -> None:
     config = settings(tmp_path)
     first = Asked({0: 0.7, 1: 0.95}, gone_after=100)
-    with pytest.raises(TimeoutError):
-        await LocalSystem(config, tmp_path, first, ScriptedSession(tmp_path)).run(decided=1, timeout_s=4)
-    assert "anchoring_failed" in kinds(tmp_path) and "weighing" not in kinds(tmp_path)
+    run = asyncio.create_task(LocalSystem(config, tmp_path, first, ScriptedSession(tmp_path)).run(decided=1))
+    async with asyncio.timeout(60):
+        while not (tmp_path / "run.sqlite").exists() or "anchoring_failed" not in kinds(tmp_path):
+            await asyncio.sleep(0.05)
+    run.cancel()
+    with suppress(asyncio.CancelledError):
+        await run
+    assert "weighing" not in kinds(tmp_path)
     second = Asked({0: 0.7, 1: 0.95})
     await LocalSystem(config, tmp_path, second, ScriptedSession(tmp_path)).run(decided=1)
     both = [text for _, text, _ in [*first.sampled, *second.sampled]]
@@ -105,7 +112,7 @@ async def test_held_out_prompts_of_which_no_anchor_can_be_made_are_an_alert_and_
     await LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path)).run(decided=1)
     (alert,) = [event.detail for event in RunReader(tmp_path).events("alert")]
     assert "all candidates will be held: the base model reaches a share of 1.0 on none of 240" in str(alert["reason"])
-    (decided,) = [event.detail for event in RunReader(tmp_path).events("decided")]
+    decided, *_ = [event.detail for event in RunReader(tmp_path).events("decided")]
     assert (decided["verdict"], decided["reason"]) == ("hold", "there is nothing to weigh with")
 
 
@@ -119,6 +126,52 @@ def test_held_out_prompts_are_never_trained_on_also_before_they_are_answered(tmp
 def test_no_note_says_that_all_candidates_are_held_if_the_run_will_make_anchors(tmp_path: Path) -> None:
     config = settings(tmp_path)
     (tmp_path / "pool.jsonl").write_text(json.dumps({"prompt": "pool question"}) + "\n")
-    assert not [note for note in preflight.check(config) if "held" in note]
+    assert not [note for note in preflight.check(config) if "will be held" in note]
     without = config.model_copy(update={"gate": config.gate.model_copy(update={"held_out": None})})
     assert [note for note in preflight.check(without) if "every candidate will be held" in note]
+
+
+async def test_anchors_that_measure_nothing_do_not_end_the_run_at_its_next_start_either(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    for _ in range(2):
+        policy = ScriptedPolicy(0, {0: 1.0, 1: 1.0}, answer=lambda prompt: "7")
+        await LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path)).run(decided=1)
+        alerts = [str(event.detail["reason"]) for event in RunReader(tmp_path).events("alert")]
+        assert alerts and all("have the answer '7'" in reason for reason in alerts)
+        assert not (tmp_path / "anchors.parquet").exists()
+
+
+async def test_unfinished_anchors_of_other_settings_are_begun_anew(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    (tmp_path / "anchors.parquet.unfinished").write_text('"other rules"\n["id", "7", 1.0, null]\n')
+    policy = Asked({0: 0.7, 1: 0.95})
+    await LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path)).run(decided=1)
+    assert len(policy.sampled) == QUESTIONS
+
+
+async def test_without_a_gate_no_anchors_are_made(tmp_path: Path) -> None:
+    policy = Asked({0: 0.7, 1: 0.95})
+    run = LocalSystem(settings(tmp_path, "gate.enabled=false"), tmp_path, policy, ScriptedSession(tmp_path))
+    await run.run(decided=1)
+    assert policy.sampled == [] and not (tmp_path / "anchors.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("anchors.jsonl", "ends in .parquet"), ("a.parquet", "answers 240 held-out")]
+)
+def test_the_start_says_where_anchors_will_be_made_and_refuses_a_name_that_cannot_be(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    config = settings(tmp_path, f"gate.anchors={tmp_path}/{name}")
+    (tmp_path / "pool.jsonl").write_text(json.dumps({"prompt": "pool question"}) + "\n")
+    try:
+        notes = preflight.check(config)
+    except ConfigError as error:
+        notes = [str(error)]
+    assert [note for note in notes if said in note]
+
+
+def test_a_missing_file_of_held_out_prompts_is_named_by_its_setting(tmp_path: Path) -> None:
+    config = settings(tmp_path, f"gate.held_out={tmp_path}/none.jsonl")
+    with pytest.raises(ConfigError, match=r"gate\.held_out: there is no file .*none\.jsonl"):
+        preflight.check(config)

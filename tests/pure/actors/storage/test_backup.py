@@ -19,6 +19,7 @@ from core.messages import PolicyRef, Published, Vote
 from core.store.facts import BufferCounts, LineageFact
 from core.store.records import fact, message
 from core.store.writer import FILE, RunReader, RunStore
+from methods.data.held_out import ANCHORS, UNFINISHED
 
 
 def version(run_dir: Path, number: int) -> Published:
@@ -103,6 +104,17 @@ def test_a_restored_run_finds_its_versions_where_it_is_now(run_dir: Path, tmp_pa
     paths = [Path(published.path) for published in RunReader(tmp_path / "r").versions()]
     assert paths == [tmp_path / "r" / "versions" / f"v000{n}" for n in (1, 2, 3)]
     assert all((path / MANIFEST).is_file() for path in paths)
+
+
+def test_the_anchors_that_a_run_made_or_still_makes_are_in_its_backup(run_dir: Path, tmp_path: Path) -> None:
+    for name in (ANCHORS, UNFINISHED):
+        (run_dir / name).write_bytes(name.encode())
+    backup(run_dir, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "again")
+    assert [(tmp_path / "again" / name).read_bytes() for name in (ANCHORS, UNFINISHED)] == [
+        ANCHORS.encode(),
+        UNFINISHED.encode(),
+    ]
 
 
 def test_a_version_that_was_pruned_is_left_out_and_named(run_dir: Path, tmp_path: Path) -> None:
