@@ -36,6 +36,7 @@ TESTS = {
     "training/replay/*.py": "training/test_replay.py training/test_backpressure.py training/test_interval_set.py",
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py "
     "training/test_rule.py training/test_sight.py training/test_statistics.py",
+    "training/gate/power.py": "training/test_power.py",
     "methods/ballot.py": "methods/test_ballot.py",
     "methods/scorers/*.py": "methods/test_scorers.py",
     "actors/versions/lineage*.py": " ".join(f"actors/versions/{name}" for name in LINEAGE.split()),
