@@ -23,7 +23,7 @@ COEFFICIENT_SLACK = 0.2
 SWALLOWED = 1.5
 """Largest part of a step that the engine's precision may swallow, in units of noise / step. A half-precision engine
 adds an adapter's part to outputs that it has rounded already, so the smaller the part, the more of it rounds away. That
-is systematic: it does not average out over tokens. Measured (docs/results.md, "Arrival in bfloat16"): at most 1.07."""
+is systematic: it does not average out over tokens. Measured (docs/results.md, "Arrival in bfloat16"): at most 1.14."""
 DISTANCE_LIMIT = 0.35
 """Largest distance from the trainer's new version, beyond noise, in units of the step from its parent."""
 NOISE_SIGMAS = 4.0

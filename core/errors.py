@@ -9,6 +9,7 @@
     ├── Missing (LookupError)           no object has this id, or the caller may not see it
     ├── ObjectiveError (TypeError)      an example that the objective does not accept
     ├── MismatchError (ArithmeticError) engine and trainer disagree on the same weights and tokens
+    ├── ParentFell (RuntimeError)       the parent of the version in training was rejected or rolled back
     ├── StoreError (OSError)            the durable store refused a write or cannot be read
     │   └── StorageFull             the disk is full: nothing was written; free some room and try again
     ├── RunInUse (OSError)              a run directory that another process holds

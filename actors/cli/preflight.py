@@ -21,8 +21,8 @@ from core.errors import ConfigError, PromptError
 from core.messages import ChatMessage, Prompt, Reinforce
 from core.redact import redactor
 from methods import recipes
-from methods.data import held_out, prompts
-from methods.data.held_out import kept_out, probes_of, report_questions
+from methods.data import prompts
+from methods.data.held_out import kept_out, lacks_anchors, probes_of, report_questions, unanswered
 from methods.data.probes import refuse_overlap
 from serve.http import cors, keys_file
 from training import objectives
@@ -66,8 +66,8 @@ def check(config: Config, joining: bool = False) -> list[str]:
     pool = prompts.read(config.prompts, config.run.seed)
     probes, _ = probes_of(config)
     report = report_questions(config)
-    unanswered = held_out.unanswered(config)
-    to_answer = [] if unanswered is None else list(prompts.read(unanswered, setting="gate.held_out"))
+    held_out = unanswered(config)
+    to_answer = [] if held_out is None else list(prompts.read(held_out, setting="gate.held_out"))
     asked = [*(question.prompt for question in probes), *to_answer]
     suspects = list(filter(kept_out(config).holds, pool))
     refuse_overlap(suspects, asked, config.prompts.path, "the gate's probes")
@@ -93,7 +93,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
             f"recipe {method.name} is meant for samples of the current version; learning.replay_windows="
             f"{config.learning.replay_windows} also trains on older samples, the published method uses 1"
         )
-    if config.gate.enabled and held_out.lacks_anchors(config, Path(config.run.dir) if config.run.dir else None):
+    if config.gate.enabled and lacks_anchors(config, Path(config.run.dir) if config.run.dir else None):
         to = config.gate.anchors or "the run directory"
         notes.append(
             f"there are no anchors yet: the base first answers {len(to_answer)} held-out questions, "
@@ -221,16 +221,16 @@ def check_template(config: Config, asked: Mapping[str, Iterable[Prompt]]) -> lis
 def _check_anchors(config: Config) -> None:
     """Refuse anchors that another base model answered: they would repeat that model's mistakes."""
     path = config.gate.anchors
-    if path is not None and held_out.lacks_anchors(config, None) and Path(path).suffix != ".parquet":
-        raise ConfigError(f"gate.anchors={path} does not exist and would be made; give it a name that ends in .parquet")
     weights = Path(config.model.path) / "model.safetensors"
-    if (
-        path is None
-        or held_out.lacks_anchors(config, None)
-        or config.gate.keys is not None
-        or not weights.is_file()
-        or Path(path).suffix != ".parquet"
-    ):
+    if path is None or config.gate.keys is not None:
+        return
+    if lacks_anchors(config, None):
+        if Path(path).suffix != ".parquet":
+            raise ConfigError(
+                f"gate.anchors={path} does not exist and would be made; give it a name that ends in .parquet"
+            )
+        return
+    if not weights.is_file() or Path(path).suffix != ".parquet":
         return  # only Parquet files of `ratchet anchors` name the model that answered
     try:
         made_for = (pq.read_schema(path).metadata or {}).get(b"model_sha256", b"").decode()

@@ -207,14 +207,15 @@ async def _finish(
     explored = status.get("buffer", {}).get("tokens", tokens["explore"])
     body = report.write(run.path, config, timing, explored, tokens["gate"])
     reader = RunReader(run.path)
-    console.print(versions_table(report.version_rows(reader)))
+    rows = report.version_rows(reader)
     reader.close()
+    console.print(versions_table(rows))
     if body["accuracy_start"] is not None and body["accuracy_end"] is not None:
         console.print(
             f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% "
             f"on {body['accuracy_n']} questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
         )
-    if (held := report.held_sentence(body)) is not None:
+    if (held := report.held_sentence(rows, body)) is not None:
         console.print(held, style="yellow", soft_wrap=True)
 
 

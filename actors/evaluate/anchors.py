@@ -6,6 +6,7 @@ The command `anchors` makes them with an engine of its own, and a run that lacks
 import asyncio
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.runtime.statuses import AnchorsStatus
 from core.answers import extractor
 from core.artifacts import digest_file, make_room_for, sync
 from core.codec import stable_id
@@ -81,22 +83,22 @@ class Anchoring:
             config.method.answer.model_dump_json(),
         )
         self._known = _continued(self._unfinished, rules, anew)
-
-    @property
-    def questions(self) -> int:
-        return len(self._pool)
-
-    @property
-    def answered(self) -> int:
-        return len(self._pool) - len(self.left)
+        self._asked_at, self._known_before = 0.0, 0
 
     @property
     def left(self) -> list[Prompt]:
         """The questions that are not answered yet."""
         return [prompt for prompt in self._pool if prompt.id not in self._known]
 
+    def status(self) -> AnchorsStatus:
+        left = len(self.left)
+        answered = len(self._pool) - left
+        pace = (answered - self._known_before) / max(1e-3, time.monotonic() - self._asked_at)
+        return {"answered": answered, "questions": len(self._pool), "left_s": left / pace if pace > 0 else None}
+
     async def ask(self, policy: Policy, shown: Callable[[str], object] = lambda line: None) -> None:
         """Ask the base all questions that are left; `shown` gets a line after each. Raises: the policy's error."""
+        self._asked_at, self._known_before = time.monotonic(), len(self._pool) - len(self.left)
         with self._unfinished.open("a") as file:
 
             def keep(asked: Asked) -> None:

@@ -11,7 +11,7 @@ from actors.evaluate.anchors import Anchoring
 from actors.evaluate.answer_cache import AnswerCache
 from actors.runtime.ports import GatePort, MeasurePort, Pairing, Part, StorePort
 from actors.runtime.pulse_policy import PulsePolicy
-from actors.runtime.statuses import AnchorsStatus, EvaluatorStatus, RatesStatus, WeighingStatus
+from actors.runtime.statuses import EvaluatorStatus, RatesStatus, WeighingStatus
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config
@@ -64,7 +64,6 @@ class Evaluator(Part, MeasurePort):
         self._weighing: WeighingStatus | None = None
         self._anchoring: Anchoring | None = None
         """The making of the anchors, while the run lacks them."""
-        self._anchoring_since = (0.0, 0)
         self._alerted = False
         self._idle_s = 0.0
         self._last: RatesStatus = {}
@@ -110,7 +109,7 @@ class Evaluator(Part, MeasurePort):
     async def status(self) -> EvaluatorStatus:
         return {
             "weighing": self._weighing,
-            "anchors": self._anchors_status(),
+            "anchors": self._anchoring.status() if self._anchoring else None,
             "idle_s": self._idle_s,
             "watching": self._watched.candidate.version if self._watched else None,
             "probes": len(self._probes),
@@ -137,7 +136,6 @@ class Evaluator(Part, MeasurePort):
         """If the run lacks its anchors: ask the base for them, until they are made. What cannot be made with these
         held-out prompts is an alert, and all candidates are then held."""
         while self._anchoring is not None:
-            self._anchoring_since = self._clock.now(), self._anchoring.answered
             try:
                 await self._anchoring.ask(self._policy)
                 made = await asyncio.to_thread(self._anchoring.write)
@@ -152,18 +150,6 @@ class Evaluator(Part, MeasurePort):
                 few = too_few(self._config.gate, len(self._probes))
                 await self._note("anchored", questions=made.questions, anchors=made.anchors, few=few)
             self._anchoring = None
-
-    def _anchors_status(self) -> AnchorsStatus | None:
-        if self._anchoring is None:
-            return None
-        (since, before), answered = self._anchoring_since, self._anchoring.answered
-        pace = (answered - before) / max(1e-3, self._clock.now() - since)
-        left = self._anchoring.questions - answered
-        return {
-            "answered": answered,
-            "questions": self._anchoring.questions,
-            "left_s": left / pace if pace > 0 else None,
-        }
 
     async def _weigh_or_try_again(self, work: Pairing) -> None:
         """Weigh a candidate. If the policy is away, retry later: only one batch is lost, earlier answers are cached."""

@@ -101,7 +101,7 @@ def write(
         "method": config.method.recipe,
         "seed": config.run.seed,
         "gate": "off" if not config.gate.enabled else "certified" if config.gate.keys else "guarded",
-        "better_held": better_held(rows, end.version if end else 0),
+        "better_held": held.version if (held := better_held(rows, end.version if end else 0)) else None,
         "versions": [vars(row) for row in rows],
     }
     (run_dir / "report.json").write_text(json.dumps(body, indent=1))
@@ -110,19 +110,18 @@ def write(
     return body
 
 
-def better_held(rows: Sequence[VersionRow], served: int) -> int | None:
+def better_held(rows: Sequence[VersionRow], served: int) -> VersionRow | None:
     """The held version with the highest accuracy, if that is above the served version's on the same questions."""
     at_service = next((row.accuracy for row in rows if row.version == served), None)
-    held = [(row.accuracy, row.version) for row in rows if row.verdict == "hold" and row.accuracy is not None]
-    accuracy, version = max(held, default=(0.0, 0))
-    return version if at_service is not None and accuracy > at_service else None
+    held = max((row for row in rows if row.verdict == "hold"), key=lambda row: row.accuracy or 0.0, default=None)
+    return held if held and at_service is not None and (held.accuracy or 0.0) > at_service else None
 
 
-def held_sentence(body: ReportBody) -> str | None:
+def held_sentence(rows: Sequence[VersionRow], body: ReportBody) -> str | None:
     """What to do about a better version that the gate holds."""
-    if body["better_held"] is None:
+    row = next((row for row in rows if row.version == body["better_held"]), None)
+    if row is None:
         return None
-    row = VersionRow(**next(row for row in body["versions"] if row["version"] == body["better_held"]))  # type: ignore[arg-type]
     return (
         f"v{row.version} reached {_percent(row.accuracy)} and is held, so it is not served: {row.reason}. "
         f"To serve it all the same: {PROGRAM} promote v{row.version} --reason WHY"
@@ -171,7 +170,7 @@ def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
         f"on {body['accuracy_n']} questions that the gate and the trainer never see.",
         f"Tokens: {body['tokens_generated']} by collectors, {body['tokens_evaluated']} by gate and report. "
         f"{body['wall_s']:.0f} s in all. Promotions are {body['gate']}.",
-        *([held] if (held := held_sentence(body)) else []),
+        *([held] if (held := held_sentence(rows, body)) else []),
         "",
         "![accuracy by version and by tokens](report.png)",
         "",
