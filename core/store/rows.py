@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +26,13 @@ class Rows:
         if not self._path.is_file():
             raise StoreError(f"{run_dir} holds no {FILE}: it is not a run directory")
         try:
-            self._db = open_file(self._path, read_only=True)
-            check_schema(self._db, self._path, READABLE)
-            self._schema = schema_of(self._db)
-            refuse_divided(self._db, self._path)
+            with ExitStack() as opened:
+                self._db = open_file(self._path, read_only=True)
+                opened.callback(self._db.close)
+                check_schema(self._db, self._path, READABLE)
+                self._schema = schema_of(self._db)
+                refuse_divided(self._db, self._path)
+                opened.pop_all()
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be read ({error}); {way_out(error)}") from None
 
