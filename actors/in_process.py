@@ -69,7 +69,15 @@ class LocalSystem:
         self.store = Store(str(run_dir), config.run, config.learning)
         """May be replaced before `run`."""
         store = local(self.store)
-        self.buffer = Buffer(str(run_dir), store, config.learning, config.run.versions, metrics, config.method.votes)
+        self.buffer = Buffer(
+            str(run_dir),
+            store,
+            config.learning,
+            config.run.versions,
+            metrics,
+            config.method.votes,
+            method=config.method,
+        )
         windows, learning = local(self.buffer.windows), local(self.buffer.learning)
         plateau = config.learning.plateau
         patience, backoff = plateau.versions if plateau else None, config.learning.backoff

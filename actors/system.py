@@ -140,9 +140,8 @@ class RaySystem:
         store, ballot = self.port(StorePort, "store"), self.port(BallotPort, "buffer", "people")
         windows, learning = self.port(WindowPort, "buffer", "windows"), self.port(LearningPort, "buffer", "learning")
         trainer, leases = self.port(TrainerPort, "versions", "trainer"), self.port(LeasePort, "buffer", "collectors")
-        self._host(
-            "buffer", Buffer, run_dir, store, config.learning, config.run.versions, _metrics(), config.method.votes
-        )
+        method, wanted = config.method, config.run.versions
+        self._host("buffer", Buffer, run_dir, store, config.learning, wanted, _metrics(), method.votes, None, method)
         self._host("feedback", FeedbackDesk, run_dir, store, ballot, config, _metrics())
         transfer = WeightsTransfer(self.port(FilesPort, "versions", "files"), self.namespace)
         self._host(

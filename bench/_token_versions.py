@@ -62,7 +62,7 @@ def scored(config: Config, run_dir: Path, refs: Sequence[PolicyRef], answers: Se
     from training.learner.learner import Learner
     from training.versions.load import load_version
 
-    learner = Learner(config.model, config.learning, objective_name="sft")
+    learner = Learner(config.model, config.learning)
     learner.load()
     found: list[dict[int, Floats]] = [{} for _ in answers]
     for ref in refs:

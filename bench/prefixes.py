@@ -20,9 +20,11 @@ from bench.train import random_ids
 from core.chat_template import PLAIN_TEMPLATE, rendered
 from core.codec import pack_floats, pack_ids
 from core.config import Config, load
-from core.messages import BASE, Imitate, Reinforce, Window
+from core.messages import BASE, Example, Window
+from core.objectives import Grpo, Sft
 from methods.data import prompts
-from training.learner.collate import Continued, pack_batches
+from methods.rows import continued
+from training.learner.collate import length, pack_batches
 from training.learner.learner import Learner
 
 ASKED = 8
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     able = learner.trained_model.share_tokens
     examples = answered(learner, config, options)
     compared(learner, examples, 1, 1, able)  # fills caches
-    sizes = [len(e.context_ids + e.completion_ids) // 4 for e in examples]
+    sizes = [length(e) for e in examples]
     return {
         "model": config.model.path,
         "weights": config.model.weights.kind,
@@ -58,20 +60,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "apart": options.apart,
         "share_tokens": able if able < 1e9 else "any",
         "examples": len(examples),
-        "context_tokens": statistics.mean(len(e.context_ids) // 4 for e in examples),
-        "answer_tokens": statistics.mean(len(e.completion_ids) // 4 for e in examples),
+        "context_tokens": statistics.mean(length(e) - e.rows[0].targets for e in examples),
+        "answer_tokens": statistics.mean(e.rows[0].targets for e in examples),
         "longest_tokens": max(sizes),
         "steps": [compared(learner, examples, tokens, options.tokens, able) for tokens in options.batch_tokens],
     }
 
 
 def learner_of(config: Config, objective: str) -> Learner:
-    learner = Learner(config.model, config.learning, objective_name=objective)
+    learner = Learner(config.model, config.learning, objective=Sft() if objective == "sft" else Grpo())
     learner.load()
     return learner
 
 
-def answered(learner: Learner, config: Config, options: argparse.Namespace) -> list[Continued]:
+def answered(learner: Learner, config: Config, options: argparse.Namespace) -> list[Example]:
     """Examples of the config's prompts with sampled answers."""
     tokenizer = AutoTokenizer.from_pretrained(config.model.path)
     template = tokenizer.chat_template or PLAIN_TEMPLATE
@@ -116,24 +118,17 @@ def sampled(
         yield contexts[place // answers], row[: row.index(eos) + 1] if eos in row else row
 
 
-def example(number: int, context: list[int], completion: list[int], objective: str) -> Continued:
-    fields: dict[str, Any] = {
-        "id": str(number),
-        "group_id": "g",
-        "method": "bench",
-        "render_id": "r",
-        "policy": BASE,
-        "context_ids": pack_ids(context),
-        "completion_ids": pack_ids(completion),
-    }
+def example(number: int, context: list[int], completion: list[int], objective: str) -> Example:
+    context_ids, completion_ids = pack_ids(context), pack_ids(completion)
     if objective == "sft":
-        return Imitate(**fields)
-    return Reinforce(**fields, logprobs=pack_floats([-1.0] * len(completion)), advantage=(-1.0) ** number)
+        row = continued(context_ids, completion_ids)
+    else:
+        behaviour = pack_floats([-1.0] * len(completion))
+        row = continued(context_ids, completion_ids, advantage=(-1.0) ** number, columns={"behaviour": behaviour})
+    return Example(id=str(number), group_id="g", method="bench", render_id="r", policy=BASE, rows=(row,))
 
 
-def compared(
-    learner: Learner, examples: list[Continued], batch_tokens: int, tokens: int, able: float
-) -> dict[str, Any]:
+def compared(learner: Learner, examples: list[Example], batch_tokens: int, tokens: int, able: float) -> dict[str, Any]:
     """Trains some of the steps that a window of these examples has, each on both sides."""
     learner.learning = learner.learning.model_copy(update={"batch_tokens": batch_tokens})
     batches = pack_batches(examples, batch_tokens, Random(0))
@@ -169,7 +164,5 @@ def summed(stats: list[dict[str, float]]) -> dict[str, float]:
     return {**total, "cpu_s": round(total["cpu_s"], 3), "cpu_s_per_1000_answer_tokens": round(per_1000, 2)}
 
 
-def window(batch: list[Continued]) -> Window:
-    imitate = tuple(each for each in batch if isinstance(each, Imitate))
-    reinforce = tuple(each for each in batch if isinstance(each, Reinforce))
-    return Window(number=1, group_ids=(), imitate=imitate, reinforce=reinforce)
+def window(batch: list[Example]) -> Window:
+    return Window(number=1, group_ids=(), examples=tuple(batch))

@@ -27,7 +27,7 @@ import ray
 
 from bench._record import Surroundings
 from core.config import Config, load
-from core.messages import BASE, Imitate, PolicyRef, Published, ReplicaReport, Slots, Window
+from core.messages import BASE, Example, PolicyRef, Published, ReplicaReport, Slots, Window
 
 CLIENTS = 32
 TOKENS = 100
@@ -249,28 +249,29 @@ async def _stream_forever(
 def make_versions(config: Config, run_dir: Path) -> tuple[Published, list[Published]]:
     """The base and VERSIONS trained versions, each trained from the one before."""
     from core.codec import pack_ids
+    from core.objectives import Sft
     from methods.data import prompts
+    from methods.rows import continued
     from training.session import TrainingSession
 
     pool = prompts.read(config.prompts, 0)
-    session = TrainingSession(run_dir, config.model, config.learning, 0, "sft", [pool[i] for i in range(24)])
+    session = TrainingSession(run_dir, config.model, config.learning, 0, Sft(), [pool[i] for i in range(24)])
     base = session.open()
     made: list[Published] = []
     parent = base
     for number in range(1, VERSIONS + 1):
         examples = tuple(
-            Imitate(
+            Example(
                 id=f"{number}-{i}",
                 group_id=f"{number}-{i}",
                 policy=BASE,
                 method="bench",
                 render_id=session.render_id,
-                context_ids=pack_ids([1, 10 + i, 20 + number]),
-                completion_ids=pack_ids([30 + i, 40 + number, 2]),
+                rows=(continued(pack_ids([1, 10 + i, 20 + number]), pack_ids([30 + i, 40 + number, 2])),),
             )
             for i in range(64)
         )
-        window = Window(number=number, group_ids=(), imitate=examples)
+        window = Window(number=number, group_ids=(), examples=examples)
         parent = session.make(window, PolicyRef(version=number), parent, lambda done, steps: None)
         made.append(parent)
     return base, made

@@ -19,7 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3C
 
 from core.codec import pack_floats, pack_ids
 from core.config import Config, load
-from core.messages import BASE, Imitate, PolicyRef, Reinforce, Window
+from core.messages import BASE, Example, PolicyRef, Row, Window
+from core.objectives import Grpo, Sft
+from methods.rows import continued
 from training.learner.learner import Learner
 from training.versions.publish import publish, publish_base
 
@@ -70,7 +72,7 @@ def random_model(shape: str, folder: Path) -> Path:
 
 
 def measure(config: Config, options: argparse.Namespace, run_dir: Path) -> dict[str, Any]:
-    learner = Learner(config.model, config.learning, objective_name=options.objective)
+    learner = Learner(config.model, config.learning, objective=Sft() if options.objective == "sft" else Grpo())
     learner.load()
     on_gpu = learner.device.type == "cuda"
     vocabulary = AutoConfig.from_pretrained(config.model.path).vocab_size
@@ -111,30 +113,24 @@ def window(
 ) -> Window:
     """A window with as many examples of one length as fill `steps` steps."""
     rng = Random(number)
-    examples = steps * max(1, config.learning.batch_tokens // (options.prompt_tokens + completion))
+    many = steps * max(1, config.learning.batch_tokens // (options.prompt_tokens + completion))
     common = {"group_id": "g", "method": "bench", "render_id": "r", "policy": BASE}
     pairs = [
         (random_ids(rng, options.prompt_tokens, vocabulary), random_ids(rng, completion, vocabulary))
-        for _ in range(examples)
+        for _ in range(many)
     ]
-    if options.objective == "sft":
-        imitate = [
-            Imitate(id=str(i), context_ids=pack_ids(prompt), completion_ids=pack_ids(ids), **common)
-            for i, (prompt, ids) in enumerate(pairs)
-        ]
-        return Window(number=number, group_ids=("g",), imitate=tuple(imitate))
-    reinforce = [
-        Reinforce(
-            id=str(i),
-            context_ids=pack_ids(prompt),
-            completion_ids=pack_ids(ids),
-            logprobs=pack_floats([-12.0] * len(ids)),
-            advantage=rng.choice((-1.0, 1.0)),
-            **common,
-        )
+    examples = tuple(
+        Example(id=str(i), rows=(drawn(pack_ids(prompt), pack_ids(ids), options.objective, rng),), **common)
         for i, (prompt, ids) in enumerate(pairs)
-    ]
-    return Window(number=number, group_ids=("g",), reinforce=tuple(reinforce))
+    )
+    return Window(number=number, group_ids=("g",), examples=examples)
+
+
+def drawn(prompt: bytes, completion: bytes, objective: str, rng: Random) -> Row:
+    if objective == "sft":
+        return continued(prompt, completion)
+    behaviour = pack_floats([-12.0] * (len(completion) // 4))
+    return continued(prompt, completion, advantage=rng.choice((-1.0, 1.0)), columns={"behaviour": behaviour})
 
 
 def norm(learner: Learner) -> float:

@@ -63,8 +63,9 @@ def sample_vote_id(candidate_id: str) -> str:
     return f"sample:{candidate_id}"
 
 
-def example_id(kind: str, method: str, group_id: str, candidate_id: str) -> str:
-    return f"{group_id}-{stable_id(kind, method, candidate_id)[:16]}"
+def example_id(method: str, group_id: str, name: str) -> str:
+    """`name`: the id of its candidate, or of its candidates together."""
+    return f"{group_id}-{stable_id(method, name)[:16]}"
 
 
 def encode(message: Message, *, compress: bool = True) -> bytes:

@@ -53,7 +53,7 @@ _TABLE = (
         "tokens_total",
         "counter",
         "Tokens generated, by purpose",
-        {"purpose": ("user", "explore", "gate", "report", "proof")},
+        {"purpose": ("user", "explore", "judge", "gate", "report", "proof")},
     ),
     Metric("candidates_total", "counter", "Continuations sampled to learn from"),
     Metric(
@@ -72,6 +72,7 @@ _TABLE = (
     Metric("outstanding_leases", "gauge", "Prompts leased and not yet delivered"),
     Metric("learning_paused", "gauge", "1 while learning is paused (nothing is leased or drawn); else 0"),
     Metric("windows_drawn_total", "counter", "Windows handed to the trainer"),
+    Metric("tuned", "gauge", "What the method's tuner has set, by setting", {"setting": ()}),
     Metric("lag_versions", "gauge", "Staleness of the oldest new group in the newest window, in versions"),
     Metric("train_seconds_total", "counter", "Time spent training"),
     Metric("train_examples_total", "counter", "Examples trained on"),

@@ -1,13 +1,14 @@
 """The protocols between parts: a policy, and the pieces of a method."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from core.messages import Candidate, Example, Finish, Group, PolicyRef, Prompt, Sampling, Scored, Vote
+from core.objectives import Objective
 
-Supervision = Literal["none", "people", "tiny_valid", "verifier", "gold"]
+Supervision = Literal["none", "people", "seed", "tiny_valid", "teacher", "verifier", "gold"]
 DropReason = str
 
 
@@ -41,20 +42,34 @@ class Votes:
     cast: tuple[Vote, ...] = ()
 
 
+Tuned = Mapping[str, float]
+"""What a method's tuner has set, by name."""
+UNTUNED: Tuned = {}
+
+
 @dataclass(frozen=True)
 class History:
-    """The past that a selector may read: earlier judgments of the same prompt."""
+    """What filters and selectors may read beside the group that they look at."""
 
+    groups: tuple[Scored, ...] = ()
+    """All groups of the prompt, as judged now."""
     earlier: tuple[Scored, ...] = ()
+    """Earlier judgments of the same prompt, oldest first, if the method `remembers`."""
+    tuned: Tuned = field(default_factory=dict[str, float])
 
 
 class Sampler(Protocol):
-    async def __call__(self, prompt: Prompt, policy: Policy) -> list[Group]: ...
+    async def __call__(self, prompt: Prompt, policy: Policy, tuned: Tuned = UNTUNED) -> list[Group]: ...
 
 
 class Scorer(Protocol):
-    async def __call__(self, groups: Sequence[Group], votes: Votes, policy: Policy) -> list[Scored]:
-        """Judges all groups of one prompt together. It may return extra groups, so that judgments can be trained on."""
+    async def __call__(
+        self, groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
+    ) -> list[Scored]:
+        """Judges all groups of one prompt together. It may return extra groups, so that judgments can be trained on.
+
+        `known`: the judgments of the last time, if these groups are settled again; what cost tokens is taken from
+        there."""
         ...
 
 
@@ -77,8 +92,31 @@ class Mode(Protocol):
     async def __call__(self, prompt: Prompt, policy: Policy) -> ModeAnswer: ...
 
 
-Filter = Callable[[Scored], DropReason | None]
-Selector = Callable[[Scored, History], list[Example]]
+Filter = Callable[[Scored, History], DropReason | None]
+Selector = Callable[[Sequence[Scored], History], list[Example]]
+"""Makes examples of the kept groups of one prompt."""
+Asker = Callable[[Prompt, Policy, Sequence[Scored]], Awaitable[Sequence[Prompt]]]
+"""Prompts that the method wants explored next, written from a prompt and its judged groups."""
+Measure = Callable[[Sequence[Scored], Tuned], Mapping[str, float]]
+"""Numbers of one prompt's judged groups for the tuner. A number that does not apply is left out."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a tuner decides by: the prompts that are new in a window."""
+
+    window: int
+    prompts: int
+    kept: int
+    """Prompts of which something is learned."""
+    measured: Mapping[str, tuple[float, int]]
+    """Name -> mean over the prompts that measured it, and their number."""
+    tuned: Tuned
+    """The present values."""
+
+
+Tuner = Callable[[Facts], Tuned]
+"""The values for the prompts that are leased from now on. Pure, so that a restart decides the same."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +127,23 @@ class Method:
     sample: Sampler
     score: Scorer
     select: Selector
-    objective: str
-    """Name in training.objectives. A check at start-up compares it with `makes`."""
-    makes: type[Example]
-    """The kind of example that `select` returns."""
-    supervision: Supervision
+    objective: Objective
     filters: Sequence[Filter] = field(default=())
+    rows: int = 1
+    """Rows of each example that `select` makes. A check at start-up compares them with the objective."""
+    columns: tuple[str, ...] = ()
+    """Columns that these rows have."""
+    tuned: Tuned = field(default_factory=dict[str, float])
+    """The values to begin with."""
+    tune: Tuner | None = None
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """Name -> least and greatest value that the tuner may set."""
+    measure: Measure | None = None
+    ask: Asker | None = None
+    remembers: bool = False
+    """Whether `History.earlier` is read for it."""
+    monitors: tuple[str, ...] = ()
+    """Names in methods.monitors."""
 
 
 class Extract(Protocol):

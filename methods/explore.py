@@ -7,12 +7,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.clock import Clock
 from core.codec import sample_vote_id
 from core.errors import PromptError, RatchetError
-from core.messages import Example, Group, Imitate, Outcome, Prefer, Prompt, Reinforce, Resettle, Scored, Vote
+from core.messages import Example, Group, Outcome, Prompt, Resettle, Scored, Vote
 from core.protocols import DropReason, History, Method, Policy, Votes
 
 NO_VOTES = Votes()
@@ -46,8 +46,9 @@ async def explore(
     Raises: all other errors, such as those of a broken policy (Unavailable, VersionError, OSError) and ConfigError."""
     groups: list[Group] = []
     try:
-        groups = await method.sample(prompt, policy)
+        groups = await method.sample(prompt, policy, history.tuned)
         settled = await settle(method, groups, votes, history, policy)
+        asks = await method.ask(prompt, policy, settled.scored) if method.ask is not None else ()
     except ValueError as error:
         if isinstance(error, RatchetError) and not isinstance(error, PromptError):
             raise
@@ -68,17 +69,21 @@ async def explore(
         votes=sample_votes(groups, settled.scored, now),
         tokens=tokens_in([*groups, *(scored.group for scored in settled.scored)]),
     )
-    sampled_ids = tuple(group.id for group in groups)
-    return explored.model_copy(update={"revision": revision, "sampled_ids": sampled_ids, "settled_at": now})
+    measured: Mapping[str, float] = {}
+    if method.measure is not None:
+        measured = method.measure(settled.scored, history.tuned)
+    update = {"revision": revision, "sampled_ids": tuple(group.id for group in groups), "settled_at": now}
+    return explored.model_copy(update=update | {"asks": tuple(asks), "measured": dict(measured)})
 
 
-async def settle_again(method: Method, work: Resettle, policy: Policy) -> Outcome:
+async def settle_again(method: Method, work: Resettle, policy: Policy, earlier: Sequence[Scored] = ()) -> Outcome:
     """Settle an explored prompt with people's present votes. If it can no longer be judged, the Outcome has a
     `failure`, as in `explore`.
 
     Raises: the errors of a broken policy."""
     try:
-        settled = await settle(method, work.groups, Votes(work.votes), NO_HISTORY, policy)
+        history = History(earlier=tuple(earlier), tuned=work.tuned)
+        settled = await settle(method, work.groups, Votes(work.votes), history, policy, work.known)
     except ValueError as error:
         if isinstance(error, RatchetError) and not isinstance(error, PromptError):
             raise
@@ -94,12 +99,22 @@ def about(work: Resettle, failure: str) -> Outcome:
     )
 
 
-async def settle(method: Method, groups: Sequence[Group], votes: Votes, history: History, policy: Policy) -> Settled:
-    """Score, filter and select groups. `votes` may contain the samples' own votes: scorers recognize them."""
-    scored = await method.score(groups, votes, policy)
-    reasons = [_reason(method, one) for one in scored]
+async def settle(
+    method: Method,
+    groups: Sequence[Group],
+    votes: Votes,
+    history: History,
+    policy: Policy,
+    known: Sequence[Scored] = (),
+) -> Settled:
+    """Score, filter and select groups. `votes` may contain the samples' own votes: scorers recognize them. `known`: the
+    judgments of the last time."""
+    scored = await method.score(groups, votes, policy, known)
+    history = replace(history, groups=tuple(scored))
+    reasons = [_reason(method, one, history) for one in scored]
     kept = [one for one, reason in zip(scored, reasons, strict=True) if reason is None]
-    examples = tuple(_by(one.group, example) for one in kept for example in method.select(one, history))
+    written = {one.group.id for one in kept if one.group.by == "person"}
+    examples = tuple(_by(example, example.group_id in written) for example in method.select(kept, history))
     return Settled(tuple(scored), examples, Counter(reason for reason in reasons if reason is not None))
 
 
@@ -113,9 +128,7 @@ def outcome(
         prompt_id=prompt_id,
         scored=settled.scored,
         votes=tuple(votes),
-        imitate=tuple(example for example in settled.examples if isinstance(example, Imitate)),
-        prefer=tuple(example for example in settled.examples if isinstance(example, Prefer)),
-        reinforce=tuple(example for example in settled.examples if isinstance(example, Reinforce)),
+        examples=settled.examples,
         drops=dict(settled.drops),
         tokens=tokens,
     )
@@ -146,9 +159,9 @@ def tokens_in(groups: Iterable[Group]) -> int:
     return sum(len(c.completion_ids) // 4 for group in distinct.values() for c in group.candidates)
 
 
-def _by(group: Group, example: Example) -> Example:
-    return example if example.by == group.by else example.model_copy(update={"by": group.by})
+def _by(example: Example, written: bool) -> Example:
+    return example.model_copy(update={"by": "person"}) if written else example
 
 
-def _reason(method: Method, scored: Scored) -> DropReason | None:
-    return next((reason for keep in method.filters if (reason := keep(scored)) is not None), None)
+def _reason(method: Method, scored: Scored, history: History) -> DropReason | None:
+    return next((reason for keep in method.filters if (reason := keep(scored, history)) is not None), None)

@@ -25,7 +25,8 @@ class ScriptedPolicy:
     """Each version answers correctly with its own probability; wrong answers scatter over `wrong_answers` numbers.
 
     Candidates depend only on seed, prompt, version, and the number of earlier calls for that prompt and version, not on
-    calls for other prompts. Greedy texts (temperature 0) depend only on seed, prompt and version."""
+    calls for other prompts. Greedy texts (temperature 0) depend only on seed, prompt and version. What it samples as a
+    judge is `judge(prompt, number of the sample)`."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class ScriptedPolicy:
         accuracy: Mapping[int, float] | None = None,
         *,
         answer: Callable[[Prompt], str] = right_answer,
+        judge: Callable[[Prompt, int], str] = lambda prompt, index: f"Score: {1 + index % 5}",
         wrong_answers: int = 10,
         unparsable_ratio: float = 0.0,
         cut_ratio: float = 0.0,
@@ -49,6 +51,7 @@ class ScriptedPolicy:
         self.calls = 0
         self.tokens: Counter[str] = Counter()
         """Purpose -> tokens generated."""
+        self._judge = judge
         self._seed, self._answer, self._wrong_answers = seed, answer, wrong_answers
         self._unparsable_ratio, self._cut_ratio = unparsable_ratio, cut_ratio
         self._latency_s, self._sleep, self._fail = latency_s, sleep, fail
@@ -101,7 +104,8 @@ class ScriptedPolicy:
         call = (str(turn), str(index))
         draw = ("greedy",) if sampling.temperature == 0 else (*call, str(sampling.seed))
         chance = random.Random(stable_id(str(self._seed), prompt.id, str(ref), *draw))
-        text = self._text(prompt, ref, chance)
+        judging = sampling.purpose == "judge"
+        text = self._judge(prompt, index) if judging else self._text(prompt, ref, chance)
         ids = self._tokenize(text)
         cut = chance.random() < self._cut_ratio or len(ids) >= sampling.max_tokens
         if cut:

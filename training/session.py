@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from core.artifacts import MANIFEST
 from core.chat_template import PLAIN_TEMPLATE, render_id, rendered
 from core.config import LearningConfig, ModelConfig
-from core.errors import ConfigError, MismatchError, PromptError
-from core.messages import BASE, PolicyRef, Prompt, Published, Reinforce, Window
+from core.errors import ConfigError, MismatchError, ObjectiveError, PromptError
+from core.messages import BASE, Example, PolicyRef, Prompt, Published, Window
+from core.objectives import Objective
 
 if TYPE_CHECKING:  # a session is constructed without torch; only `open` needs torch
-    from training.learner.learner import Learner
+    from training.learner.learner import Floats, Key, Learner
     from training.learner.parallel import Parallel
 
 PROOF_ANSWER_TOKENS = 48
@@ -29,7 +30,7 @@ class TrainingSession:
     model: ModelConfig
     learning: LearningConfig
     seed: int
-    objective: str
+    objective: Objective
     proof_prompts: Sequence[Prompt]
     """The base model's greedy answers to these prompts are fixed tokens. An engine scores them to prove that it has the
     weights of a version."""
@@ -72,7 +73,8 @@ class TrainingSession:
 
         if self._trained is None or self._trained[0] != ref:
             self._trained = None
-            stats = {**self._mismatch(window, parent.ref), **self._learner.train(window, rest, lr_scale)}
+            mismatch, reference = self._mismatch(window, parent.ref), self._reference(window, parent.ref)
+            stats = {**mismatch, **self._learner.train(window, rest, lr_scale, reference)}
             self._trained = (ref, stats)
         published = publish(self._learner, ref, parent.ref, window.number, self.run_dir, self._trained[1])
         self._trained = None
@@ -84,9 +86,10 @@ class TrainingSession:
         from training.versions.load import load_version
         from training.versions.publish import version_dir
 
-        sampled: dict[PolicyRef, list[Reinforce]] = {}
-        for example in window.reinforce:
-            sampled.setdefault(example.policy, []).append(example)
+        sampled: dict[PolicyRef, list[Example]] = {}
+        for example in window.examples:
+            if all("behaviour" in row.columns for row in example.rows):
+                sampled.setdefault(example.policy, []).append(example)
         worst, at = 0.0, parent
         for ref, examples in sampled.items():
             manifest = version_dir(self.run_dir, ref) / MANIFEST
@@ -104,6 +107,28 @@ class TrainingSession:
                 "model.engine_dtype, model.trainer_dtype and recent changes of the engine, or raise the limit"
             )
         return {"mismatch_kl": worst} if sampled else {}
+
+    def _reference(self, window: Window, parent: PolicyRef) -> "dict[Key, Floats] | None":
+        """Log-probabilities by the version that the objective names; None if it names none.
+
+        Raises: ObjectiveError if this run has no such version; nothing was trained then."""
+        from training.versions.load import load_version
+        from training.versions.publish import version_dir
+
+        named = getattr(self.objective, "reference", "")
+        if named in ("", "parent", "base"):
+            return None
+        ref = PolicyRef.parse(named)
+        manifest = version_dir(self.run_dir, ref) / MANIFEST
+        if not self._learner.parallel.by_first(manifest.is_file):
+            raise ObjectiveError(
+                f"the objective's reference {ref} does not exist in {self.run_dir}; expected parent, base, or a "
+                "version of this run: set the recipe's option"
+            )
+        load_version(self._learner, self.run_dir, ref)
+        found = self._learner.completion_logprobs(window.examples)
+        load_version(self._learner, self.run_dir, parent)
+        return found
 
     def _proof_sequences(self, tokenizer: Any, template: str) -> list[list[int]]:
         if (self.run_dir / "versions" / f"v{BASE.version:04d}").exists():

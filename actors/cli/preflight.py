@@ -18,7 +18,7 @@ from core.artifacts import MANIFEST, digest_file, read_manifest
 from core.chat_template import rendered
 from core.config import Config, Full, Lora
 from core.errors import ConfigError, PromptError
-from core.messages import ChatMessage, Prompt, Reinforce
+from core.messages import ChatMessage, Prompt
 from core.redact import redactor
 from methods import recipes
 from methods.data import prompts
@@ -88,7 +88,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
         notes.append(
             f"{len(suspects)} of {len(pool)} prompts are nearly the same as gate or report questions, and are left out"
         )
-    if method.makes is Reinforce and config.learning.replay_windows > 1:
+    if "behaviour" in method.columns and config.learning.replay_windows > 1:
         notes.append(
             f"recipe {method.name} is meant for samples of the current version; learning.replay_windows="
             f"{config.learning.replay_windows} also trains on older samples, the published method uses 1"
@@ -131,8 +131,8 @@ def memory(config: Config, parameters: int, shape: Mapping[str, int]) -> Memory:
     tokens = min(config.learning.batch_tokens, config.learning.micro_batch_tokens or config.learning.batch_tokens)
     activations = 16 * tokens * shape["hidden_size"] * shape["num_hidden_layers"] * 4
     logits = 3 * tokens * shape["vocab_size"] * 4
-    objective = objectives.objective(recipes.build(config.method).objective)
-    copies = 2 if full and "reference" in objective.terms(config.learning).columns else 1
+    objective = recipes.build(config.method).objective
+    copies = 2 if full and any(name.startswith("reference") for name in objective.needs) else 1
     read = copies * parameters * BYTES_OF[config.model.trainer_dtype]
     workers = config.learning.devices
     # each worker loads the whole model before it keeps its shard

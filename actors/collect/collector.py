@@ -14,8 +14,8 @@ from actors.runtime.statuses import CollectorStatus
 from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import Overdue, PromptError, RatchetError, StoreError
-from core.messages import Lease, Outcome, Prompt, Resettle
-from core.protocols import Policy, Votes
+from core.messages import Lease, Outcome, Prompt, Resettle, Scored
+from core.protocols import History, Policy, Votes
 from core.store.encoded import encode_outcomes
 from methods import recipes
 from methods.data import prompts
@@ -116,6 +116,7 @@ class Collector(Part):
                 place=place,
                 clock=self._clock,
                 votes=votes,
+                history=History(earlier=await self._earlier(prompt.id, place), tuned=lease.tuned),
                 revision=revision,
             )
             await self._outbox.put(outcome)
@@ -145,6 +146,9 @@ class Collector(Part):
         revision, cast = await self._buffer.votes_on(prompt.id)
         return revision, Votes(tuple(cast))
 
+    async def _earlier(self, prompt_id: str, place: int) -> tuple[Scored, ...]:
+        return tuple(await self._buffer.earlier(prompt_id, place)) if self._method.remembers else ()
+
     async def _settle_for_ever(self) -> None:
         """Settle prompts again, one at a time. This calls the policy only if the method's scorer does."""
         while True:
@@ -156,7 +160,8 @@ class Collector(Part):
 
     async def _settle(self, work: Resettle) -> Outcome:
         try:
-            return await settle_again(self._method, work, self._policy)
+            earlier = await self._earlier(work.prompt_id, work.place)
+            return await settle_again(self._method, work, self._policy, earlier)
         except Exception as error:  # as in `_explore`
             return about(work, _named(error))
 

@@ -22,7 +22,7 @@ from actors.replay.state import RETRY_S, BufferState
 from actors.replay.windows import Windows
 from actors.runtime.ports import Part, StorePort
 from core.clock import Clock
-from core.config import LearningConfig, VotesConfig
+from core.config import LearningConfig, MethodConfig, VotesConfig
 from core.metrics import Metrics
 
 TOLD_S = 15.0
@@ -40,8 +40,10 @@ class Buffer(Part):
         metrics: Metrics,
         votes: VotesConfig | None = None,
         clock: Clock | None = None,
+        method: MethodConfig | None = None,
     ) -> None:
-        state = self.state = BufferState(run_dir, store, learning, windows_wanted, metrics, votes, clock)
+        """`method`: its tuner is asked at each draw; None: nothing is tuned."""
+        state = self.state = BufferState(run_dir, store, learning, windows_wanted, metrics, votes, clock, method)
         self.collectors = Exploration(state)
         self.windows = Windows(state)
         self.people = Ballots(state)

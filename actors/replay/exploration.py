@@ -9,9 +9,13 @@ from contextlib import closing
 from actors.replay.leases import Leased
 from actors.replay.state import BufferState
 from actors.runtime.ports import LeasePort
-from core.messages import Lease, Outcome, Resettle, Vote
+from core.messages import Lease, Outcome, Resettle, Scored, Vote
 from core.store.encoded import EncodedOutcome, encode_outcome
+from core.store.records import message
 from training.replay.replay import Explored
+
+EARLIER = 8
+"""Explorations of a prompt that a method remembers."""
 
 
 class Exploration(LeasePort):
@@ -26,7 +30,8 @@ class Exploration(LeasePort):
         await state.wait_until(lambda: state.leases.granted(token) is not None or self._may_grant(), wait_s)
         lease = state.leases.granted(token)
         if lease is None and not state.pause:
-            lease = state.leases.grant(wanted, token, state.late_votes.any, state.asked)
+            tuned = state.tuning.values
+            lease = state.leases.grant(wanted, token, state.late_votes.any, state.asked, tuned)
         return lease
 
     def _may_grant(self) -> bool:
@@ -53,6 +58,16 @@ class Exploration(LeasePort):
         cast = await asyncio.to_thread(self._state.late_votes.votes_on, prompt_id)
         return len(cast), cast
 
+    async def earlier(self, prompt_id: str, place: int) -> list[Scored]:
+        self._state.check_started()
+        return await asyncio.to_thread(self._judged, prompt_id, place)
+
+    def _judged(self, prompt_id: str, place: int) -> list[Scored]:
+        with closing(self._state.reader()) as reader:
+            places = [int(each) for each in reader.ids("outcomes", prompt_id) if int(each) != place][-EARLIER:]
+            outcomes = [reader.outcome(each) for each in places]
+        return [scored for outcome in outcomes if outcome is not None for scored in outcome.scored]
+
     async def resettle(self, wait_s: float) -> Resettle | None:
         state, resettling = self._state, self._state.late_votes.resettling
         state.check_started()
@@ -65,7 +80,8 @@ class Exploration(LeasePort):
         work = await asyncio.to_thread(resettling.work, place, work_id)
         if work is None:
             resettling.drop(place)
-        return work
+            return None
+        return work.model_copy(update={"tuned": dict(state.tuning.values)})
 
     async def resettled(self, outcomes: Sequence[Outcome]) -> list[str]:
         self._state.check_started()
@@ -95,7 +111,10 @@ class Exploration(LeasePort):
         for an outcome that cannot be read, before anything is written."""
         explored = [_explored(outcome) for outcome in outcomes]
         if outcomes:
-            await self._state.append([row for outcome in outcomes for row in outcome.rows])
+            written = self._state.asked.missing(prompt for outcome in outcomes for prompt in outcome.asks)
+            asked = [message("asked", prompt.id, prompt.origin, prompt) for prompt in written]
+            await self._state.append([*(row for outcome in outcomes for row in outcome.rows), *asked])
+            self._state.asked.add(written)
         earlier = await self._earlier([o for o in outcomes if self._state.leases.is_second_hand(o.place)])
         return [
             (earlier[outcome.place], _explored(earlier[outcome.place])) if outcome.place in earlier else (outcome, each)
@@ -163,4 +182,5 @@ def _explored(outcome: EncodedOutcome) -> Explored:
         examples=outcome.examples,
         prompt_id=outcome.prompt_id,
         revision=outcome.revision,
+        measured=outcome.measured,
     )

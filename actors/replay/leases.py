@@ -13,6 +13,7 @@ from actors.replay.prompt_queue import PromptQueue
 from actors.replay.recovery import Recovered
 from core.clock import Clock
 from core.messages import Lease
+from core.protocols import UNTUNED, Tuned
 from core.store.encoded import EncodedOutcome
 from training.replay.backpressure import Backpressure
 
@@ -61,7 +62,7 @@ class Leases:
         """The running lease that was granted for this token."""
         return self._granted.get(token)
 
-    def grant(self, wanted: int, token: str, voted: bool, asked: PromptQueue) -> Lease | None:
+    def grant(self, wanted: int, token: str, voted: bool, asked: PromptQueue, tuned: Tuned = UNTUNED) -> Lease | None:
         """Lease as many of the wanted places as backpressure allows. The first of them get prompts that people
         asked."""
         n = self._throttle.lease(wanted)
@@ -75,6 +76,7 @@ class Leases:
             expires_at=leased.expires_at,
             voted=voted,
             asked=asked.bind(places),
+            tuned=dict(tuned),
         )
         for place in places:
             self.outstanding[place] = leased

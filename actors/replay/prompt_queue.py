@@ -1,4 +1,5 @@
-"""Prompts that people asked, waiting to be explored: first those with votes, then a sample of the traffic.
+"""Prompts that people asked, waiting to be explored: first those with votes, then a sample of the traffic and what a
+method wrote.
 
 Each takes the next place of the prompt source, and the source's own prompt there is skipped. An asked prompt stays in
 the store until its outcome is stored. So its place need not be stored: after a restart it gets another place.
@@ -33,7 +34,7 @@ class PromptQueue:
 
     def add(self, prompts: Iterable[Prompt]) -> None:
         for prompt in prompts:
-            (self._live if prompt.origin == "live" else self._voted)[prompt.id] = prompt
+            (self._live if prompt.origin in ("live", "generated") else self._voted)[prompt.id] = prompt
 
     def bind(self, places: Sequence[int]) -> tuple[tuple[int, Prompt], ...]:
         """Assign waiting prompts to places of a lease; returns the places that do not use the source's prompt."""

@@ -21,6 +21,7 @@ from core.store.facts import (
     LineageFact,
     Paused,
     PromptVoted,
+    TunedFact,
     WindowDecided,
     WindowDrawn,
 )
@@ -46,6 +47,7 @@ class Recovered:
     voted: dict[str, PromptVoted]
     first_votes: list[FirstVote]
     asked: list[Prompt]
+    tuned: TunedFact | None = None
 
 
 @dataclass
@@ -82,6 +84,7 @@ def recover(run_dir: Path, learning: LearningConfig) -> Recovered:
             voted=reader.read_all(PromptVoted),
             first_votes=list(reader.read_all(FirstVote).values()),
             asked=reader.unexplored_requests(),
+            tuned=reader.read(TunedFact),
         )
 
 

@@ -127,6 +127,7 @@ class Resettling:
             prompt_id=outcome.prompt_id,
             revision=len(cast),
             groups=tuple(sampled),
+            known=outcome.scored,
             votes=cast,
         )
 

@@ -12,10 +12,11 @@ from actors.replay.outbox import UNSURE, Outbox
 from actors.replay.pause import Pause
 from actors.replay.prompt_queue import PromptQueue
 from actors.replay.recovery import Recovered
+from actors.replay.tuning import Tuning
 from actors.runtime.ports import StorePort
 from core.aio import comes_true
 from core.clock import Clock, SystemClock
-from core.config import LearningConfig, VotesConfig
+from core.config import LearningConfig, MethodConfig, VotesConfig
 from core.errors import Unavailable
 from core.metrics import Metrics
 from core.store.reader import RunReader
@@ -38,6 +39,7 @@ class BufferState:
         metrics: Metrics,
         votes: VotesConfig | None = None,
         clock: Clock | None = None,
+        method: MethodConfig | None = None,
     ) -> None:
         votes = votes or VotesConfig()
         self.run_dir = Path(run_dir)
@@ -51,6 +53,9 @@ class BufferState:
         self.replay = Replay(size, learning.replay_windows, learning.max_lag, votes.correction_share)
         self.late_votes = LateVotes(self.run_dir, self.append, self.replay, votes, metrics, self.clock)
         self.asked = PromptQueue(votes.asked_room)
+        self.tuning = Tuning(method)
+        self.refused_tuning = ""
+        """Why the newest decision of the tuner was refused, until learning is paused for it."""
         self.outbox = Outbox(self.append)
         self.pause = Pause(self.outbox, self.tell, metrics, self.clock)
         self.rejected: dict[int, bool] = {}
@@ -124,6 +129,7 @@ class BufferState:
             self.outbox.add(found.decided[window].record(window))
         self.late_votes.restore(found.voted, found.first_votes)
         self.asked.add(found.asked)
+        self.tuning.restore(found.tuned)
 
     def _restore_replay(self, found: Recovered) -> None:
         windows = found.windows.items()

@@ -5,6 +5,7 @@ import asyncio
 from actors.replay.outbox import UNSURE
 from actors.replay.state import RETRY_S, BufferState
 from actors.runtime.ports import WindowPort
+from core.errors import ConfigError
 from core.messages import Window
 from core.store.facts import BufferCounts, WindowDecided, WindowDrawn
 from core.store.records import Record
@@ -22,6 +23,7 @@ class Windows(WindowPort):
             # another call may have drawn it during the wait
             if self._drawn_after(after) is None and not state.pause:
                 self._draw_next(newest)
+                await self._pause_after_refusal()
         number = self._drawn_after(after)
         if number is not None and not await self._is_saved(number):
             await asyncio.sleep(min(wait_s, RETRY_S))
@@ -63,11 +65,29 @@ class Windows(WindowPort):
         window = state.replay.draw(newest)
         if window is None:
             return
-        state.unsaved[window.number] = self._records(window, newest, oldest)
+        state.unsaved[window.number] = [*self._records(window, newest, oldest), *self._tuned(window.number)]
         new = set(window.group_ids)
         versions = {example.policy.version for example in window.examples if example.group_id in new}
         state.lag = max((state.replay.lag(version, newest) for version in versions), default=0)
         state.late_votes.resettling.forget()
+
+    def _tuned(self, number: int) -> list[Record]:
+        """What the method's tuner decided; it is stored with the window, so that a restart goes on with it."""
+        state = self._state
+        try:
+            fact = state.tuning.decide(number, state.replay.new_in(number))
+        except ConfigError as error:
+            state.refused_tuning = str(error)
+            return []
+        for name, value in state.tuning.values.items():
+            state.metrics.set("tuned", value, setting=name)
+        told = state.event("tuned", window=number, **state.tuning.values)
+        return [] if fact is None else [fact.record(), told]
+
+    async def _pause_after_refusal(self) -> None:
+        refused, self._state.refused_tuning = self._state.refused_tuning, ""
+        if refused:
+            await self._state.pause.begin(refused, lasting=False)
 
     def _records(self, window: Window, newest: int, oldest: int) -> list[Record]:
         """The records of a newly drawn window."""

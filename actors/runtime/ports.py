@@ -25,6 +25,7 @@ from core.messages import (
     Prompt,
     Published,
     Resettle,
+    Scored,
     Vote,
     Window,
 )
@@ -91,6 +92,10 @@ class LeasePort(Protocol):
 
     async def votes_on(self, prompt_id: str) -> tuple[int, list[Vote]]:
         """The number of people's votes that count on this prompt, and the votes."""
+        ...
+
+    async def earlier(self, prompt_id: str, place: int) -> list[Scored]:
+        """Judgments of this prompt at other places, oldest first; of the newest explorations only."""
         ...
 
     async def resettle(self, wait_s: float) -> Resettle | None:

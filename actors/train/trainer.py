@@ -94,7 +94,7 @@ class Trainer(Part):
         while True:
             window = await self._draw()
             parent = await self._versions.parent()
-            await self._remote_node.fetch({parent.ref.version, *(each.policy.version for each in window.reinforce)})
+            await self._remote_node.fetch({parent.ref.version, *_sampled_by(window)})
             if parent.ref != self._at:
                 self._pulse.moved()
                 await asyncio.to_thread(self._session.return_to, parent)
@@ -232,3 +232,8 @@ class Trainer(Part):
 
     async def _note(self, kind: str, **detail: object) -> None:
         await self._store.append([event(self._clock.now(), "trainer", kind, **detail)])
+
+
+def _sampled_by(window: Window) -> set[int]:
+    """Versions whose weights the trainer needs: it compares its log-probabilities with those of the engine."""
+    return {each.policy.version for each in window.examples if any("behaviour" in row.columns for row in each.rows)}

@@ -5,7 +5,7 @@ embedded model with two cores. Only settings and their checks live here; no code
 """
 
 from core.config.gate import GateConfig, GuardsConfig, ReportConfig
-from core.config.learning import BackoffConfig, GrpoConfig, LearningConfig, PlateauConfig
+from core.config.learning import BackoffConfig, LearningConfig, PlateauConfig
 from core.config.load import dump, load
 from core.config.method import (
     AnswerConfig,
@@ -39,7 +39,6 @@ __all__ = [
     "EngineConfig",
     "Full",
     "GateConfig",
-    "GrpoConfig",
     "GuardsConfig",
     "LearningConfig",
     "LiveConfig",

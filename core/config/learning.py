@@ -7,23 +7,6 @@ from pydantic import Field
 from core.config.part import Part
 
 
-class GrpoConfig(Part):
-    """The objective `grpo`. Ratios are new to old probability of one token."""
-
-    clip_low: float | None = Field(default=0.2, ge=0, lt=1)
-    """Lower clip of the ratio: no gain below 1 - clip_low, relative to the probability when the window was drawn.
-    None: unbounded."""
-    clip_high: float | None = Field(default=0.2, ge=0)
-    """Upper clip of the ratio: no gain above 1 + clip_high. None: unbounded."""
-    kl: float = Field(default=1e-3, ge=0)
-    """Weight of the divergence from the base model (nats per token); 0 turns it off and saves a second forward."""
-    mean: Literal["token", "sequence"] = "token"
-    """Whether each token of a step has the same weight, or each completion."""
-    max_correction: float | None = Field(default=2.0, ge=1)
-    """Truncated importance sampling: a token is weighted by the ratio of the trainer's probability to that of the
-    engine that sampled it, at most by this. None: weight 1."""
-
-
 class PlateauConfig(Part):
     versions: int = Field(default=6, ge=1)
     """Learning pauses after this many candidates in a row that did not beat the champion."""
@@ -71,7 +54,6 @@ class LearningConfig(Part):
     (needs the extra `cluster`)."""
     plateau: PlateauConfig | None = PlateauConfig()
     backoff: BackoffConfig = BackoffConfig()
-    grpo: GrpoConfig = GrpoConfig()
     max_mismatch_kl: float | None = Field(default=0.002, gt=0)
     """Learning pauses if engine and trainer, with the same weights, differ by more than this on the sampled tokens
     (nats per token). Measured for recipes whose examples carry the engine's log-probabilities. None: never.

@@ -18,6 +18,15 @@ REMOVED: dict[tuple[str, str], tuple[Any, str]] = {
     ("collect", "max_collectors"): (None, "the number of collectors is fixed; set collect.collectors"),
 }
 """Removed settings -> the only value still accepted, and the remedy for any other value."""
+OPTIONS: dict[str, Any] = {
+    "min_share": 0.5,
+    "max_winners": 64,
+    "distinct": True,
+    "train_n": None,
+    "divide_by_std": True,
+}
+"""Settings of `method` that became options of its recipe -> their default. A default is dropped: not all recipes know
+it."""
 PATHS = (
     ("model", "path"),
     ("prompts", "path"),
@@ -40,7 +49,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _override(tree, override)
     try:
-        return _with_shipped(Config.model_validate(_without_removed(tree)))
+        return _with_shipped(Config.model_validate(_with_options(_without_removed(tree))))
     except ValidationError as error:
         where = f" (in {path})" if path is not None and not overrides else ""
         raise ConfigError("\n".join(_readable(detail) + where for detail in error.errors())) from None
@@ -90,6 +99,20 @@ def _without_removed(tree: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{part}.{name}={value} was removed, expected {accepted} or nothing; {remedy}")
             tree = {**tree, part: settings}
     return tree
+
+
+def _with_options(tree: dict[str, Any]) -> dict[str, Any]:
+    """Moves settings of recipes, which configs of older runs name beside others, to `method.options`."""
+    method, learning = dict(tree.get("method") or {}), dict(tree.get("learning") or {})
+    moved = {name: method.pop(name) for name in OPTIONS if name in method}
+    options = {name: value for name, value in moved.items() if value != OPTIONS[name]}
+    grpo = learning.pop("grpo", None)
+    if method.get("recipe") == "ttrl" and grpo:
+        options["grpo"] = grpo
+    if not moved and grpo is None:
+        return tree
+    method["options"] = {**options, **(method.get("options") or {})}
+    return {**tree, "method": method, "learning": learning}
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -140,18 +140,9 @@ class VotesConfig(Part):
 
 class MethodConfig(Part):
     recipe: str = "lmsi"
-    """Name of a file in methods/recipes: lmsi, its null control unvoted, or ttrl."""
+    """Name of a file in methods/recipes; `methods` lists them."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """The recipe's own settings, as `method.options.min_share=0.5`; `methods NAME` lists them."""
     sampler: SamplerConfig = SamplerConfig()
     answer: AnswerConfig = PatternAnswer()
     votes: VotesConfig = VotesConfig()
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
-    distinct: bool = True
-    """False: a winner is weighted by the number of times it was sampled."""
-    train_n: int | None = Field(default=None, ge=2)
-    """ttrl: train only on this many candidates of a prompt, the first ones; the others only vote. None: all."""
-    divide_by_std: bool = True
-    """ttrl: divide advantages by the standard deviation of the group's scores (GRPO). False: only subtract the mean, so
-    that a nearly unanimous group has no more weight than a split one."""

@@ -1,19 +1,18 @@
 """The messages that parts of a run exchange and store: frozen data without behavior. Every method meets the rest of the
 system in two of them: all sampling gives a `Group` (alternative continuations of one context by one role), and all
-learning takes an `Example` (`Imitate`, `Prefer` or `Reinforce`). A Prompt has no field for a reference answer.
+learning takes an `Example` (rows of tokens with weights). A Prompt has no field for a reference answer.
 """
 
 from core.messages.base import KINDS, Message
 from core.messages.event import Event
 from core.messages.learning import (
     Example,
-    Imitate,
     Lease,
     Outcome,
-    Prefer,
-    Reinforce,
     Resettle,
+    Row,
     Scored,
+    Span,
     Verdict,
     Window,
 )
@@ -33,23 +32,22 @@ __all__ = [
     "Feedback",
     "Finish",
     "Group",
-    "Imitate",
     "Lease",
     "Message",
     "Origin",
     "Outcome",
     "PolicyRef",
     "Pool",
-    "Prefer",
     "Prompt",
     "Published",
-    "Reinforce",
     "ReplicaReport",
     "Resettle",
     "Response",
+    "Row",
     "Sampling",
     "Scored",
     "Slots",
+    "Span",
     "Verdict",
     "Vote",
     "Window",

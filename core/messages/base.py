@@ -13,11 +13,13 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
     SCHEMA: ClassVar[int] = 1
+    WAS: ClassVar[tuple[str, ...]] = ()
+    """Names under which older programs stored it."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        KINDS[cls.__name__] = cls
+        KINDS.update(dict.fromkeys((cls.__name__, *cls.WAS), cls))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as encoded bytes: they are small, and validated on arrival."""

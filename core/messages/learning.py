@@ -1,8 +1,8 @@
 """Leases, judged groups, examples and windows: the messages from exploration to training."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.messages.base import Message
 from core.messages.model import Group, PolicyRef, Prompt
@@ -19,6 +19,8 @@ class Verdict(Message):
     """The winner's share of all positive weight cast, unparsable answers included."""
     margin: float = Field(ge=0, le=1)
     """The winner's share minus the runner-up's."""
+    shares: tuple[float, ...] = ()
+    """The share of each candidate's own answer, 0 without one. Empty if there was no ballot, and in old runs."""
 
 
 class Scored(Message):
@@ -28,9 +30,47 @@ class Scored(Message):
     verdict: Verdict
 
 
+class Span(Message):
+    """A run of tokens of a row that are learned from alike."""
+
+    tokens: int = Field(ge=1)
+    weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """0: context, of which nothing is learned."""
+    advantage: float = Field(default=0.0, allow_inf_nan=False)
+    kl: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Factor of the objective's weight of the divergence from its reference."""
+
+
+class Row(Message):
+    """One sequence of tokens. Its targets are the tokens of spans with a weight."""
+
+    token_ids: bytes
+    spans: tuple[Span, ...] = Field(min_length=1)
+    columns: dict[str, bytes] = Field(default_factory=dict[str, bytes])
+    """Name -> float32 of every target. behaviour: log-probability (nats) by the policy that sampled it."""
+
+    @model_validator(mode="after")
+    def _spans_add_up(self) -> "Row":
+        tokens, spans = len(self.token_ids) // 4, sum(span.tokens for span in self.spans)
+        if spans != tokens:
+            raise ValueError(f"the spans have {spans} tokens, the row has {tokens}")
+        for name, column in self.columns.items():
+            if len(column) // 4 != self.targets:
+                raise ValueError(
+                    f"column {name} has {len(column) // 4} numbers, expected one for {self.targets} targets"
+                )
+        return self
+
+    @property
+    def targets(self) -> int:
+        return sum(span.tokens for span in self.spans if span.weight > 0)
+
+
 class Example(Message):
     """One unit of training data. `id` makes every delivery idempotent."""
 
+    SCHEMA: ClassVar[int] = 2
+    WAS: ClassVar[tuple[str, ...]] = ("Imitate", "Prefer", "Reinforce")
     id: str
     group_id: str
     policy: PolicyRef
@@ -39,31 +79,35 @@ class Example(Message):
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     render_id: str
     by: Literal["sample", "person"] = "sample"
-    """The author of the completion: the policy, or a person."""
+    """The author of the learned tokens: the policy, or a person."""
+    rows: tuple[Row, ...] = Field(min_length=1)
+    """1: a completion. 2: the chosen and the rejected one."""
+    fixed: bool = False
+    """Its samples are of one version on purpose, so that they never grow stale."""
+
+    @classmethod
+    def migrate(cls, body: dict[str, Any], schema: int) -> dict[str, Any]:
+        return body if schema > 1 else _of_one_kind(body)
 
 
-class Imitate(Example):
-    """Make this completion likelier."""
-
-    context_ids: bytes
-    completion_ids: bytes
-
-
-class Prefer(Example):
-    """Make the chosen completion likelier than the rejected one."""
-
-    context_ids: bytes
-    chosen_ids: bytes
-    rejected_ids: bytes
-
-
-class Reinforce(Example):
-    """Follow the advantage, corrected for the policy that sampled: `logprobs` are the behavior policy's."""
-
-    context_ids: bytes
-    completion_ids: bytes
-    logprobs: bytes
-    advantage: float = Field(allow_inf_nan=False)
+def _of_one_kind(body: dict[str, Any]) -> dict[str, Any]:
+    """An example of schema 1, which had a class for each kind."""
+    body = dict(body)
+    context = body.pop("context_ids")
+    advantage, logprobs = body.pop("advantage", 0.0), body.pop("logprobs", None)
+    names = ("completion_ids", "chosen_ids", "rejected_ids")
+    completions = [body.pop(name) for name in names if name in body]
+    context_spans = [{"tokens": len(context) // 4}] if context else []
+    columns = {} if logprobs is None else {"behaviour": logprobs}
+    rows = [
+        {
+            "token_ids": context + completion,
+            "spans": [*context_spans, {"tokens": len(completion) // 4, "weight": 1.0, "advantage": advantage}],
+            "columns": columns,
+        }
+        for completion in completions
+    ]
+    return body | {"rows": rows}
 
 
 class Lease(Message):
@@ -75,7 +119,9 @@ class Lease(Message):
     voted: bool = False
     """True once people have voted in this run: the collector then reads each prompt's votes (`LeasePort.votes_on`)."""
     asked: tuple[tuple[int, Prompt], ...] = ()
-    """Places with a prompt that a person asked, which replaces the source's prompt."""
+    """Places with a prompt that a person or a method asked, which replaces the source's prompt."""
+    tuned: dict[str, float] = Field(default_factory=dict[str, float])
+    """What the method's tuner has set for these prompts."""
 
 
 class Resettle(Message):
@@ -88,19 +134,21 @@ class Resettle(Message):
     groups: tuple[Group, ...]
     """As sampled."""
     votes: tuple[Vote, ...]
+    known: tuple[Scored, ...] = ()
+    """The judgments of the last time, those of groups that the scorer added included."""
+    tuned: dict[str, float] = Field(default_factory=dict[str, float])
 
 
 class Outcome(Message):
     """The result of exploring one leased place. A failed prompt is data too: `failure` gives the reason."""
 
+    SCHEMA: ClassVar[int] = 2
     lease_id: str
     place: int
     prompt_id: str
     scored: tuple[Scored, ...] = ()
     votes: tuple[Vote, ...] = ()
-    imitate: tuple[Imitate, ...] = ()
-    prefer: tuple[Prefer, ...] = ()
-    reinforce: tuple[Reinforce, ...] = ()
+    examples: tuple[Example, ...] = ()
     drops: dict[str, int] = Field(default_factory=dict)
     """Reason to drop -> number of groups dropped."""
     tokens: int = 0
@@ -114,16 +162,26 @@ class Outcome(Message):
     """Ids of sampled groups; the scorer added the others. Empty: all were sampled."""
     group_ids: tuple[str, ...] | None = None
     """Set in the store, which keeps groups in their own table: this outcome's groups. None: all groups of its place."""
+    asks: tuple[Prompt, ...] = ()
+    """Prompts that the method wrote, to be explored next."""
+    measured: dict[str, float] = Field(default_factory=dict[str, float])
+    """Numbers for the method's tuner, which gets the mean of each over a window."""
 
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        return (*self.imitate, *self.prefer, *self.reinforce)
+    @classmethod
+    def migrate(cls, body: dict[str, Any], schema: int) -> dict[str, Any]:
+        if schema > 1:
+            return body
+        kinds = ("imitate", "prefer", "reinforce")
+        examples = [_of_one_kind(example) for kind in kinds for example in body.get(kind, ())]
+        return {name: value for name, value in body.items() if name not in kinds} | {"examples": examples}
 
     @property
     def version(self) -> int:
-        """The oldest version that sampled for it."""
-        versions = [scored.group.policy.version for scored in self.scored if scored.group.candidates]
-        return min((*versions, *(example.policy.version for example in self.examples)), default=0)
+        """The oldest version that sampled for it, without groups of a version that was asked for by name."""
+        groups = [scored.group for scored in self.scored if scored.group.candidates]
+        sampled = [group.policy.version for group in groups if not group.fixed]
+        learned = [example.policy.version for example in self.examples if not example.fixed]
+        return min((*sampled, *learned), default=0)
 
     @property
     def named_ids(self) -> tuple[str, ...]:
@@ -137,10 +195,4 @@ class Window(Message):
 
     number: int
     group_ids: tuple[str, ...]
-    imitate: tuple[Imitate, ...] = ()
-    prefer: tuple[Prefer, ...] = ()
-    reinforce: tuple[Reinforce, ...] = ()
-
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        return (*self.imitate, *self.prefer, *self.reinforce)
+    examples: tuple[Example, ...] = ()

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from core.messages.base import Message
 
-Origin = Literal["dataset", "live", "asked"]
+Origin = Literal["dataset", "live", "asked", "generated"]
 Finish = Literal["stop", "length"]
 
 
@@ -58,7 +58,7 @@ class Sampling(Message):
     logprobs: bool = False
     """Also return the log-probability (nats) of every sampled token, after temperature."""
     seed: int | None = None
-    purpose: Literal["explore", "gate", "report", "proof"] = "explore"
+    purpose: Literal["explore", "judge", "gate", "report", "proof"] = "explore"
     """Label of the tokens in the metrics; does not change sampling."""
 
 
@@ -87,6 +87,8 @@ class Group(Message):
     parent: str | None = None
     by: Literal["sample", "person"] = "sample"
     """The author of the candidates: the policy, or people who corrected it."""
+    fixed: bool = False
+    """Sampled from a version that the method asked for by name, which does not count as stale."""
 
     @property
     def policy(self) -> PolicyRef:

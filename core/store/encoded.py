@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from core.codec import decode
-from core.messages import Example, Message, Outcome
+from core.messages import Example, Message, Outcome, Prompt
 from core.store.records import Row, outcome_records
 
 
@@ -28,6 +28,8 @@ class EncodedOutcome(Message):
     votes: dict[str, int] = Field(default_factory=dict)
     """Kind of voter -> number of votes."""
     tokens: int = 0
+    asks: tuple[Prompt, ...] = ()
+    measured: dict[str, float] = Field(default_factory=dict[str, float])
     rows: tuple[Row, ...]
     """Rows of the store."""
 
@@ -56,6 +58,8 @@ def encode_outcome(outcome: Outcome) -> EncodedOutcome:
         shares=tuple(scored.verdict.share for scored in outcome.scored),
         votes=Counter(vote.by for vote in outcome.votes),
         tokens=outcome.tokens,
+        asks=outcome.asks,
+        measured=outcome.measured,
         rows=tuple(outcome_records(outcome)),
     )
 

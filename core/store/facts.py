@@ -10,6 +10,7 @@
     final:start/end Measured        driver            accuracy of the first and the served version at the end
     window:N        WindowDrawn     buffer            the places of window N
     buffer          BufferCounts    buffer            counts of the buffer when the newest window was drawn
+    tuned           TunedFact       buffer            what the method's tuner decided at the newest draw
     settled:N       WindowDecided   buffer            the decision on the version trained on window N
     paused          Paused          buffer            why learning is paused; survives restarts
     voted:P         PromptVoted     buffer            number of votes that count on prompt P
@@ -177,6 +178,14 @@ class BufferCounts(Fact):
     tokens: int = 0
     stale: int = 0
     quarantined: int = 0
+
+
+class TunedFact(Fact):
+    """The decision of the method's tuner at the newest draw."""
+
+    NAME = "tuned"
+    window: int
+    values: dict[str, float] = Field(default_factory=dict[str, float])
 
 
 class WindowDecided(Fact):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from core.messages import Event, Example, Imitate, Outcome, Prefer, Prompt, Published, Reinforce, Scored
+from core.messages import Event, Example, Outcome, Prompt, Published, Scored
 from core.store.facts import Answers, Fact, WindowDrawn
 from core.store.rows import F, M, Rows
 from core.store.schema import known
@@ -67,7 +67,7 @@ class RunReader(Rows):
         if not again or not whole.scored:  # never resettled, or forgotten
             return whole
         newest = max(again, key=lambda settled: settled.revision)
-        names = ("imitate", "prefer", "reinforce", "drops", "revision")
+        names = ("examples", "drops", "revision")
         return whole.model_copy(update={name: getattr(newest, name) for name in names})
 
     def briefs(self, after_place: int | None = None) -> Iterator[Outcome]:
@@ -81,15 +81,8 @@ class RunReader(Rows):
         kept = self.children("groups", Scored, str(brief.place))
         if brief.group_ids is not None:  # if a place was explored twice, it also has groups of the unused outcome
             kept = [scored for scored in kept if scored.group.id in brief.group_ids]
-        examples = [e for s in kept for e in self.children("examples", Example, s.group.id)]
-        return brief.model_copy(
-            update={
-                "scored": tuple(kept),
-                "imitate": tuple(e for e in examples if isinstance(e, Imitate)),
-                "prefer": tuple(e for e in examples if isinstance(e, Prefer)),
-                "reinforce": tuple(e for e in examples if isinstance(e, Reinforce)),
-            }
-        )
+        examples = tuple(e for s in kept for e in self.children("examples", Example, s.group.id))
+        return brief.model_copy(update={"scored": tuple(kept), "examples": examples})
 
     def places_held(self) -> set[int]:
         """Places that still have groups."""

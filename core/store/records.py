@@ -60,5 +60,5 @@ def resettled_record(outcome: Outcome) -> Record:
 
 
 def _without_parts(outcome: Outcome, **update: Any) -> Outcome:
-    empty: dict[str, Any] = {"scored": (), "votes": (), "imitate": (), "prefer": (), "reinforce": ()}
+    empty: dict[str, Any] = {"scored": (), "votes": (), "examples": ()}
     return outcome.model_copy(update=empty | update)

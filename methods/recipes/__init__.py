@@ -1,26 +1,93 @@
-"""Recipes: one file per method, found by its name. Each has `build(config) -> Method`.
+"""Recipes: one file per method, found by its name. Each has
+
+    CARD                                  what `methods` says about it
+    class Settings(Part)                  its own settings: `method.options`
+    build(settings, shared) -> Method     the composition
 
 A recipe only composes parts; samplers, scorers, filters and selectors have their own files.
 """
 
 import difflib
 import pkgutil
+from dataclasses import dataclass
 from importlib import import_module
+from typing import Any, Literal
 
-from core.config import MethodConfig
+from pydantic import ValidationError
+
+from core.answers import extractor
+from core.config import MethodConfig, Part, SamplerConfig, VotesConfig
 from core.errors import ConfigError
-from core.protocols import Method
+from core.protocols import Extract, Method, Supervision
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a user has to know before choosing a recipe."""
+
+    title: str
+    source: str
+    """Where the method was published, as `arXiv 2210.11610`."""
+    supervision: Supervision
+    cost: str
+    """Tokens generated per prompt, relative to `sampler.n` samples."""
+    shown: Literal["effect", "no effect", "plumbing"]
+    """effect, no effect: docs/results.md compares it with its null control. plumbing: only that it runs."""
+    control: str = "unvoted"
+    """The recipe, or the setting, that is its null control."""
+    overrides: tuple[str, ...] = ()
+    """Settings of the run that the method as published needs."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The settings that all recipes share."""
+
+    sampler: SamplerConfig
+    extract: Extract
+    votes: VotesConfig
 
 
 def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def card(name: str) -> Card:
+    return _module(name).CARD
+
+
+def settings(name: str) -> type[Part]:
+    """The class of the recipe's own settings."""
+    return _module(name).Settings
+
+
 def build(config: MethodConfig) -> Method:
-    """Raises: ConfigError if no recipe has this name, or if it cannot work with these settings."""
-    if config.recipe not in names():
-        nearest = difflib.get_close_matches(config.recipe, names(), n=1, cutoff=0.0)[0]
+    """Raises: ConfigError if no recipe has this name, for options that it does not know, or if it cannot work with
+    these settings."""
+    module = _module(config.recipe)
+    try:
+        options = module.Settings.model_validate(config.options)
+    except ValidationError as error:
+        raise ConfigError(_explained(config.recipe, module.Settings, error)) from None
+    return module.build(options, Shared(config.sampler, extractor(config.answer), config.votes))
+
+
+def _module(name: str) -> Any:
+    if name not in names():
+        nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
         raise ConfigError(
-            f"no recipe {config.recipe!r} in methods/recipes; did you mean {nearest}? (there are: {', '.join(names())})"
+            f"no recipe {name!r} in methods/recipes; did you mean {nearest}? (there are: {', '.join(names())})"
         )
-    return import_module(f"{__name__}.{config.recipe}").build(config)
+    return import_module(f"{__name__}.{name}")
+
+
+def _explained(recipe: str, kind: type[Part], error: ValidationError) -> str:
+    lines: list[str] = []
+    for detail in error.errors():
+        where = ".".join(("method.options", *map(str, detail["loc"])))
+        if detail["type"] == "extra_forbidden":
+            known = ", ".join(kind.model_fields) or "none"
+            lines.append(f"recipe {recipe} has no setting {where}; it has: {known}")
+        else:
+            lines.append(f"{where}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})")
+    return "\n".join(lines)

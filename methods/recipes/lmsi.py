@@ -12,31 +12,38 @@ the predecessor of the embedded model: 60 -> 46% without) and `sampler.n` is 8. 
 Versions are streamed; the paper trains one round. The paper's temperature of 0.7 stays.
 """
 
-from core.answers import extractor
-from core.config import MethodConfig
-from core.errors import ConfigError
-from core.messages import Imitate
+from pydantic import Field
+
+from core.config import Part
+from core.objectives import Sft
 from core.protocols import Method
+from methods.checks import differ
 from methods.filters import has_winner, has_winning_candidate, min_share
+from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.selectors.winners import Winners
 
+CARD = Card("Large Language Models Can Self-Improve", "arXiv 2210.11610", "none", "1", "effect")
 
-def build(config: MethodConfig) -> Method:
+
+class Settings(Part):
+    min_share: float = Field(default=0.5, ge=0, le=1)
+    """Minimum share of the winner; groups with less are dropped."""
+    max_winners: int = Field(default=64, ge=1)
+    """Maximum number of distinct winning candidates of a prompt that become examples."""
+    distinct: bool = True
+    """False: a winner is weighted by the number of times it was sampled."""
+
+
+def build(settings: Settings, shared: Shared) -> Method:
     """Raises: ConfigError for settings with which all samples are equal."""
-    if config.sampler.n < 2 or config.sampler.temperature == 0:
-        raise ConfigError(
-            f"recipe lmsi needs different samples to vote, but method.sampler.n={config.sampler.n} at "
-            f"method.sampler.temperature={config.sampler.temperature} gives one; use n >= 2 and a temperature above 0"
-        )
+    differ("lmsi", shared.sampler)
     return Method(
         name="lmsi",
-        sample=Iid(config.sampler),
-        score=Majority(extractor(config.answer), config.votes),
-        filters=(has_winner, has_winning_candidate, min_share(config.min_share)),
-        select=Winners("lmsi", config.max_winners, config.distinct),
-        objective="sft",
-        makes=Imitate,
-        supervision="none",
+        sample=Iid(shared.sampler),
+        score=Majority(shared.extract, shared.votes),
+        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        select=Winners("lmsi", settings.max_winners, settings.distinct),
+        objective=Sft(),
     )

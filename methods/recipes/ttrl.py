@@ -15,42 +15,60 @@ Deviation: `min_share` drops unsure ballots (the paper: 0). The paper votes with
 candidates, the authors' code by one less: a constant factor for groups of one size.
 """
 
-from core.answers import extractor
-from core.config import MethodConfig, SamplerConfig
+from pydantic import Field
+
+from core.config import Part
 from core.errors import ConfigError
-from core.messages import Reinforce
+from core.objectives import Grpo
 from core.protocols import Method
+from methods.checks import exact
 from methods.filters import has_winner, min_share
+from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.selectors.advantages import Advantages
 
+CARD = Card(
+    "TTRL: Test-Time Reinforcement Learning",
+    "arXiv 2504.16084",
+    "none",
+    "1",
+    "plumbing",
+    overrides=(
+        "method.sampler.temperature=1",
+        "method.options.min_share=0",
+        "learning.replay_windows=1",
+    ),
+)
 
-def build(config: MethodConfig) -> Method:
+
+class Settings(Part):
+    min_share: float = Field(default=0.5, ge=0, le=1)
+    """Minimum share of the winner; groups with less are dropped. The paper: 0."""
+    train_n: int | None = Field(default=None, ge=2)
+    """Train only on this many candidates of a prompt, the first ones; the others only vote. None: all."""
+    divide_by_std: bool = True
+    """Divide advantages by the standard deviation of the group's scores (GRPO). False: only subtract the mean, so
+    that a nearly unanimous group has no more weight than a split one."""
+    grpo: Grpo = Grpo()
+
+
+def build(settings: Settings, shared: Shared) -> Method:
     """Raises: ConfigError for a sampler that does not draw from the policy's distribution, or with too few samples."""
-    _check(config.sampler, config.train_n)
-    select = Advantages("ttrl", config.train_n, config.divide_by_std)
+    n, train_n = shared.sampler.n, settings.train_n
+    if n < 2 or (train_n or 0) > n:
+        raise ConfigError(
+            f"recipe ttrl compares the samples of a prompt, but method.sampler.n={n} and "
+            f"method.options.train_n={train_n}; use n >= 2 and train_n at most n"
+        )
+    exact("ttrl", shared.sampler)
+    select = Advantages("ttrl", train_n, settings.divide_by_std)
     return Method(
         name="ttrl",
-        sample=Iid(config.sampler, logprobs=True),
-        score=Majority(extractor(config.answer), config.votes),
-        filters=(has_winner, min_share(config.min_share), select.differing),
+        sample=Iid(shared.sampler, logprobs=True),
+        score=Majority(shared.extract, shared.votes),
+        filters=(has_winner, min_share(settings.min_share), select.differing),
         select=select,
-        objective="grpo",
-        makes=Reinforce,
-        supervision="none",
+        objective=settings.grpo,
+        columns=("behaviour",),
     )
-
-
-def _check(sampler: SamplerConfig, train_n: int | None) -> None:
-    if sampler.n < 2 or (train_n or 0) > sampler.n:
-        raise ConfigError(
-            f"recipe ttrl compares the samples of a prompt, but method.sampler.n={sampler.n} and "
-            f"method.train_n={train_n}; use n >= 2 and train_n at most n"
-        )
-    if sampler.temperature != 1 or sampler.top_p != 1:
-        raise ConfigError(
-            f"recipe ttrl learns from the probabilities of its samples, but with "
-            f"method.sampler.temperature={sampler.temperature} and method.sampler.top_p={sampler.top_p} they do not "
-            "come from the policy's distribution; set method.sampler.temperature=1 method.sampler.top_p=1"
-        )

@@ -4,27 +4,35 @@
 
 Why it exists: this recipe can gain only from answer format and from training on the model's own text. The vote accounts
 for what lmsi gains beyond it. On the embedded model it loses 4 points where lmsi gains 44 (docs/results.md).
-Precondition: none. Supervision: none. It ignores `min_share` and `max_winners`: one sample per question is kept.
+Precondition: none. Supervision: none. One sample per question is kept.
 """
 
-from core.answers import extractor
-from core.config import MethodConfig
-from core.messages import Imitate
+from pydantic import ConfigDict
+
+from core.config import Part
+from core.objectives import Sft
 from core.protocols import Method
 from methods.filters import has_winner, has_winning_candidate
+from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.unvoted import Unvoted
 from methods.selectors.winners import Winners
 
+CARD = Card("The null control of voting: one random sample of its own", "ours", "none", "1", "effect", control="")
 
-def build(config: MethodConfig) -> Method:
+
+class Settings(Part):
+    """None. Those of the recipe that it is the control of are accepted."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def build(settings: Settings, shared: Shared) -> Method:
     return Method(
         name="unvoted",
-        sample=Iid(config.sampler),
-        score=Unvoted(extractor(config.answer)),
+        sample=Iid(shared.sampler),
+        score=Unvoted(shared.extract),
         filters=(has_winner, has_winning_candidate),
         select=Winners("unvoted", 1),
-        objective="sft",
-        makes=Imitate,
-        supervision="none",
+        objective=Sft(),
     )

@@ -4,27 +4,35 @@ from dataclasses import dataclass
 
 from core.codec import stable_id
 from core.config import SamplerConfig
-from core.messages import Group, Prompt, Sampling
-from core.protocols import Policy
+from core.messages import Candidate, Group, PolicyRef, Prompt, Sampling
+from core.protocols import UNTUNED, Policy, Tuned
 
 
 @dataclass(frozen=True)
 class Iid:
-    """`n` candidates of one version in one group."""
+    """`n` candidates of one version in one group. A tuned `temperature` replaces the configured one."""
 
     config: SamplerConfig
     logprobs: bool = False
     """Keep the log-probability of every sampled token."""
+    ref: PolicyRef | None = None
+    """Always sample from this version. None: from the one that explores."""
+    n: int | None = None
+    """None: as configured."""
 
-    async def __call__(self, prompt: Prompt, policy: Policy) -> list[Group]:
+    async def __call__(self, prompt: Prompt, policy: Policy, tuned: Tuned = UNTUNED) -> list[Group]:
         config = self.config
         sampling = Sampling(
-            n=config.n,
-            temperature=config.temperature,
+            n=self.n or config.n,
+            temperature=tuned.get("temperature", config.temperature),
             top_p=config.top_p,
             max_tokens=config.max_tokens,
             logprobs=self.logprobs,
         )
-        candidates = tuple(await policy.generate(prompt, sampling))
-        group_id = stable_id("group", prompt.id, *(candidate.id for candidate in candidates))
-        return [Group(id=group_id, prompt=prompt, candidates=candidates)]
+        return [grouped(prompt, await policy.generate(prompt, sampling, self.ref), fixed=self.ref is not None)]
+
+
+def grouped(prompt: Prompt, candidates: list[Candidate], *, fixed: bool = False, kind: str = "group") -> Group:
+    """A group of sampled candidates, named by them."""
+    name = stable_id(kind, prompt.id, *(candidate.id for candidate in candidates))
+    return Group(id=name, prompt=prompt, candidates=tuple(candidates), fixed=fixed)

@@ -10,8 +10,8 @@ verifiers vote, and the winner needs a quorum. A candidate that was cut off has 
 that enough people agree on form an extra group.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from core.codec import stable_id
 from core.config import VotesConfig
@@ -30,6 +30,8 @@ class Result:
     winner: str | None
     share: float
     margin: float
+    shares: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The share of every choice with positive net weight."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Majority:
     extract: Extract
     votes: VotesConfig = GUARDED
 
-    async def __call__(self, groups: Sequence[Group], votes: Votes, policy: Policy) -> list[Scored]:
+    async def __call__(
+        self, groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
+    ) -> list[Scored]:
         candidates = [candidate for group in groups for candidate in group.candidates]
         answers = {candidate.id: answer_of(candidate, self.extract) for candidate in candidates}
         if any(answers.values()):
@@ -93,7 +97,8 @@ def count(ballot: Iterable[tuple[str | None, float]]) -> Result:
     if not ranked:
         return Result(None, 0.0, 0.0)
     (winner, weight), runner_up = ranked[0], ranked[1][1] if len(ranked) > 1 else 0.0
-    return Result(winner, min(1.0, weight / total), min(1.0, (weight - runner_up) / total))
+    shares = {choice: min(1.0, one / total) for choice, one in ranked}
+    return Result(winner, shares[winner], min(1.0, (weight - runner_up) / total), shares)
 
 
 def _is_relevant(vote: Vote, answers: dict[str, str | None]) -> bool:
@@ -133,5 +138,6 @@ def _scored(group: Group, answers: dict[str, str | None], standing: dict[str, st
         winner=result.winner,
         share=result.share,
         margin=result.margin,
+        shares=tuple(result.shares.get(standing[c.id] or "", 0.0) for c in group.candidates),
     )
     return Scored(group=group, verdict=verdict)

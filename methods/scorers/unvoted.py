@@ -17,7 +17,9 @@ class Unvoted:
 
     extract: Extract
 
-    async def __call__(self, groups: Sequence[Group], votes: Votes, policy: Policy) -> list[Scored]:
+    async def __call__(
+        self, groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
+    ) -> list[Scored]:
         answers = {c.id: answer_of(c, self.extract) for group in groups for c in group.candidates}
         eligible = [candidate_id for candidate_id, answer in answers.items() if answer is not None]
         seed = stable_id("unvoted", *(part for group in groups for part in (group.prompt.id, group.id)))

@@ -1,42 +1,35 @@
 """Makes examples to imitate from winning candidates."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.codec import example_id
-from core.messages import Candidate, Example, Group, Imitate, Scored
+from core.messages import Candidate, Example, Scored
 from core.protocols import History
+from methods.rows import example, row
 
 
 @dataclass(frozen=True)
 class Winners:
-    """The first `max_winners` candidates with a positive score, distinct by their tokens, in the order sampled."""
+    """Of each group the first `max_winners` candidates with a positive score, distinct by their tokens, in the order
+    sampled."""
 
     method: str
     max_winners: int
     distinct: bool = True
     """False: a candidate is weighted by the number of times it was sampled."""
 
-    def __call__(self, scored: Scored, history: History) -> list[Example]:
-        pairs = zip(scored.group.candidates, scored.verdict.scores, strict=True)
+    def __call__(self, scored: Sequence[Scored], history: History) -> list[Example]:
+        return [example for one in scored for example in self._of(one)]
+
+    def _of(self, scored: Scored) -> list[Example]:
         distinct: dict[bytes, Candidate] = {}
         times: Counter[bytes] = Counter()
-        for candidate, score in pairs:
+        for candidate, score in zip(scored.group.candidates, scored.verdict.scores, strict=True):
             if score > 0:
                 distinct.setdefault(candidate.completion_ids, candidate)
                 times[candidate.completion_ids] += 1
-        kept = list(distinct.values())[: self.max_winners]
-        return [self._example(scored.group, c, 1 if self.distinct else times[c.completion_ids]) for c in kept]
-
-    def _example(self, group: Group, candidate: Candidate, weight: float) -> Imitate:
-        return Imitate(
-            id=example_id("imitate", self.method, group.id, candidate.id),
-            group_id=group.id,
-            policy=candidate.start,
-            method=self.method,
-            adapter=candidate.start.adapter,
-            weight=weight,
-            render_id=candidate.render_id,
-            context_ids=candidate.context_ids,
-            completion_ids=candidate.completion_ids,
-        )
+        return [
+            example(self.method, scored.group, [c], [row(c)], weight=1 if self.distinct else times[c.completion_ids])
+            for c in list(distinct.values())[: self.max_winners]
+        ]

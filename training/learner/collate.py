@@ -1,8 +1,9 @@
 # pyright: basic
-"""Turns examples into batches with little padding, and batches into forwards. Only completion tokens are in the loss.
+"""Turns examples into batches with little padding, and batches into forwards. Only targets are in the loss.
 
-A forward computes rows. A plain row is one example. Where it pays, examples that begin alike are one row together, in
-which the tokens that they share are computed once (training.learner.tree).
+A forward computes lines. A plain line is one row of one example. Where it pays, rows that begin alike are one line
+together, in which the tokens that they share are computed once (training.learner.tree). All rows of an example are in
+the same forward, because its loss compares them.
 """
 
 import math
@@ -13,15 +14,13 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from core.messages import Imitate, Reinforce
-from training.learner.tree import ROW_TOKENS, Forest, Row, cost, shared
+from core.messages import Example, Row
+from training.learner import tree
+from training.learner.tree import ROW_TOKENS, Forest, cost, shared
 
-Continued = Imitate | Reinforce
-"""Examples with one completion after a context."""
-Turn = Sequence[Sequence[Continued]]
-"""The rows of one forward. The examples of a row are in the order of a walk through their tree."""
 SPREAD_TOKENS = 40
 """Largest difference in length between two sequences of a batch."""
 CHUNK = 4096
@@ -31,63 +30,116 @@ WORTH = 0.8
 """Rows are shared if they cost at most this part of plain ones."""
 
 
-def length(example: Continued) -> int:
-    """Tokens of context and completion."""
-    return (len(example.context_ids) + len(example.completion_ids)) // 4
+@dataclass(frozen=True)
+class Piece:
+    """One row of an example."""
+
+    example: Example
+    place: int
+
+    @property
+    def row(self) -> Row:
+        return self.example.rows[self.place]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.example.id, self.place
+
+    @property
+    def inputs(self) -> bytes:
+        """The tokens that a forward computes: the last one is only predicted."""
+        return self.row.token_ids[:-4]
 
 
-def pack_batches(examples: Sequence[Continued], batch_tokens: int, rng: Random) -> list[list[Continued]]:
+Turn = Sequence[Sequence[Piece]]
+"""The lines of one forward. The pieces of a line are in the order of a walk through their tree."""
+
+
+def length(example: Example) -> int:
+    """Tokens of its longest row."""
+    return max(len(row.token_ids) for row in example.rows) // 4
+
+
+def targets_of(row: Row) -> npt.NDArray[np.int64]:
+    """The places of the row's targets. The first token of all is never predicted."""
+    learned = np.repeat([span.weight > 0 for span in row.spans], [span.tokens for span in row.spans])
+    learned[:1] = False
+    return np.flatnonzero(learned)
+
+
+def per_target(row: Row, name: str) -> npt.NDArray[np.float32]:
+    """A number of the spans (weight, advantage, kl), for every target."""
+    values = np.repeat([getattr(span, name) for span in row.spans], [span.tokens for span in row.spans])
+    return values[targets_of(row)].astype(np.float32)
+
+
+def pieces(examples: Sequence[Example]) -> list[Piece]:
+    return [Piece(example, place) for example in examples for place in range(len(example.rows))]
+
+
+def pack_batches(examples: Sequence[Example], batch_tokens: int, rng: Random) -> list[list[Example]]:
     """Shuffled batches of similar lengths, each at most batch_tokens with padding. A longer example is a batch alone.
 
     Every example is in exactly one batch. `rng` is the only random state."""
     shuffled = rng.sample(list(examples), len(examples))
-    batches: list[list[Continued]] = []
+    batches: list[list[Example]] = []
     for start in range(0, len(shuffled), CHUNK):
         batches += _fill(sorted(shuffled[start : start + CHUNK], key=length), batch_tokens)
     rng.shuffle(batches)
     return batches
 
 
-def _fill(by_length: Sequence[Continued], batch_tokens: int) -> Iterator[list[Continued]]:
-    batch: list[Continued] = []
+def _fill(by_length: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
+    batch: list[Example] = []
+    rows = 0
     for example in by_length:
         longest = length(example)
-        if batch and (longest * (len(batch) + 1) > batch_tokens or longest - length(batch[0]) > SPREAD_TOKENS):
+        full = longest * (rows + len(example.rows)) > batch_tokens
+        if batch and (full or longest - length(batch[0]) > SPREAD_TOKENS):
             yield batch
-            batch = []
+            batch, rows = [], 0
         batch.append(example)
+        rows += len(example.rows)
     if batch:
         yield batch
 
 
-def micro_batches(batch: Sequence[Continued], micro_batch_tokens: int | None) -> list[list[Continued]]:
+def micro_batches(batch: Sequence[Example], micro_batch_tokens: int | None) -> list[list[Example]]:
     """Split a batch into micro-batches of at most micro_batch_tokens padded tokens, by length. None: no split."""
     if micro_batch_tokens is None:
         return [list(batch)]
     return list(_fill(sorted(batch, key=length), micro_batch_tokens))
 
 
-def turns(batch: Sequence[Continued], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
+def turns(batch: Sequence[Example], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
     """The forwards of a batch, each of at most micro_batch_tokens computed tokens (None: a single forward). Every
     example is in exactly one. Rows are shared if that pays and no example is longer than share_tokens."""
-    if not batch:
-        return []
-    plain: list[Turn] = [[[example] for example in micro] for micro in micro_batches(batch, micro_batch_tokens)]
-    if len(batch) == 1 or max(map(length, batch)) > share_tokens:
+    micros = micro_batches(batch, micro_batch_tokens)
+    if any(len(example.rows) > 1 for example in batch):
+        return [turn for micro in micros for turn in _laid(pieces(micro), [micro], None, share_tokens)]
+    return _laid(pieces(batch), micros, micro_batch_tokens, share_tokens) if batch else []
+
+
+def _laid(
+    every: Sequence[Piece], micros: Sequence[Sequence[Example]], most_tokens: int | None, share_tokens: float
+) -> list[Turn]:
+    """Plain lines of the micro-batches, or shared lines of all pieces if they cost less."""
+    plain: list[Turn] = [[[piece] for piece in pieces(micro)] for micro in micros]
+    if len(every) == 1 or max(len(piece.row.token_ids) for piece in every) // 4 > share_tokens:
         return plain
-    whole = forest(batch)
+    whole = forest(every)
     if whole.tokens > WORTH * sum(map(computed, plain)):
         return plain
-    most = math.inf if micro_batch_tokens is None else micro_batch_tokens
+    most = math.inf if most_tokens is None else most_tokens
     widths = [width for width in ROW_TOKENS if width <= most] or [int(most)]
-    tried = (_grouped([[batch[place] for place in row] for row in whole.rows(width)], most) for width in widths)
+    tried = (_grouped([[every[place] for place in line] for line in whole.rows(width)], most) for width in widths)
     best = min(tried, key=total_cost)
     return best if total_cost(best) <= WORTH * total_cost(plain) else plain
 
 
-def _grouped(rows: Sequence[Sequence[Continued]], most: float) -> list[Turn]:
-    many = len(rows) if most == math.inf else max(1, int(most) // max(1, _width(rows)))
-    return [rows[start : start + many] for start in range(0, len(rows), many)]
+def _grouped(lines: Sequence[Sequence[Piece]], most: float) -> list[Turn]:
+    many = len(lines) if most == math.inf else max(1, int(most) // max(1, _width(lines)))
+    return [lines[start : start + many] for start in range(0, len(lines), many)]
 
 
 def total_cost(turns: Sequence[Turn]) -> float:
@@ -96,76 +148,77 @@ def total_cost(turns: Sequence[Turn]) -> float:
 
 
 def computed(turn: Turn) -> int:
-    """Tokens that a forward computes, with padding. The last token of an example is only predicted."""
+    """Tokens that a forward computes, with padding."""
     return len(turn) * _width(turn)
 
 
 def _width(turn: Turn) -> int:
-    return max(_tokens(row) for row in turn)
+    return max(_tokens(line) for line in turn)
 
 
-def _tokens(row: Sequence[Continued]) -> int:
-    inputs = [_inputs(example) for example in row]
+def _tokens(line: Sequence[Piece]) -> int:
+    inputs = [piece.inputs for piece in line]
     twice = sum(shared(one, two) for one, two in pairwise(inputs))
     return sum(map(len, inputs)) // 4 - twice
 
 
-def forest(batch: Sequence[Continued]) -> Forest:
-    return Forest.of([_inputs(example) for example in batch], [len(example.completion_ids) // 4 for example in batch])
-
-
-def _inputs(example: Continued) -> bytes:
-    """The tokens that a forward computes."""
-    return (example.context_ids + example.completion_ids)[:-4]
+def forest(every: Sequence[Piece]) -> Forest:
+    return Forest.of([piece.inputs for piece in every], [piece.row.targets for piece in every])
 
 
 @dataclass(frozen=True)
 class Collated:
-    """What a forward computes, and which of its logits predict the N completion tokens (with the stop token). They are
-    in the order of the turn's examples. A causal model needs no attention mask for plain rows, which are padded on the
-    right."""
+    """What a forward computes, and which of its logits predict the N targets, in the order of the turn's pieces. A
+    causal model needs no attention mask for plain lines, which are padded on the right."""
 
     ids_BT: torch.Tensor
     """int64, padded with 0."""
     kept_U: torch.Tensor
-    """The places in the flattened rows whose logits are needed, each once."""
+    """The places in the flattened lines whose logits are needed, each once."""
     targets_N: torch.Tensor
-    weight_N: torch.Tensor
-    """float32: the example's weight at each of its tokens."""
+    counts: Sequence[int]
+    """Targets of each piece."""
     which_N: torch.Tensor | None = None
-    """Which of the U logits predict each token. None in plain rows, where it is each in turn."""
+    """Which of the U logits predict each token. None in plain lines, where it is each in turn."""
     depths_BT: torch.Tensor | None = None
-    """Positions of shared rows; see training.learner.tree.Row."""
+    """Positions of shared lines; see training.learner.tree.Row."""
     ends_BT: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Collated":
-        moved: dict[str, Any] = {name: None if at is None else at.to(device) for name, at in vars(self).items()}
+        moved: dict[str, Any] = {
+            name: at.to(device) if isinstance(at, torch.Tensor) else at for name, at in vars(self).items()
+        }
         return Collated(**moved)
 
     def predicting(self, logits_UV: torch.Tensor) -> torch.Tensor:
-        """The logits [N, V] that predict the completion tokens."""
+        """The logits [N, V] that predict the targets."""
         return logits_UV if self.which_N is None else logits_UV.index_select(0, self.which_N)
 
 
 def collate(turn: Turn) -> Collated:
-    rows = [Row.of([_inputs(example) for example in row]) for row in turn]
-    width = max(len(row.ids) for row in rows)
-    ids_BT = np.zeros((len(rows), width), dtype=np.int64)
+    lines = [tree.Row.of([piece.inputs for piece in line]) for line in turn]
+    width = max(len(line.ids) for line in lines)
+    ids_BT = np.zeros((len(lines), width), dtype=np.int64)
     depths_BT = np.zeros_like(ids_BT)
-    ends_BT = np.tile(np.arange(1, width + 1), (len(rows), 1))
+    ends_BT = np.tile(np.arange(1, width + 1), (len(lines), 1))
     predicts, targets = [], []
-    for place, (row, examples) in enumerate(zip(rows, turn, strict=True)):
-        ids_BT[place, : len(row.ids)] = row.ids
-        depths_BT[place, : len(row.ids)] = row.depths
-        ends_BT[place, : len(row.ids)] = row.ends
-        for path, example in zip(row.paths, examples, strict=True):
-            first = max(1, len(example.context_ids) // 4)  # the first token of all is never predicted
-            predicts.append(place * width + path[first - 1 :])
-            targets.append(np.frombuffer(example.context_ids + example.completion_ids, "<i4")[first:].astype(np.int64))
-    weights = np.array([example.weight for examples in turn for example in examples], dtype=np.float32)
-    weight_N = np.repeat(weights, [len(each) for each in targets])
+    for place, (line, held) in enumerate(zip(lines, turn, strict=True)):
+        ids_BT[place, : len(line.ids)] = line.ids
+        depths_BT[place, : len(line.ids)] = line.depths
+        ends_BT[place, : len(line.ids)] = line.ends
+        for path, piece in zip(line.paths, held, strict=True):
+            learned = targets_of(piece.row)
+            predicts.append(place * width + path[learned - 1])
+            targets.append(np.frombuffer(piece.row.token_ids, "<i4")[learned].astype(np.int64))
     predicts_N, targets_N = np.concatenate(predicts), np.concatenate(targets)
-    if all(len(examples) == 1 for examples in turn):
-        return Collated(*map(torch.from_numpy, (ids_BT, predicts_N, targets_N, weight_N)))
-    kept_U, which_N = np.unique(predicts_N, return_inverse=True)
-    return Collated(*map(torch.from_numpy, (ids_BT, kept_U, targets_N, weight_N, which_N, depths_BT, ends_BT)))
+    plain = all(len(held) == 1 for held in turn)
+    kept_U, which_N = (predicts_N, None) if plain else np.unique(predicts_N, return_inverse=True)
+    return Collated(
+        ids_BT=torch.from_numpy(ids_BT),
+        kept_U=torch.from_numpy(kept_U),
+        targets_N=torch.from_numpy(targets_N),
+        counts=[len(each) for each in targets],
+        which_N=None if which_N is None else torch.from_numpy(which_N),
+        depths_BT=None if plain else torch.from_numpy(depths_BT),
+        ends_BT=None if plain else torch.from_numpy(ends_BT),
+    )

@@ -15,9 +15,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.learner.collate import Continued, Turn, forest, length, total_cost, turns
+from core.messages import Example
+from training.learner.collate import Turn, forest, length, pieces, total_cost, turns
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def shard(model: Any, mesh: DeviceMesh) -> None:
@@ -33,7 +36,7 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
 
 
 def deal(
-    batch: Sequence[Continued], size: int, micro_batch_tokens: int | None, share_tokens: float = 0
+    batch: Sequence[Example], size: int, micro_batch_tokens: int | None, share_tokens: float = 0
 ) -> list[list[Turn]]:
     """Member -> its turns. Members get examples of similar lengths, or branches of the tree of all examples if that
     costs the slowest member less, and the same number of turns. A member without examples in a turn repeats the
@@ -41,9 +44,11 @@ def deal(
     if not batch:
         return [[] for _ in range(size)]
     examples = sorted(batch, key=length)
-    idle: Turn = [[examples[0].model_copy(update={"weight": 0.0})]]
-    branches = [[batch[place] for place in part] for part in forest(batch).parts(size)]
-    shares = [[examples[rank::size] for rank in range(size)], branches + [[]] * (size - len(branches))]
+    idle: Turn = [[piece] for piece in pieces([examples[0].model_copy(update={"weight": 0.0})])]
+    shares = [[examples[rank::size] for rank in range(size)]]
+    if all(len(example.rows) == 1 for example in batch):
+        branches = [[batch[place] for place in part] for part in forest(pieces(batch)).parts(size)]
+        shares.append(branches + [[]] * (size - len(branches)))
     ways = [[turns(share, micro_batch_tokens, share_tokens) for share in way] for way in shares]
     dealt = min(ways, key=lambda way: max(map(total_cost, way)))
     most = max(map(len, dealt))
@@ -67,7 +72,7 @@ class Sharded:
             self._meshes[device.type] = init_device_mesh(device.type, (self._size,))
         shard(model, self._meshes[device.type])
 
-    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
+    def turns(self, batch: Sequence[Example], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
         return deal(batch, self._size, micro_batch_tokens, share_tokens)[self._rank]
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -85,7 +90,7 @@ class Sharded:
         dist.all_gather_object(parts, number)
         return sum(parts)
 
-    def merged(self, found: dict[str, Any]) -> dict[str, Any]:
+    def merged(self, found: dict[K, V]) -> dict[K, V]:
         parts: list[Any] = [None] * self._size
         dist.all_gather_object(parts, found)
         return {key: value for part in parts for key, value in part.items()}

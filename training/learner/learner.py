@@ -3,7 +3,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -13,11 +13,17 @@ import torch
 
 from core.config import LearningConfig, ModelConfig
 from core.errors import ObjectiveError, RatchetError
-from core.messages import Reinforce, Window
-from training.learner.collate import Continued, Turn, collate, computed, length, pack_batches
+from core.messages import Example, Window
+from core.objectives import Objective, Sft
+from training.learner.collate import Collated, Turn, collate, computed, pack_batches, per_target
 from training.learner.model import LearnerModel
 from training.learner.parallel import Parallel, SingleProcess
-from training.objectives import Column, objective
+from training.learner.tokens import Tokens
+from training.objectives import loss_of
+
+Floats = npt.NDArray[np.float32]
+Key = tuple[str, int]
+"""An example's id, and the place of one of its rows."""
 
 
 class Diverged(RatchetError, ArithmeticError):
@@ -38,19 +44,18 @@ class Learner:
         learning: LearningConfig,
         seed: int = 0,
         render_id: str | None = None,
-        objective_name: str = "sft",
+        objective: Objective | None = None,
         parallel: Parallel | None = None,
     ) -> None:
         self.learning = learning
         self.seed = seed
         self.render_id = render_id
-        self.objective = objective(objective_name)
-        self.terms = self.objective.terms(learning)
+        self.objective = objective or Sft()
         self.parallel: Parallel = parallel or SingleProcess()
         self.trained_model = LearnerModel(model, learning, seed, self.parallel)
         self.losses: list[float] = []
         """Loss of every step of the newest window (mean nats a token)."""
-        self._columns: dict[str, dict[Column, npt.NDArray[np.float32]]] = {}
+        self._columns: dict[Key, dict[str, Floats]] = {}
         self._computed = 0
 
     @property
@@ -73,22 +78,28 @@ class Learner:
     # --- learning ---
 
     def train(
-        self, window: Window, should_yield: Callable[[int, int], None] | None = None, lr_scale: float = 1.0
+        self,
+        window: Window,
+        should_yield: Callable[[int, int], None] | None = None,
+        lr_scale: float = 1.0,
+        reference: Mapping[Key, Floats] | None = None,
     ) -> dict[str, float]:
         """Train on one window with a new AdamW, warm-up, linear decay to 0 and clipped gradients. The seed and the
         window determine the result.
 
         `should_yield` is called after each step with the steps done and all steps. It may wait, and an error of its
         leaves the weights as they were before the window. `lr_scale` multiplies learning.lr; it is below 1 after
-        consecutive rejections. Returns loss (mean nats a token, over the window), grad_norm (mean, before clipping),
-        steps, examples, tokens, computed_tokens (by the steps' forwards: with padding, and what examples share once),
-        target_tokens, lr_scale, seconds and cpu_s. If the objective uses both behaviour and proximal log-probabilities,
-        also returns off_policy_kl (nats a token): the distance of these weights from the weights that sampled.
+        consecutive rejections. `reference`: `completion_logprobs` by the version that the objective names. Returns loss
+        (mean nats a token, over the window), grad_norm (mean, before clipping), steps, examples, tokens,
+        computed_tokens (by the steps' forwards: with padding, and what rows share once), target_tokens, lr_scale,
+        seconds and cpu_s. If the objective uses both behaviour and proximal log-probabilities, also off_policy_kl (nats
+        a token): the distance of these weights from the weights that sampled. Of pairs, also chosen_tokens and
+        rejected_tokens, their mean lengths, because losses that sum over tokens pull on length.
         Raises: ObjectiveError for examples that the objective does not take; Diverged."""
         started, started_cpu = time.monotonic(), time.process_time()
-        examples = self._weighed(self._eaten(window))
-        self._columns = self._look_up(examples)
-        off_policy = self._off_policy()
+        examples = self._taken(window)
+        self._columns = self._look_up(examples, reference)
+        extra = self._off_policy() | _lengths(examples)
         rng = Random(f"{self.seed}:{window.number}")
         batches = [
             batch
@@ -121,12 +132,12 @@ class Learner:
         return {
             "loss": sum(losses) / steps,
             "grad_norm": sum(norms) / steps,
-            **off_policy,
+            **extra,
             "steps": float(len(batches)),
             "examples": float(len(examples)),
-            "tokens": float(sum(length(example) for example in examples) * self.learning.epochs),
+            "tokens": float(sum(len(row.token_ids) // 4 for e in examples for row in e.rows) * self.learning.epochs),
             "computed_tokens": self.parallel.total(float(self._computed)),
-            "target_tokens": float(sum(len(e.completion_ids) // 4 for e in examples) * self.learning.epochs),
+            "target_tokens": float(sum(row.targets for e in examples for row in e.rows) * self.learning.epochs),
             "lr_scale": lr_scale,
             "seconds": time.monotonic() - started,
             "cpu_s": self.parallel.total(time.process_time() - started_cpu),
@@ -138,9 +149,9 @@ class Learner:
         return self.learning.lr * warmup * (1 - step / steps)
 
     def _step(
-        self, batch: list[Continued], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer
+        self, batch: list[Example], parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> tuple[float, float]:
-        total = sum(example.weight * (len(example.completion_ids) // 4) for example in batch)
+        total = sum(example.weight * self._units(example) for example in batch)
         if total == 0:
             return 0.0, 0.0
         optimizer.zero_grad(set_to_none=True)
@@ -160,62 +171,119 @@ class Learner:
         optimizer.step()
         return loss, norm
 
-    def _turns(self, batch: Sequence[Continued], tokens: int | None) -> list[Turn]:
+    def _units(self, example: Example) -> float:
+        """What the example counts in the mean of a step, before its weight."""
+        match self.objective.unit:
+            case "token":
+                return sum(span.tokens * span.weight for row in example.rows for span in row.spans)
+            case "sequence":
+                return len(example.rows)
+            case _:
+                return 1
+
+    def _turns(self, batch: Sequence[Example], tokens: int | None) -> list[Turn]:
         return self.parallel.turns(batch, tokens, self.trained_model.share_tokens)
 
     def loss(self, turn: Turn) -> torch.Tensor:
-        """The objective's weighted sum over the completion tokens of one forward (nats), with gradients."""
-        rows = collate(turn).to(self.device)
-        logits_NV = rows.predicting(self.trained_model.logits(rows))
-        columns = {name: self._column(name, turn) for name in self.terms.columns}
-        return self.objective.function(logits_NV, rows.targets_N, rows.weight_N, **columns, **self.terms.arguments)
+        """The objective's weighted sum over one forward, with gradients."""
+        held = collate(turn).to(self.device)
+        logits_NV = held.predicting(self.trained_model.logits(held))
+        return loss_of(self.objective)(self._tokens(turn, held, logits_NV), self.objective)
+
+    def _tokens(self, turn: Turn, held: Collated, logits_NV: torch.Tensor) -> Tokens:
+        found = [piece for line in turn for piece in line]
+        order = {piece.key: number for number, piece in enumerate(found)}
+        examples = list({piece.example.id: piece.example for piece in found}.values())
+        names = {name for piece in found for name in self._columns.get(piece.key, ())}
+
+        def on_device(parts: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
+            return torch.from_numpy(np.concatenate(parts)).to(self.device)
+
+        def column(name: str) -> torch.Tensor:
+            known = (self._columns[piece.key].get(name) for piece in found)
+            return on_device(
+                [np.zeros(n, np.float32) if k is None else k for k, n in zip(known, held.counts, strict=True)]
+            )
+
+        return Tokens(
+            logits_NV=logits_NV,
+            targets_N=held.targets_N,
+            weight_N=on_device([self._token_weights(piece.example, piece.place) for piece in found]),
+            advantage_N=on_device([per_target(piece.row, "advantage") for piece in found]),
+            kl_N=on_device([per_target(piece.row, "kl") for piece in found]),
+            row_N=on_device([np.full(n, number, np.int64) for number, n in enumerate(held.counts)]),
+            rows_EK=torch.tensor(
+                [[order[example.id, place] for place in range(len(example.rows))] for example in examples]
+            ).to(self.device),
+            weight_E=torch.tensor([example.weight for example in examples], dtype=torch.float32).to(self.device),
+            columns={name: column(name) for name in names},
+            teacher=lambda: self._base_logits(held),
+        )
+
+    def _token_weights(self, example: Example, place: int) -> Floats:
+        weights = per_target(example.rows[place], "weight")
+        match self.objective.unit:
+            case "token":
+                return weights * np.float32(example.weight)
+            case "sequence":
+                return weights * np.float32(example.weight / max(1.0, float(weights.sum())))
+            case _:
+                return weights
+
+    @torch.no_grad()
+    def _base_logits(self, held: Collated) -> torch.Tensor:
+        with self.trained_model.as_base():
+            return held.predicting(self.trained_model.logits(held))
 
     # --- log-probabilities and columns ---
 
-    def mismatch_kl(self, examples: Sequence[Reinforce]) -> float:
+    def mismatch_kl(self, examples: Sequence[Example]) -> float:
         """KL estimate between the engine that sampled and this trainer with its current weights (nats a token)."""
         own = self.completion_logprobs(examples)
-        return _divergence([_floats(e.logprobs) for e in examples], [own[e.id] for e in examples])
+        sampled = {
+            (e.id, place): _floats(row.columns["behaviour"]) for e in examples for place, row in enumerate(e.rows)
+        }
+        return _divergence(list(sampled.values()), [own[key] for key in sampled])
 
     @torch.no_grad()
-    def completion_logprobs(self, examples: Sequence[Continued]) -> dict[str, npt.NDArray[np.float32]]:
-        """Example id -> log-probability of every completion token (float32[T], nats) with the current weights."""
-        found: dict[str, npt.NDArray[np.float32]] = {}
+    def completion_logprobs(self, examples: Sequence[Example]) -> dict[Key, Floats]:
+        """Example's id and row -> log-probability of every target (float32[T], nats) with the current weights."""
+        found: dict[Key, Floats] = {}
         for turn in self._turns(examples, self.learning.micro_batch_tokens or self.learning.batch_tokens):
-            rows = collate(turn).to(self.device)
-            logprobs_NV = rows.predicting(torch.log_softmax(self.trained_model.logits(rows).float(), dim=-1))
-            logprobs_N = logprobs_NV.gather(-1, rows.targets_N[:, None])[:, 0].cpu().numpy()
-            batch = [example for row in turn for example in row]
-            ends = np.cumsum([len(example.completion_ids) // 4 for example in batch])
-            parts = np.split(logprobs_N, ends[:-1])
-            found |= {example.id: part for example, part in zip(batch, parts, strict=True)}
+            held = collate(turn).to(self.device)
+            logprobs_NV = held.predicting(torch.log_softmax(self.trained_model.logits(held).float(), dim=-1))
+            logprobs_N = logprobs_NV.gather(-1, held.targets_N[:, None])[:, 0].cpu().numpy()
+            parts = np.split(logprobs_N, np.cumsum(held.counts)[:-1])
+            found |= {piece.key: part for piece, part in zip((p for line in turn for p in line), parts, strict=True)}
         return self.parallel.merged(found)
 
-    def _look_up(self, examples: Sequence[Continued]) -> dict[str, dict[Column, npt.NDArray[np.float32]]]:
-        """Example id -> the columns that the objective needs. Call it before the first step."""
-        found: dict[str, dict[Column, npt.NDArray[np.float32]]] = {example.id: {} for example in examples}
-        for example in examples:
-            if isinstance(example, Reinforce):
-                behaviour = _floats(example.logprobs)
-                found[example.id] |= {"behaviour": behaviour, "advantage": np.full_like(behaviour, example.advantage)}
-        if "proximal" in self.terms.columns:
-            for name, logprobs in self.completion_logprobs(examples).items():
-                found[name]["proximal"] = logprobs
-        if "reference" in self.terms.columns:
-            with self.trained_model.as_base():
-                for name, logprobs in self.completion_logprobs(examples).items():
-                    found[name]["reference"] = logprobs
+    def _look_up(
+        self, examples: Sequence[Example], reference: Mapping[Key, Floats] | None
+    ) -> dict[Key, dict[str, Floats]]:
+        """The columns of each row. Call it before the first step."""
+        found = {
+            (example.id, place): {name: _floats(column) for name, column in row.columns.items()}
+            for example in examples
+            for place, row in enumerate(example.rows)
+        }
+        objective, needs = self.objective, self.objective.needs
+        named = getattr(objective, "reference", "")
+        if "proximal" in needs or ("reference" in needs and named == "parent"):
+            name = "proximal" if "proximal" in needs else "reference"
+            for key, logprobs in self.completion_logprobs(examples).items():
+                found[key][name] = logprobs
+        if "reference" in needs and named != "parent":
+            if reference is None:
+                with self.trained_model.as_base():
+                    reference = self.completion_logprobs(examples)
+            for key in found:
+                found[key]["reference"] = reference[key]
         return found
 
-    def _column(self, name: Column, turn: Turn) -> torch.Tensor:
-        """The column as float32[N], in the order of the logits."""
-        known = [self._columns[example.id][name] for row in turn for example in row]
-        return torch.from_numpy(np.concatenate(known)).to(self.device)
-
     def _off_policy(self) -> dict[str, float]:
-        if not {"behaviour", "proximal"} <= set(self.terms.columns):
+        known = [c for c in self._columns.values() if "behaviour" in c and "proximal" in c]
+        if not known:
             return {}
-        known = self._columns.values()
         return {"off_policy_kl": _divergence([c["behaviour"] for c in known], [c["proximal"] for c in known])}
 
     @torch.no_grad()
@@ -246,32 +314,26 @@ class Learner:
             parameters, lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), weight_decay=cfg.weight_decay, fused=True
         )
 
-    def _weighed(self, examples: list[Continued]) -> list[Continued]:
-        """With `mean` = "sequence", divides each example's weight by the length of its completion."""
-        if self.terms.mean == "token":
-            return examples
-        tokens = [max(1, len(example.completion_ids) // 4) for example in examples]
-        return [e.model_copy(update={"weight": e.weight / n}) for e, n in zip(examples, tokens, strict=True)]
-
-    def _eaten(self, window: Window) -> list[Continued]:
+    def _taken(self, window: Window) -> list[Example]:
+        objective = self.objective
         for example in window.examples:
-            if not isinstance(example, self.objective.eats):
+            if len(example.rows) != objective.rows:
                 raise ObjectiveError(
-                    f"window {window.number} holds a {type(example).__name__} ({example.id}); objective "
-                    f"{self.objective.name!r} takes only "
-                    f"{self.objective.eats.__name__}; check method.objective"
+                    f"window {window.number} holds an example of {len(example.rows)} row(s) ({example.id}); objective "
+                    f"{objective.kind!r} takes {objective.rows}; check method.recipe"
                 )
             if self.render_id is not None and example.render_id != self.render_id:
                 raise ObjectiveError(
                     f"example {example.id} was rendered as {example.render_id!r}, but this trainer renders as "
                     f"{self.render_id!r}: the tokenizer or chat template differs; train with the one that sampled"
                 )
-            if isinstance(example, Reinforce) and len(example.logprobs) != len(example.completion_ids):
-                raise ObjectiveError(
-                    f"example {example.id} has {len(example.completion_ids) // 4} tokens and "
-                    f"{len(example.logprobs) // 4} log-probabilities; expected one from the engine for each token"
-                )
-        return [*window.imitate, *window.reinforce]
+            for name in objective.given:
+                if any(name not in row.columns for row in example.rows):
+                    raise ObjectiveError(
+                        f"example {example.id} has no column {name!r}, which objective {objective.kind!r} needs; "
+                        "sample with Sampling.logprobs=True"
+                    )
+        return list(window.examples)
 
 
 def _floats(packed: bytes) -> npt.NDArray[np.float32]:
@@ -282,3 +344,11 @@ def _divergence(sampled: Sequence[npt.NDArray[np.float32]], other: Sequence[npt.
     """KL(sampled || other) in nats a token, estimated on the sampled tokens (K3 estimator, never below 0)."""
     less = np.concatenate([b - a for a, b in zip(sampled, other, strict=True)] or [np.zeros(0)]).astype(np.float64)
     return float(np.mean(np.expm1(less) - less)) if less.size else 0.0
+
+
+def _lengths(examples: Sequence[Example]) -> dict[str, float]:
+    pairs = [example.rows for example in examples if len(example.rows) == 2]
+    if not pairs:
+        return {}
+    names = ("chosen_tokens", "rejected_tokens")
+    return {name: sum(pair[place].targets for pair in pairs) / len(pairs) for place, name in enumerate(names)}

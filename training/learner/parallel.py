@@ -6,9 +6,12 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from training.learner.collate import Continued, Turn, turns
+from core.messages import Example
+from training.learner.collate import Turn, turns
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Parallel(Protocol):
@@ -25,7 +28,7 @@ class Parallel(Protocol):
         forward pass."""
         ...
 
-    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
+    def turns(self, batch: Sequence[Example], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
         """This member's share of a batch, one turn for each forward pass; see training.learner.collate.turns. Every
         member has the same number of turns, and every example is in exactly one of them. A turn that would be empty
         repeats an example with weight 0."""
@@ -43,7 +46,7 @@ class Parallel(Protocol):
         """The sum of `number` over the members."""
         ...
 
-    def merged(self, found: dict[str, Any]) -> dict[str, Any]:
+    def merged(self, found: dict[K, V]) -> dict[K, V]:
         """The union of all members' dictionaries."""
         ...
 
@@ -68,7 +71,7 @@ class SingleProcess:
     def place(self, model: Any, device: torch.device) -> None:
         model.to(device)
 
-    def turns(self, batch: Sequence[Continued], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
+    def turns(self, batch: Sequence[Example], micro_batch_tokens: int | None, share_tokens: float) -> list[Turn]:
         return turns(batch, micro_batch_tokens, share_tokens)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -80,7 +83,7 @@ class SingleProcess:
     def total(self, number: float) -> float:
         return number
 
-    def merged(self, found: dict[str, Any]) -> dict[str, Any]:
+    def merged(self, found: dict[K, V]) -> dict[K, V]:
         return found
 
     def whole(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,86 +1,39 @@
-"""Objectives by name. Each is one file with one function of logits, targets and weights, and takes one kind of example.
+"""Losses: each is one file with one function of the tokens of a forward (training.learner.tokens) and the objective's
+settings (core.objectives), which returns a weighted sum.
 
-Importing this package must not import torch, so that the start-up check is cheap. The functions are imported on use.
-Optimizer steps and model code belong in training/learner.
+    loss(tokens, settings) -> scalar: the sum over targets, rows or examples, as the objective's unit says
+
+The learner divides it by the weight of the whole step, so the sums of micro-batches and devices add up. Importing this
+package must not import torch, so that the start-up check is cheap. Optimizer steps belong in training/learner.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
-from core.config import LearningConfig
 from core.errors import ObjectiveError
-from core.messages import Example, Imitate, Reinforce
+from core.objectives import Objective
 from core.protocols import Method
 
-Column = Literal["advantage", "behaviour", "proximal", "reference"]
-"""A column has one number for each completion token. advantage: the advantage of the example. The others are
-log-probabilities (nats). behaviour: by the engine at sampling. proximal: by the weights before the window's first step.
-reference: by the base model."""
 
-
-@dataclass(frozen=True)
-class Terms:
-    """The inputs of an objective besides logits, targets and weights, with the settings of this run."""
-
-    columns: tuple[Column, ...] = ()
-    """Keyword arguments of the function, each float[N]."""
-    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Keyword arguments with the same value in every call."""
-    mean: Literal["token", "sequence"] = "token"
-    """Whether a step's loss is the weighted mean over tokens or over sequences."""
-
-
-def _plain(learning: LearningConfig) -> Terms:
-    return Terms()
-
-
-def _grpo(learning: LearningConfig) -> Terms:
-    chosen = learning.grpo
-    reference: tuple[Column, ...] = ("reference",) if chosen.kl > 0 else ()
-    return Terms(("advantage", "behaviour", "proximal", *reference), {"settings": chosen}, chosen.mean)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """An objective: the function `name` in the file `name`.py."""
-
-    name: str
-    eats: type[Example]
-    terms: Callable[[LearningConfig], Terms] = _plain
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """`function(logits_NV, targets_N, weight_N, **columns)` returns the weighted sum of the loss over N completion
-        tokens."""
-        return getattr(import_module(f"{__name__}.{self.name}"), self.name)
-
-
-OBJECTIVES = {
-    objective.name: objective
-    for objective in (Objective("sft", eats=Imitate), Objective("grpo", eats=Reinforce, terms=_grpo))
-}
-
-
-def objective(name: str) -> Objective:
-    """Raises: ObjectiveError naming the objectives that exist."""
-    if name not in OBJECTIVES:
-        raise ObjectiveError(f"no objective {name!r}; use one of {', '.join(sorted(OBJECTIVES))}")
-    return OBJECTIVES[name]
+def loss_of(objective: Objective) -> Callable[..., Any]:
+    return getattr(import_module(f"{__name__}.{objective.kind}"), objective.kind)
 
 
 def check(method: Method) -> Objective:
     """Returns the method's objective. Called at start-up, before any slow work.
 
-    Raises: ObjectiveError if the objective does not take the examples that the method makes; names both kinds and the
-    remedy."""
-    found = objective(method.objective)
-    if not issubclass(method.makes, found.eats):
-        fitting = [o.name for o in OBJECTIVES.values() if issubclass(method.makes, o.eats)]
-        remedy = f"use objective {' or '.join(fitting)}" if fitting else "no objective takes these yet"
+    Raises: ObjectiveError if the objective does not take the examples that the method makes, with the remedy."""
+    objective = method.objective
+    if method.rows != objective.rows:
         raise ObjectiveError(
-            f"method {method.name!r} makes {method.makes.__name__} and its objective {found.name!r} takes "
-            f"{found.eats.__name__}; {remedy}, or select {found.eats.__name__} examples"
+            f"method {method.name!r} makes examples of {method.rows} row(s) and its objective {objective.kind!r} takes "
+            f"{objective.rows}; use an objective for {method.rows}, or a selector that makes {objective.rows}"
         )
-    return found
+    missing = [name for name in objective.given if name not in method.columns]
+    if missing:
+        raise ObjectiveError(
+            f"objective {objective.kind!r} needs the column {missing[0]!r}, which the rows of method {method.name!r} "
+            f"do not have; make them with methods.rows.row(..., {missing[0]}=True), or use another objective"
+        )
+    return objective

@@ -11,39 +11,27 @@ where current, proximal, behaviour and reference are probabilities of one token.
 the clip bounds the step from the proximal weights, and c_t corrects for an engine that computes differently or sampled
 with an older version. k_t is the K3 estimate of KL(current || base), never below 0.
 Source: GRPO, arXiv:2402.03300; two clips: DAPO, arXiv:2503.14476; decoupled: arXiv:2110.00641, 2505.24298.
-Deviation: the mean is over all tokens of the batch (DAPO) unless `mean` is `sequence` (GRPO), see LearningConfig.grpo.
+Deviation: the mean is over all tokens of the batch (DAPO) unless `mean` is `sequence` (GRPO), see core.objectives.Grpo.
 """
 
 import torch
-import torch.nn.functional as F
 
-from core.config import GrpoConfig
+from core.objectives import Grpo
+from training.learner.tokens import Tokens
 
 
-def grpo(
-    logits_NV: torch.Tensor,
-    targets_N: torch.Tensor,
-    weight_N: torch.Tensor,
-    *,
-    advantage: torch.Tensor,
-    behaviour: torch.Tensor,
-    proximal: torch.Tensor,
-    reference: torch.Tensor | None = None,
-    settings: GrpoConfig,
-) -> torch.Tensor:
-    """Weighted sum of the loss over N completion tokens, a scalar. Columns are float[N]: `advantage` is the candidate's
-    advantage at each token, the others are log-probabilities (nats). Without `reference` there is no KL term."""
-    logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    current_N = -F.cross_entropy(logits_NV, targets_N, reduction="none")
-    ratio_N = torch.exp(current_N - proximal)
-    low = None if settings.clip_low is None else 1 - settings.clip_low
-    high = None if settings.clip_high is None else 1 + settings.clip_high
+def grpo(t: Tokens, s: Grpo) -> torch.Tensor:
+    """Weighted sum of the loss over the targets, a scalar. Without `kl` there is no reference."""
+    proximal_N = t.columns["proximal"]
+    ratio_N = torch.exp(t.current_N - proximal_N)
+    low = None if s.clip_low is None else 1 - s.clip_low
+    high = None if s.clip_high is None else 1 + s.clip_high
     clipped_N = ratio_N if low is None and high is None else ratio_N.clamp(low, high)
-    gain_N = torch.minimum(ratio_N * advantage, clipped_N * advantage)
-    if settings.max_correction is not None:
-        gain_N = gain_N * torch.exp(proximal - behaviour).clamp(max=settings.max_correction)
+    gain_N = torch.minimum(ratio_N * t.advantage_N, clipped_N * t.advantage_N)
+    if s.max_correction is not None:
+        gain_N = gain_N * torch.exp(proximal_N - t.columns["behaviour"]).clamp(max=s.max_correction)
     loss_N = -gain_N
-    if reference is not None:
-        less_N = reference - current_N
-        loss_N = loss_N + settings.kl * (torch.expm1(less_N) - less_N)
-    return (loss_N * weight_N).sum()
+    if s.kl > 0:
+        less_N = t.columns["reference"] - t.current_N
+        loss_N = loss_N + s.kl * t.kl_N * (torch.expm1(less_N) - less_N)
+    return (loss_N * t.weight_N).sum()

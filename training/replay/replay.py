@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from core.messages import Example, Imitate, Outcome, Prefer, Reinforce, Window
+from core.messages import Example, Outcome, Window
 from training.replay.interval_set import IntervalSet
 
 Added = Literal["accepted", "duplicate", "filtered", "failed", "stale"]
@@ -25,6 +25,8 @@ class Explored:
     prompt_id: str = ""
     revision: int = 0
     """Number of people's votes with which the prompt was settled."""
+    measured: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Numbers for the method's tuner."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,10 @@ class Replay:
                     return True
         return False
 
+    def new_in(self, number: int) -> tuple[Explored, ...]:
+        """The prompts that are new in a held window."""
+        return self._drawn[number]
+
     def held(self) -> list[Explored]:
         """All prompts whose examples a window may still use: drawn ones, oldest first, then waiting ones."""
         return [*(e for number in sorted(self._drawn) for e in self._drawn[number]), *self._waiting.values()]
@@ -267,7 +273,7 @@ class Replay:
         self._group_ids.update(explored.group_ids)
 
     def _fresh(self, explored: Explored, oldest: int) -> Explored:
-        fresh = tuple(e for e in explored.examples if e.policy.version >= oldest)
+        fresh = tuple(e for e in explored.examples if e.fixed or e.policy.version >= oldest)
         self._stale += len(explored.examples) - len(fresh)
         return replace(explored, examples=fresh)
 
@@ -282,9 +288,7 @@ class Replay:
         return Window(
             number=number,
             group_ids=tuple(g for explored in self._drawn[number] for g in explored.group_ids),
-            imitate=tuple(e for e in examples if isinstance(e, Imitate)),
-            prefer=tuple(e for e in examples if isinstance(e, Prefer)),
-            reinforce=tuple(e for e in examples if isinstance(e, Reinforce)),
+            examples=tuple(examples),
         )
 
     def _replayed(self, number: int, windows: int) -> list[int]:
@@ -331,15 +335,13 @@ def _explored(outcome: Outcome) -> Explored:
         examples=tuple({example.id: example for example in outcome.examples}.values()),
         prompt_id=outcome.prompt_id,
         revision=outcome.revision,
+        measured=outcome.measured,
     )
 
 
 def _tokens_of(example: Example) -> object:
-    """A key that is equal for examples with equal tokens. Reinforce is never merged: each has its own reward."""
-    match example:
-        case Imitate():
-            return (example.adapter, example.context_ids, example.completion_ids)
-        case Prefer():
-            return (example.adapter, example.context_ids, example.chosen_ids, example.rejected_ids)
-        case _:
-            return example.id
+    """A key that is equal for examples that teach the same. Those with advantages or columns are never merged: each has
+    its own reward."""
+    if any(row.columns or any(span.advantage for span in row.spans) for row in example.rows):
+        return example.id
+    return (example.adapter, *((row.token_ids, row.spans) for row in example.rows))

@@ -73,6 +73,9 @@ def test_an_override_opens_a_part_that_is_null(tmp_path: Path) -> None:
         ("method.sampler.max_tokens=512", "leaves no room for a prompt"),
         ("serve.reserve_seats=64", "leaves no seat for learning"),
         ("method.recipe.x=1", "method.recipe: Input should be a valid string"),
+        ("method=5", "method: Input should be a valid dictionary"),
+        ("learning=[1]", "learning: Input should be a valid dictionary"),
+        ("method={min_share: 0.7, options: 5}", "method.options: Input should be a valid dictionary"),
         ("x", "'x' is not an override; expected the form"),
         ("=1", "'=1' is not an override; expected the form"),
         ("learning.lr=[", "is not YAML"),
@@ -117,6 +120,26 @@ def test_a_config_of_an_older_run_may_name_removed_settings_with_what_holds_anyw
     old = written(tmp_path, "run: {shards: 1, seed: 3}\ncollect: {max_collectors: null, collectors: 2}\n")
     config = load(old)
     assert (config.run.seed, config.collect.collectors) == (3, 2)
+
+
+def test_what_became_an_option_of_a_recipe_is_moved_there_and_a_default_is_dropped(tmp_path: Path) -> None:
+    old = "method: {recipe: ttrl, min_share: 0.7, max_winners: 64, distinct: true, train_n: 4, divide_by_std: false}\n"
+    path = written(tmp_path, old + "learning: {lr: 1.0e-4, grpo: {kl: 0.0, mean: sequence}}\n")
+    grpo = {"kl": 0.0, "mean": "sequence"}
+    config = load(path)
+    assert config.method.options == {"min_share": 0.7, "train_n": 4, "divide_by_std": False, "grpo": grpo}
+    assert config.learning.lr == 1e-4
+    assert load(written(tmp_path, dump(config))) == config
+
+
+def test_what_became_an_option_may_be_overridden_by_its_old_name_or_its_new_one_which_wins() -> None:
+    assert load(None, ["method.min_share=0.9"]).method.options == {"min_share": 0.9}
+    assert load(None, ["method.options.min_share=0.9"]) == load(None, ["method.min_share=0.9"])
+    assert load(None, ["method.min_share=0.9", "method.options.min_share=0.1"]).method.options == {"min_share": 0.1}
+
+
+def test_old_settings_of_another_recipe_s_objective_are_dropped() -> None:
+    assert load(None, ["learning.grpo.kl=0.5"]) == load(None, ["method.min_share=0.5"]) == Config()
 
 
 @pytest.mark.parametrize("setting", ["run.shards=2", "collect.max_collectors=4"])

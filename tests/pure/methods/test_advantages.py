@@ -8,7 +8,7 @@ from core.clock import ManualClock
 from core.codec import pack_floats, pack_ids, unpack_floats
 from core.config import MethodConfig, SamplerConfig
 from core.errors import ConfigError, ObjectiveError
-from core.messages import BASE, Candidate, Group, Outcome, Reinforce, Scored, Verdict
+from core.messages import BASE, Candidate, Example, Group, Outcome, Scored, Verdict
 from core.protocols import History
 from methods import recipes
 from methods.data.prompts import as_prompt
@@ -16,6 +16,7 @@ from methods.explore import explore
 from methods.scripted_policy import ScriptedPolicy, right_answer
 from methods.selectors.advantages import Advantages, relative
 from methods.selectors.winners import Winners
+from tests.pure.examples import advantage, behaviour, completion
 
 PROMPT = as_prompt("How many?")
 EXACT = SamplerConfig(temperature=1)
@@ -40,8 +41,8 @@ def judged(*scores: float, logprobs: bool = True) -> Scored:
     return Scored(group=Group(id="g", prompt=PROMPT, candidates=candidates), verdict=verdict)
 
 
-def reinforced(select: Advantages, scored: Scored) -> list[Reinforce]:
-    return [example for example in select(scored, History()) if isinstance(example, Reinforce)]
+def reinforced(select: Advantages, scored: Scored) -> list[Example]:
+    return select([scored], History())
 
 
 def explored(config: MethodConfig, policy: ScriptedPolicy) -> Outcome:
@@ -67,8 +68,8 @@ def test_advantages_of_a_group_add_up_to_nothing_and_have_one_size(scores: list[
 
 def test_every_candidate_is_reinforced_with_the_log_probabilities_it_was_sampled_with() -> None:
     found = reinforced(Advantages("ttrl"), judged(1, 0, 0, 1))
-    assert [example.advantage for example in found] == [1, -1, -1, 1]
-    assert [unpack_floats(example.logprobs)[-1] for example in found] == [0, -1, -2, -3]
+    assert [advantage(example) for example in found] == [1, -1, -1, 1]
+    assert [unpack_floats(behaviour(example))[-1] for example in found] == [0, -1, -2, -3]
     assert {(e.group_id, e.method, e.render_id, str(e.policy)) for e in found} == {("g", "ttrl", "r", "policy@v0")}
     assert found == reinforced(Advantages("ttrl"), judged(1, 0, 0, 1)) and len({e.id for e in found}) == 4
 
@@ -76,35 +77,41 @@ def test_every_candidate_is_reinforced_with_the_log_probabilities_it_was_sampled
 def test_equal_scores_give_nothing_and_the_reason_is_told() -> None:
     select = Advantages("ttrl")
     for scores in [(1, 1, 1), (0, 0), (1,), ()]:
-        assert select(judged(*scores), History()) == [] and select.differing(judged(*scores)) == "equal_scores"
-    assert select.differing(judged(1, 0)) is None
+        assert (
+            select([judged(*scores)], History()) == []
+            and select.differing(judged(*scores), History()) == "equal_scores"
+        )
+    assert select.differing(judged(1, 0), History()) is None
 
 
 def test_what_people_wrote_votes_and_is_not_reinforced() -> None:
     written = judged(1, 1, logprobs=False)
     written = written.model_copy(update={"group": written.group.model_copy(update={"by": "person"})})
-    assert Advantages("ttrl").differing(written) == "not_sampled"
-    assert Advantages("ttrl")(written, History()) == []
+    assert Advantages("ttrl").differing(written, History()) == "not_sampled"
+    assert Advantages("ttrl")([written], History()) == []
 
 
 def test_candidates_after_the_first_train_n_vote_and_are_not_trained_on() -> None:
     select = Advantages("ttrl", train_n=2)
-    assert [e.advantage for e in reinforced(select, judged(1, 0, 0, 0))] == [1, -1]
-    assert select(judged(1, 1, 0, 0), History()) == [] and select.differing(judged(1, 1, 0, 0)) == "equal_scores"
+    assert [advantage(e) for e in reinforced(select, judged(1, 0, 0, 0))] == [1, -1]
+    assert (
+        select([judged(1, 1, 0, 0)], History()) == []
+        and select.differing(judged(1, 1, 0, 0), History()) == "equal_scores"
+    )
 
 
 def test_a_candidate_without_log_probabilities_is_refused() -> None:
     with pytest.raises(ObjectiveError, match=r"c0 has 3 tokens and 0 log-probabilities; .*logprobs=True"):
-        Advantages("ttrl")(judged(1, 0, logprobs=False), History())
+        Advantages("ttrl")([judged(1, 0, logprobs=False)], History())
 
 
 def test_exploring_rewards_the_majority_and_punishes_the_rest() -> None:
     found = explored(MethodConfig(recipe="ttrl", sampler=EXACT), ScriptedPolicy(accuracy={0: 0.7}))
     group, verdict = found.scored[0].group, found.scored[0].verdict
-    assert verdict.winner == right_answer(PROMPT) and found.imitate == () and len(found.reinforce) == 8
-    up = {e.completion_ids for e in found.reinforce if e.advantage > 0}
+    assert verdict.winner == right_answer(PROMPT) and len(found.examples) == 8
+    up = {completion(e) for e in found.examples if advantage(e) > 0}
     assert up == {c.completion_ids for c, score in zip(group.candidates, verdict.scores, strict=True) if score}
-    assert all(len(e.logprobs) == len(e.completion_ids) > 0 for e in found.reinforce)
+    assert all(len(behaviour(e)) == len(completion(e)) > 0 for e in found.examples)
 
 
 def test_a_unanimous_or_unsure_ballot_is_dropped_with_its_reason() -> None:
@@ -112,8 +119,8 @@ def test_a_unanimous_or_unsure_ballot_is_dropped_with_its_reason() -> None:
     assert explored(config, ScriptedPolicy(accuracy={0: 1.0})).drops == {"equal_scores": 1}
     scattered = ScriptedPolicy(accuracy={0: 0.0}, wrong_answers=500)
     assert explored(config, scattered).drops == {"low_share": 1}
-    every = config.model_copy(update={"min_share": 0.0})
-    assert len(explored(every, scattered).reinforce) == 8
+    every = config.model_copy(update={"options": {"min_share": 0.0}})
+    assert len(explored(every, scattered).examples) == 8
 
 
 @pytest.mark.parametrize("sampler", [SamplerConfig(temperature=0.7), SamplerConfig(temperature=1, top_p=0.9)])
@@ -125,10 +132,12 @@ def test_a_sampler_that_does_not_draw_from_the_policy_is_refused(sampler: Sample
 @pytest.mark.parametrize(("n", "train_n"), [(1, None), (4, 5)])
 def test_nothing_to_compare_is_refused(n: int, train_n: int | None) -> None:
     with pytest.raises(ConfigError, match="train_n at most n"):
-        recipes.build(MethodConfig(recipe="ttrl", train_n=train_n, sampler=SamplerConfig(n=n, temperature=1)))
+        recipes.build(
+            MethodConfig(recipe="ttrl", options={"train_n": train_n}, sampler=SamplerConfig(n=n, temperature=1))
+        )
 
 
 def test_an_undistinct_winner_weighs_as_often_as_it_was_sampled() -> None:
     scored = judged(1, 1, 0, 1)
-    assert [e.weight for e in Winners("lmsi", 64)(scored, History())] == [1]
-    assert [e.weight for e in Winners("lmsi", 64, distinct=False)(scored, History())] == [3]
+    assert [e.weight for e in Winners("lmsi", 64)([scored], History())] == [1]
+    assert [e.weight for e in Winners("lmsi", 64, distinct=False)([scored], History())] == [3]

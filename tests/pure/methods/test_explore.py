@@ -3,17 +3,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from pydantic import JsonValue
 
 from core.clock import ManualClock
 from core.codec import decode, encode, unpack_ids
 from core.config import MethodConfig, NumberAnswer, SamplerConfig
 from core.errors import ConfigError, PromptError, ProofError, Unavailable, VersionError
-from core.messages import BASE, Candidate, Group, Imitate, Outcome, PolicyRef, Prompt, Reinforce, Sampling, Scored, Vote
+from core.messages import BASE, Candidate, Group, Outcome, PolicyRef, Prompt, Sampling, Scored, Vote
+from core.objectives import Grpo
 from core.protocols import History, Method, Policy, Votes
 from methods import recipes
 from methods.data.prompts import as_prompt
 from methods.explore import NO_VOTES, explore, outcome, sample_votes, settle, tokens_in
 from methods.scripted_policy import STOP_ID, ScriptedPolicy, right_answer
+from methods.selectors.advantages import Advantages
+from methods.selectors.winners import Winners
+from tests.pure.examples import completion
 
 PROMPT = as_prompt("How many?")
 LMSI = recipes.build(MethodConfig())
@@ -25,7 +30,7 @@ def explored(method: Method, policy: Policy, prompt: Prompt = PROMPT, votes: Vot
 
 
 def right_ratio(outcomes: Sequence[Outcome]) -> float:
-    judged = [one.scored[0] for one in outcomes if one.imitate]
+    judged = [one.scored[0] for one in outcomes if one.examples]
     return sum(one.verdict.winner == right_answer(one.group.prompt) for one in judged) / len(judged)
 
 
@@ -39,7 +44,7 @@ def test_exploring_a_prompt_gives_votes_winners_and_the_tokens_spent() -> None:
     assert {(vote.by, vote.cast_at, vote.prompt_id) for vote in found.votes} == {("sample", 3.0, PROMPT.id)}
     assert len({vote.id for vote in found.votes}) == 8
     winners = {c.completion_ids for c, score in zip(group.candidates, verdict.scores, strict=True) if score}
-    assert {example.completion_ids for example in found.imitate} == winners and found.prefer == found.reinforce == ()
+    assert {completion(example) for example in found.examples} == winners
     assert found.tokens == policy.tokens["explore"] == tokens_in([group]) > 0
     assert decode(Outcome, encode(found)) == found
 
@@ -67,7 +72,7 @@ def test_the_vote_is_righter_than_its_samples_and_its_null_control_is_not() -> N
         unvoted = [explored(UNVOTED, policy, prompt) for prompt in prompts]
         assert right_ratio(voted) > 0.9
         assert 0.35 < right_ratio(unvoted) < 0.65
-        assert all(len(one.imitate) == 1 for one in unvoted)
+        assert all(len(one.examples) == 1 for one in unvoted)
 
 
 def test_exploring_twice_with_the_same_seed_gives_the_same_outcome() -> None:
@@ -84,7 +89,7 @@ def test_a_late_vote_settles_the_stored_group_again() -> None:
         settled = asyncio.run(settle(LMSI, groups, Votes((*stored, *late)), History(), policy))
         return outcome(settled, lease_id="l", place=7, prompt_id=PROMPT.id)
 
-    assert again().imitate == first.imitate
+    assert again().examples == first.examples
     against = [
         Vote(id=name, prompt_id=PROMPT.id, answer=right_answer(PROMPT), weight=-1, by="person", voter=name)
         for name in "abcdefgh"
@@ -109,7 +114,7 @@ def test_a_broken_policy_raises(error: Exception) -> None:
 
 
 def test_tokens_are_counted_even_when_scoring_fails() -> None:
-    async def fail(groups: Sequence[Group], votes: Votes, policy: Policy) -> list[Scored]:
+    async def fail(groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()) -> list[Scored]:
         raise PromptError("the judge cannot read this")
 
     found = explored(replace(LMSI, score=fail), ScriptedPolicy())
@@ -117,7 +122,9 @@ def test_tokens_are_counted_even_when_scoring_fails() -> None:
 
 
 def test_a_judgement_that_the_scorer_adds_costs_tokens_and_casts_no_vote() -> None:
-    async def with_judgement(groups: Sequence[Group], votes: Votes, policy: Policy) -> list[Scored]:
+    async def with_judgement(
+        groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
+    ) -> list[Scored]:
         scored = await LMSI.score(groups, votes, policy)
         judge = scored[0].group.model_copy(update={"id": "judgement"})
         return [*scored, scored[0].model_copy(update={"group": judge})]
@@ -129,12 +136,45 @@ def test_a_judgement_that_the_scorer_adds_costs_tokens_and_casts_no_vote() -> No
 
 def test_recipes_are_found_by_name_and_an_unknown_one_is_refused() -> None:
     assert {"lmsi", "ttrl", "unvoted"} <= set(recipes.names())
-    for name, makes in {"lmsi": Imitate, "unvoted": Imitate, "ttrl": Reinforce}.items():
+    for name, kind in {"lmsi": "sft", "unvoted": "sft", "ttrl": "grpo"}.items():
         exact = SamplerConfig(temperature=1)
         method = recipes.build(MethodConfig(recipe=name, answer=NumberAnswer(), sampler=exact))
-        assert (method.name, method.makes, method.supervision) == (name, makes, "none")
+        assert (method.name, method.objective.kind, recipes.card(name).supervision) == (name, kind, "none")
     with pytest.raises(ConfigError, match=r"no recipe 'lmsy'.*did you mean lmsi\? \(there are: .*lmsi, .*unvoted"):
         recipes.build(MethodConfig(recipe="lmsy"))
+
+
+def test_an_option_that_a_recipe_has_not_is_refused_with_those_it_has_and_its_null_control_ignores_it() -> None:
+    known = {"lmsi": "min_share, max_winners, distinct", "ttrl": "min_share, train_n, divide_by_std, grpo"}
+    for name, has in known.items():
+        with pytest.raises(ConfigError) as caught:
+            recipes.build(MethodConfig(recipe=name, options={"min_shares": 1}))
+        assert str(caught.value) == f"recipe {name} has no setting method.options.min_shares; it has: {has}"
+    ignored = recipes.build(MethodConfig(recipe="unvoted", options={"min_share": 0.9, "max_winners": 2, "x": 1}))
+    assert ignored == UNVOTED
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lmsi", {"min_share": 2}, r"method\.options\.min_share: Input should be less than or equal to 1 \(got 2\)"),
+        ("lmsi", {"max_winners": 0}, r"method\.options\.max_winners: Input should be greater than or equal to 1"),
+        ("ttrl", {"train_n": 1}, r"method\.options\.train_n: Input should be greater than or equal to 2"),
+        ("ttrl", {"grpo": {"clip_low": 1}}, r"method\.options\.grpo\.clip_low: Input should be less than 1"),
+    ],
+)
+def test_an_option_out_of_its_bounds_is_named(name: str, options: dict[str, JsonValue], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipes.build(MethodConfig(recipe=name, options=options))
+
+
+def test_options_reach_the_parts_of_the_recipe() -> None:
+    options: dict[str, JsonValue] = {"train_n": 4, "divide_by_std": False, "grpo": {"kl": 0, "mean": "sequence"}}
+    method = recipes.build(MethodConfig(recipe="ttrl", options=options, sampler=SamplerConfig(temperature=1)))
+    assert method.select == Advantages("ttrl", 4, divide_by_std=False)
+    assert method.objective == Grpo(kl=0, mean="sequence") and method.columns == ("behaviour",)
+    undistinct = recipes.build(MethodConfig(options={"max_winners": 3, "distinct": False}))
+    assert undistinct.select == Winners("lmsi", 3, distinct=False)
 
 
 @pytest.mark.parametrize("sampler", [SamplerConfig(n=1), SamplerConfig(temperature=0)])

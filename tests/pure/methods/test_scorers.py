@@ -9,7 +9,7 @@ from core.answers import extractor
 from core.codec import pack_ids, stable_id
 from core.config import NumberAnswer, TextAnswer, VotesConfig
 from core.errors import PromptError
-from core.messages import BASE, Candidate, Finish, Group, Imitate, PolicyRef, Prompt, Scored, Verdict, Vote
+from core.messages import BASE, Candidate, Finish, Group, PolicyRef, Prompt, Scored, Verdict, Vote
 from core.protocols import History, Votes
 from methods.data.prompts import as_prompt
 from methods.filters import has_winner, has_winning_candidate, min_share
@@ -17,6 +17,7 @@ from methods.scorers.majority import Majority, Result, count
 from methods.scorers.unvoted import Unvoted
 from methods.scripted_policy import ScriptedPolicy
 from methods.selectors.winners import Winners
+from tests.pure.examples import completion
 
 NUMBER = extractor(NumberAnswer())
 PROMPT = as_prompt("How many?")
@@ -64,7 +65,14 @@ def judged(groups: Sequence[Group] | Group, *cast: Vote, config: VotesConfig = O
 
 def test_the_share_of_the_winner_counts_samples_without_an_answer() -> None:
     verdict = judged(group("5", "5.0", "6", "no idea"))
-    assert verdict == Verdict(scores=(1, 1, 0, 0), answers=("5", "5", "6", None), winner="5", share=0.5, margin=0.25)
+    assert verdict == Verdict(
+        scores=(1, 1, 0, 0),
+        answers=("5", "5", "6", None),
+        winner="5",
+        share=0.5,
+        margin=0.25,
+        shares=(0.5, 0.5, 0.25, 0),
+    )
 
 
 def test_equals_go_to_the_answer_named_first() -> None:
@@ -184,8 +192,11 @@ def test_a_correction_that_has_no_answer_wins_as_itself_and_is_named_for_the_old
 
 
 def test_the_result_of_a_ballot_by_hand() -> None:
-    assert count([("a", 2.0), ("b", 1.0), ("a", -0.5), (None, 1.0), (None, -9.0)]) == Result("a", 1.5 / 4, 0.5 / 4)
-    assert count([("a", 1.0)]) == Result("a", 1.0, 1.0) and count([]) == count([("a", 0.0)]) == Result(None, 0.0, 0.0)
+    of_both = count([("a", 2.0), ("b", 1.0), ("a", -0.5), (None, 1.0), (None, -9.0)])
+    assert of_both == Result("a", 1.5 / 4, 0.5 / 4, {"a": 1.5 / 4, "b": 1 / 4})
+    assert count([("a", 1.0)]) == Result("a", 1.0, 1.0, {"a": 1.0}) and count([]) == count([("a", 0.0)]) == Result(
+        None, 0.0, 0.0
+    )
     assert count([("a", 1.0), ("a", -0.5), ("b", 0.5)]).margin == 0.0
     assert count([("a", 0.25), ("b", 0.25)]).winner == "a" and count([("b", 0.25), ("a", 0.25)]).winner == "b"
 
@@ -256,24 +267,25 @@ def test_the_null_control_picks_one_sample_of_all_groups_and_another_for_another
     assert len(set(winners)) > 1
 
 
+NOW = History()
+
+
 def test_filters_say_why_a_group_is_dropped() -> None:
     sure, unsure = Scored(group=group("5"), verdict=judged(group("5"))), judged(group("5", "6", "7"))
-    assert min_share(0.5)(sure) is None
+    assert min_share(0.5)(sure, NOW) is None
     half = Scored(group=group("5", "6"), verdict=judged(group("5", "6")))
-    assert half.verdict.share == 0.5 and min_share(0.5)(half) is None
-    assert min_share(0.5)(Scored(group=group("5", "6", "7"), verdict=unsure)) == "low_share"
+    assert half.verdict.share == 0.5 and min_share(0.5)(half, NOW) is None
+    assert min_share(0.5)(Scored(group=group("5", "6", "7"), verdict=unsure), NOW) == "low_share"
     nobody = Scored(group=group(), verdict=judged(group()))
-    assert has_winner(nobody) == "no_winner" and has_winner(sure) is None
-    assert has_winning_candidate(nobody) == "no_winning_candidate" and has_winning_candidate(sure) is None
+    assert has_winner(nobody, NOW) == "no_winner" and has_winner(sure, NOW) is None
+    assert has_winning_candidate(nobody, NOW) == "no_winning_candidate" and has_winning_candidate(sure, NOW) is None
 
 
 def test_distinct_winners_become_examples_up_to_the_bound() -> None:
     samples = group("so 5", "so 5", "thus 5", "6", "it is 5")
     one = Scored(group=samples, verdict=judged(samples))
-    examples = Winners("lmsi", 64)(one, History())
-    assert [e.completion_ids for e in examples if isinstance(e, Imitate)] == [
-        samples.candidates[index].completion_ids for index in (0, 2, 4)
-    ]
+    examples = Winners("lmsi", 64)([one], History())
+    assert [completion(e) for e in examples] == [samples.candidates[index].completion_ids for index in (0, 2, 4)]
     assert len({example.id for example in examples}) == 3 and {e.group_id for e in examples} == {"g"}
-    assert Winners("lmsi", 64)(one, History()) == examples
-    assert len(Winners("lmsi", 2)(one, History())) == 2
+    assert Winners("lmsi", 64)([one], History()) == examples
+    assert len(Winners("lmsi", 2)([one], History())) == 2

@@ -5,25 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.codec import pack_ids
-from core.messages import Imitate, Outcome, PolicyRef, Prefer, Reinforce
+from core.messages import Example, Outcome, PolicyRef
+from tests.pure.examples import imitate, prefer, reinforce
 from training.replay.interval_set import IntervalSet
 from training.replay.replay import Replay, ReplayCounts, Withdrawn
 
 
-def example(name: str, version: int = 0, tokens: int | None = None, group: str | None = None) -> Imitate:
-    return Imitate(
-        id=name,
-        group_id=group or f"g-{name}",
-        policy=PolicyRef(version=version),
-        method="m",
-        render_id="r",
-        context_ids=pack_ids([1]),
-        completion_ids=pack_ids([crc32(name.encode()) % 10**6 if tokens is None else tokens, 2]),
-    )
+def example(name: str, version: int = 0, tokens: int | None = None, group: str | None = None) -> Example:
+    completion = pack_ids([crc32(name.encode()) % 10**6 if tokens is None else tokens, 2])
+    ref = PolicyRef(version=version)
+    return imitate(name, pack_ids([1]), completion, group_id=group or f"g-{name}", policy=ref)
 
 
-def outcome(place: int, *examples: Imitate, failure: str | None = None) -> Outcome:
-    return Outcome(lease_id="l", place=place, prompt_id=f"p{place}", imitate=examples, failure=failure)
+def outcome(place: int, *examples: Example, failure: str | None = None) -> Outcome:
+    return Outcome(lease_id="l", place=place, prompt_id=f"p{place}", examples=examples, failure=failure)
 
 
 def full(place: int, version: int = 0) -> Outcome:
@@ -103,11 +98,8 @@ def test_lag_counts_published_versions_that_were_not_rejected():
 def test_the_same_tokens_stand_once_in_a_window_but_rewards_are_never_merged():
     replay = Replay(2, 1, 0)
     replay.add(outcome(0, example("a", tokens=5), example("b", tokens=5), example("c", tokens=6)))
-    common = {"group_id": "g", "policy": PolicyRef(version=0), "method": "m", "render_id": "r", "logprobs": b""}
-    rewarded = [
-        Reinforce(id=i, context_ids=b"", completion_ids=pack_ids([5]), advantage=1.0, **common) for i in ("x", "y")
-    ]
-    replay.add(Outcome(lease_id="l", place=1, prompt_id="p", reinforce=tuple(rewarded)))
+    rewarded = [reinforce(name, pack_ids([1]), pack_ids([5]), 1.0) for name in ("x", "y")]
+    replay.add(Outcome(lease_id="l", place=1, prompt_id="p", examples=tuple(rewarded)))
     assert ids(replay.draw(0)) == ["a", "c", "x", "y"]
 
 
@@ -304,17 +296,15 @@ def test_a_withdrawn_prompts_groups_may_come_again():
 
 
 def test_preferences_are_merged_by_all_their_tokens():
-    def prefer(name, context=1, chosen=2, rejected=3, adapter="solver"):
-        tokens = {"context_ids": pack_ids([context]), "chosen_ids": pack_ids([chosen])}
-        more = {"rejected_ids": pack_ids([rejected]), "adapter": adapter, "policy": PolicyRef(version=0)}
-        return Prefer(id=name, group_id="g", method="m", render_id="r", **tokens, **more)
+    def pair(name, context=1, chosen=2, rejected=3, adapter="solver"):
+        tokens = (pack_ids([number]) for number in (context, chosen, rejected))
+        return prefer(name, *tokens, adapter=adapter)
 
-    same = prefer("a"), prefer("b")
-    others = prefer("c", context=9), prefer("d", chosen=9), prefer("e", rejected=9)
+    same = pair("a"), pair("b")
+    others = pair("c", context=9), pair("d", chosen=9), pair("e", rejected=9), pair("f", adapter="policy")
     replay = Replay(1, 1, 0)
-    replay.add(Outcome(lease_id="l", place=0, prompt_id="p", prefer=(*same, *others)))
-    window = replay.draw(0)
-    assert [e.id for e in window.prefer] == ["a", "c", "d", "e"] and window.imitate == window.reinforce == ()
+    replay.add(Outcome(lease_id="l", place=0, prompt_id="p", examples=(*same, *others)))
+    assert ids(replay.draw(0)) == ["a", "c", "d", "e", "f"]
 
 
 @pytest.mark.parametrize(("share", "own", "kept"), [(0.5, 3, 3), (0.5, 1, 1), (0.75, 1, 3), (0.0, 5, 0), (1.0, 0, 5)])
@@ -385,7 +375,7 @@ def test_in_any_history_no_group_is_new_twice_and_a_restart_draws_the_same(seed,
     for place in range(steps):
         delivered = full(place if seed.random() < 0.8 else seed.randrange(place + 1), version)
         if seed.random() < 0.2:
-            delivered = delivered.model_copy(update={"imitate": ()})
+            delivered = delivered.model_copy(update={"examples": ()})
         if replay.add(delivered) in ("accepted", "filtered"):
             kept.append(delivered)
         oldest = replay.oldest_fresh(version)
@@ -414,3 +404,12 @@ def test_in_any_history_no_group_is_new_twice_and_a_restart_draws_the_same(seed,
     one, two = replay.draw(version), again.draw(version)
     assert one is not None and two is not None and one.number == two.number
     assert sorted(ids(one)) == sorted(ids(two))
+
+
+def test_examples_of_a_version_that_was_asked_for_by_name_never_grow_stale():
+    replay = Replay(1, 1, max_lag=0)
+    base = example("a", tokens=5).model_copy(update={"fixed": True})
+    for version in range(1, 4):
+        replay.publish(version)
+    replay.add(outcome(0, base, example("b", tokens=6)))
+    assert ids(replay.draw(3)) == ["a"] and replay.counts().stale_examples == 1

@@ -14,7 +14,8 @@ from core.artifacts import read_manifest
 from core.codec import pack_ids
 from core.config import Full, LearningConfig, Lora, ModelConfig
 from core.errors import ArtifactError, ObjectiveError
-from core.messages import BASE, Imitate, PolicyRef, Prefer, Window
+from core.messages import BASE, Example, PolicyRef, Window
+from tests.pure import examples
 from tests.pure.training.tiny_models import KINDS, SEQUENCES, learner_of, make_model
 from training.learner.learner import Diverged, Learner
 from training.versions.load import load_version, published_versions
@@ -30,14 +31,13 @@ def learner(path: Path, kind, batch_tokens: int = 40, **settings) -> Learner:
     return learner_of(path, kind, batch_tokens=batch_tokens, **settings)
 
 
-def imitate(name: str, ids: list[int], prompt: int = 2, **fields) -> Imitate:
-    values = {"policy": BASE, "group_id": "g", "method": "m", "render_id": "r"} | fields
-    return Imitate(id=name, context_ids=pack_ids(ids[:prompt]), completion_ids=pack_ids(ids[prompt:]), **values)
+def imitate(name: str, ids: list[int], prompt: int = 2, **fields) -> Example:
+    return examples.imitate(name, pack_ids(ids[:prompt]), pack_ids(ids[prompt:]), **fields)
 
 
 def window(number: int = 1, copies: int = 6, **fields) -> Window:
-    examples = [imitate(f"{i}-{c}", s, **fields) for i, s in enumerate(SEQUENCES) for c in range(copies)]
-    return Window(number=number, group_ids=("g",), imitate=tuple(examples))
+    made = [imitate(f"{i}-{c}", s, **fields) for i, s in enumerate(SEQUENCES) for c in range(copies)]
+    return Window(number=number, group_ids=("g",), examples=tuple(made))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.kind)
@@ -116,10 +116,9 @@ def test_examples_of_another_kind_or_rendering_are_refused(model_path):
     tiny = learner(model_path, KINDS[0])
     with pytest.raises(ObjectiveError, match="rendered as 'other'"):
         tiny.train(window(render_id="other"))
-    both = {"policy": BASE, "group_id": "g", "method": "m", "render_id": "r"}
-    prefer = Prefer(id="p", context_ids=b"", chosen_ids=b"", rejected_ids=b"", **both)
-    with pytest.raises(ObjectiveError, match="holds a Prefer"):
-        tiny.train(Window(number=1, group_ids=(), prefer=(prefer,)))
+    prefer = examples.prefer("p", *map(pack_ids, ([1], [2], [3])))
+    with pytest.raises(ObjectiveError, match=r"holds an example of 2 row\(s\) \(p\); objective 'sft' takes 1"):
+        tiny.train(Window(number=1, group_ids=(), examples=(prefer,)))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.kind)
@@ -234,7 +233,7 @@ def test_arrival_tells_right_wrong_half_and_missing_adapters_apart_in_bfloat16(m
     new = {name: tensor.clone() for name, tensor in tiny.weights().items()}
     sibling = learner(model_path, KINDS[0])
     load_version(sibling, tmp_path, PolicyRef(version=1))
-    sibling.train(Window(number=9, group_ids=(), imitate=(imitate("x", [1, 20, 21, 22, 23, 2]),) * 40))
+    sibling.train(Window(number=9, group_ids=(), examples=(imitate("x", [1, 20, 21, 22, 23, 2]),) * 40))
     engine = Learner(
         ModelConfig(path=str(model_path), weights=KINDS[0], trainer_dtype="bfloat16"), LearningConfig(device="cpu")
     )

@@ -8,6 +8,7 @@ from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from core.config import Full, LearningConfig, Lora, ModelConfig
+from core.objectives import Objective
 from training.learner.learner import Learner
 
 SEQUENCES = [[1, 5, 6, 7, 8, 9, 2], [1, 9, 8, 2], [1, 10, 11, 12, 13, 2]]
@@ -36,9 +37,9 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def learner_of(path: Path, kind: Lora | Full, objective: str = "sft", **settings) -> Learner:
+def learner_of(path: Path, kind: Lora | Full, objective: Objective | None = None, **settings) -> Learner:
     lr = 2e-2 if isinstance(kind, Lora) else 3e-3
     learning = LearningConfig(**{"lr": lr, "device": "cpu"} | settings)
-    made = Learner(ModelConfig(path=str(path), weights=kind), learning, render_id="r", objective_name=objective)
+    made = Learner(ModelConfig(path=str(path), weights=kind), learning, render_id="r", objective=objective)
     made.load()
     return made

@@ -12,8 +12,10 @@ from core.answers import extractor
 from core.chat_template import PLAIN_TEMPLATE, render_id
 from core.codec import pack_floats, pack_ids
 from core.config import Full, LearningConfig, Lora, ModelConfig, PatternAnswer, PromptsConfig
-from core.messages import BASE, Imitate, Prompt, Reinforce, Window
+from core.messages import Example, Prompt, Window
+from core.objectives import Grpo, Sft
 from methods.data import prompts
+from tests.pure.examples import advantage, completion, imitate, reinforce
 from training.learner.learner import Learner
 from training.learner.parallel import Parallel
 from training.session import TrainingSession
@@ -25,6 +27,7 @@ BATCH_TOKENS = {"sft": 350, "grpo": 700}
 MICRO_BATCH_TOKENS = {"sft": 100, "grpo": None}
 STEPS, QUESTIONS = 20, 64
 """A window of QUESTIONS questions has at least STEPS steps."""
+OBJECTIVES = {"sft": Sft(), "grpo": Grpo()}
 WEIGHTS = {"lora": Lora(), "full": Full()}
 
 
@@ -37,7 +40,9 @@ def llama_session(
         lr=RATES[kind], batch_tokens=tokens, micro_batch_tokens=micro, device="cpu", devices=devices
     )
     asked = [pool[place] for place in range(PROOF_PROMPTS)]
-    return TrainingSession(run_dir, ModelConfig(weights=WEIGHTS[kind]), learning, 0, objective, asked, parallel)
+    return TrainingSession(
+        run_dir, ModelConfig(weights=WEIGHTS[kind]), learning, 0, OBJECTIVES[objective], asked, parallel
+    )
 
 
 @cache
@@ -53,14 +58,14 @@ def llama_windows(*questions: int) -> dict[str, list[Window]]:
         asked = [pool[number * 1000 + place] for place in range(many)]
         examples = list(_settled(engine, tokenizer, asked, number, rendered))
         own = engine.completion_logprobs(examples)
-        scored = tuple(e.model_copy(update={"logprobs": pack_floats(own[e.id])}) for e in examples)
-        won = tuple(Imitate(**_fields(e)) for e in examples if e.advantage > 0)
-        made["sft"].append(Window(number=number, group_ids=(), imitate=won))
-        made["grpo"].append(Window(number=number, group_ids=(), reinforce=scored))
+        scored = tuple(_with_behaviour(e, pack_floats(own[e.id, 0])) for e in examples)
+        won = tuple(_without_advantage(e) for e in examples if advantage(e) > 0)
+        made["sft"].append(Window(number=number, group_ids=(), examples=won))
+        made["grpo"].append(Window(number=number, group_ids=(), examples=scored))
     return made
 
 
-def _settled(engine: Learner, tokenizer, asked: list[Prompt], number: int, rendered: str) -> Iterator[Reinforce]:
+def _settled(engine: Learner, tokenizer, asked: list[Prompt], number: int, rendered: str) -> Iterator[Example]:
     """Samples of every question. Samples that agree with the majority get a positive advantage."""
     chats = [[message.model_dump() for message in prompt.messages] for prompt in asked]
     padded = tokenizer.apply_chat_template(
@@ -82,16 +87,13 @@ def _settled(engine: Learner, tokenizer, asked: list[Prompt], number: int, rende
         winner = Counter(answers).most_common(1)[0][0]
         scores = [float(answer is not None and answer == winner) for answer in answers]
         for place, (ids, score) in enumerate(zip(completions, scores, strict=True)):
-            yield Reinforce(
-                id=f"{number}-{group}-{place}",
+            yield reinforce(
+                f"{number}-{group}-{place}",
+                pack_ids(context),
+                pack_ids(ids),
+                score - 0.9 * sum(scores) / SAMPLES,
                 group_id=f"{number}-{group}",
-                policy=BASE,
-                method="m",
                 render_id=rendered,
-                context_ids=pack_ids(context),
-                completion_ids=pack_ids(ids),
-                logprobs=b"",
-                advantage=score - 0.9 * sum(scores) / SAMPLES,
             )
 
 
@@ -100,5 +102,12 @@ def _ended(ids: list[int], tokenizer) -> list[int]:
     return ids[: ids.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in ids else ids
 
 
-def _fields(example: Reinforce) -> dict:
-    return {name: value for name, value in example if name not in ("logprobs", "advantage")}
+def _with_behaviour(example: Example, logprobs: bytes) -> Example:
+    row = example.rows[0].model_copy(update={"columns": {"behaviour": logprobs}})
+    return example.model_copy(update={"rows": (row,)})
+
+
+def _without_advantage(example: Example) -> Example:
+    held = completion(example)
+    context = example.rows[0].token_ids[: -len(held)]
+    return imitate(example.id, context, held, group_id=example.group_id, render_id=example.render_id)

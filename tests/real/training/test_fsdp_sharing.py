@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from core.config import LearningConfig, ModelConfig
+from core.config import Full, LearningConfig, Lora, ModelConfig
+from core.objectives import Grpo, Objective, Sft
 from tests.pure.training.test_sharing import few_shot, window
 from tests.pure.training.tiny_models import KINDS, make_model
 from training.learner.fsdp import Sharded
@@ -16,7 +17,9 @@ from training.learner.learner import Learner
 from training.learner.parallel import Parallel
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
-CASES = [(kind, *case) for kind in KINDS for case in (("sft", 60), ("grpo", None))]
+CASES: list[tuple[Lora | Full, Objective, int | None]] = [
+    (kind, *case) for kind in KINDS for case in ((Sft(), 60), (Grpo(), None))
+]
 
 
 def lived(folder: Path, parallel: Parallel | None, share: bool) -> list[dict[str, float]]:

@@ -1,8 +1,9 @@
 """Outcomes for the tests of buffer and store."""
 
 from core.codec import pack_ids
-from core.messages import Candidate, Group, Imitate, Outcome, PolicyRef, Scored, Verdict
+from core.messages import Candidate, Group, Outcome, PolicyRef, Scored, Verdict
 from methods.data.prompts import as_prompt
+from tests.pure.examples import imitate
 
 
 def explored(place: int, lease_id: str, version: int = 0, kind: str = "accepted", prompt: str = "") -> Outcome:
@@ -22,21 +23,13 @@ def explored(place: int, lease_id: str, version: int = 0, kind: str = "accepted"
     )
     group = Group(id=f"g{name}", prompt=asked, candidates=(candidate,))
     verdict = Verdict(scores=(1.0,), answers=("1",), winner="1", share=1, margin=1)
-    example = Imitate(
-        id=f"e{name}",
-        group_id=group.id,
-        policy=ref,
-        method="m",
-        render_id="r",
-        context_ids=b"",
-        completion_ids=candidate.completion_ids,
-    )
+    example = imitate(f"e{name}", b"", candidate.completion_ids, group_id=group.id, policy=ref)
     return Outcome(
         lease_id=lease_id,
         place=place,
         prompt_id=asked.id,
         scored=(Scored(group=group, verdict=verdict),),
-        imitate=(example,) if kind == "accepted" else (),
+        examples=(example,) if kind == "accepted" else (),
         tokens=1,
         sampled_ids=(group.id,),
     )

@@ -34,14 +34,14 @@ def test_an_encoded_outcome_says_what_its_outcome_says_and_holds_its_rows() -> N
 
 def test_an_example_that_stands_twice_is_one() -> None:
     outcome = explored(0, "lease")
-    twice = encode_outcome(outcome.model_copy(update={"imitate": outcome.imitate * 2}))
+    twice = encode_outcome(outcome.model_copy(update={"examples": outcome.examples * 2}))
     assert twice.examples == outcome.examples
 
 
 def test_an_outcome_is_as_old_as_the_oldest_version_in_it() -> None:
     outcome = explored(0, "lease", version=5)
-    older = outcome.imitate[0].model_copy(update={"policy": PolicyRef(version=3)})
-    assert outcome.version == 5 and outcome.model_copy(update={"imitate": (older,)}).version == 3
+    older = outcome.examples[0].model_copy(update={"policy": PolicyRef(version=3)})
+    assert outcome.version == 5 and outcome.model_copy(update={"examples": (older,)}).version == 3
     assert Outcome(lease_id="l", place=0, prompt_id="p", failure="none").version == 0
 
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from core.codec import pack_ids
 from core.errors import StoreError
-from core.messages import BASE, Event, Outcome, PolicyRef, Prefer, Published, Reinforce, Response, Vote
+from core.messages import BASE, Event, Outcome, PolicyRef, Published, Response, Vote
 from core.store.facts import LineageFact, Paused, PromptVoted, WindowDrawn
 from core.store.reader import RunReader, here
 from core.store.records import Record, as_row, event, fact, message, outcome_records, resettled_record
 from core.store.writer import FILE, Forgotten, RunStore
 from methods.data.prompts import as_prompt
 from tests.pure.actors.replay.outcomes import explored
+from tests.pure.examples import prefer, reinforce
 
 PARTS = {"group_id": "g", "policy": BASE, "method": "m", "render_id": "r", "context_ids": b""}
 
@@ -79,10 +81,10 @@ def outcome_of_two(place: int) -> Outcome:
     """One group, with an example of every kind."""
     whole = explored(place, "l")
     group = whole.scored[0].group.id
-    about = {**PARTS, "group_id": group}
-    prefer = Prefer(id=f"p{place}", chosen_ids=b"", rejected_ids=b"", **about)  # type: ignore[arg-type]
-    reinforce = Reinforce(id=f"r{place}", completion_ids=b"", logprobs=b"", advantage=1.0, **about)  # type: ignore[arg-type]
-    return whole.model_copy(update={"prefer": (prefer,), "reinforce": (reinforce,)})
+    one, two, three = (pack_ids([number]) for number in (1, 2, 3))
+    pair = prefer(f"p{place}", one, two, three, group_id=group)
+    rewarded = reinforce(f"r{place}", one, two, 1.0, group_id=group)
+    return whole.model_copy(update={"examples": (*whole.examples, pair, rewarded)})
 
 
 def test_an_outcome_is_put_together_from_its_tables_and_has_no_part_of_another(tmp_path: Path) -> None:
@@ -102,15 +104,15 @@ def test_an_outcome_is_put_together_from_its_tables_and_has_no_part_of_another(t
 def test_an_old_outcome_that_names_no_groups_has_all_of_its_place(tmp_path: Path) -> None:
     one = explored(1, "l")
     rows = [row for row in outcome_records(one) if row.table != "outcomes"]
-    brief = one.model_copy(update={"scored": (), "imitate": ()})
+    brief = one.model_copy(update={"scored": (), "examples": ()})
     RunStore(tmp_path).write([*rows, message("outcomes", "1", one.prompt_id, brief)])
     whole = RunReader(tmp_path).outcome(1)
-    assert whole is not None and whole.scored == one.scored and whole.imitate == one.imitate
+    assert whole is not None and whole.scored == one.scored and whole.examples == one.examples
 
 
 def settled_again(outcome: Outcome, revision: int) -> Outcome:
-    example = outcome.imitate[0].model_copy(update={"id": f"e{revision}"})
-    return outcome.model_copy(update={"imitate": (example,), "revision": revision, "votes": (vote("late"),)})
+    example = outcome.examples[0].model_copy(update={"id": f"e{revision}"})
+    return outcome.model_copy(update={"examples": (example,), "revision": revision, "votes": (vote("late"),)})
 
 
 def test_an_outcome_has_the_examples_of_the_last_time_it_was_settled_unless_it_was_forgotten(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_an_outcome_has_the_examples_of_the_last_time_it_was_settled_unless_it_w
     assert (record.table, record.id, record.parent) == ("resettled", "1:2", "1")
     store.write([*outcome_records(one), record, resettled_record(settled_again(one, 1))])
     found = RunReader(tmp_path).outcome(1)
-    assert found is not None and ([e.id for e in found.imitate], found.revision) == (["e2"], 2)
+    assert found is not None and ([e.id for e in found.examples], found.revision) == (["e2"], 2)
     assert found.scored == one.scored and found.votes == ()
     (stored, _) = RunReader(tmp_path).children("resettled", Outcome, "1")
     assert stored.scored == stored.votes == ()

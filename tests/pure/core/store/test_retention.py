@@ -25,7 +25,6 @@ from core.messages import (
     ChatMessage,
     Decision,
     Group,
-    Imitate,
     Outcome,
     PolicyRef,
     Prompt,
@@ -43,6 +42,7 @@ from core.store.schema import SCHEMA
 from core.store.writer import FILE, RunReader, RunStore
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy
+from tests.pure.examples import imitate
 from tests.pure.test_in_process import settings
 
 LEARNING = LearningConfig(groups_per_window=2, replay_windows=2, max_lag=1)
@@ -65,14 +65,11 @@ def explored(place: int, version: int = 0, text: str = "x" * 2000) -> Outcome:
     )  # fmt: skip
     group = Group(id=f"g{place}", prompt=prompt, candidates=candidates)
     verdict = Verdict(scores=(1.0, 0.0), answers=("1", "2"), winner="1", share=0.5, margin=0.0)
-    example = Imitate(
-        id=f"e{place}", group_id=group.id, policy=policy, method="m", render_id="r",
-        context_ids=pack_ids([1]), completion_ids=pack_ids([place]),
-    )  # fmt: skip
+    example = imitate(f"e{place}", pack_ids([1]), pack_ids([place]), group_id=group.id, policy=policy)
     votes = tuple(Vote(id=f"v-{c.id}", prompt_id=prompt.id, candidate_id=c.id, answer="1") for c in candidates)
     return Outcome(
         lease_id="l", place=place, prompt_id=prompt.id, scored=(Scored(group=group, verdict=verdict),), votes=votes,
-        imitate=(example,), tokens=4,
+        examples=(example,), tokens=4,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from core.config import EngineConfig, ModelConfig
 from core.errors import ConfigError, PromptError
 from core.messages import BASE, ChatMessage, Sampling
+from core.objectives import Sft
 from methods.data.prompts import as_prompt
 from serve.engine.engine import Engine
 from serve.engine.local_policy import EnginePolicy
@@ -70,7 +71,7 @@ def test_the_trainer_proves_itself_by_the_prompts_that_can_be_asked(tmp_path: Pa
 
     def contexts(asked: list[Any]) -> list[list[int]]:
         nothing: Any = None
-        session = TrainingSession(tmp_path, nothing, nothing, 0, "sft", asked)
+        session = TrainingSession(tmp_path, nothing, nothing, 0, Sft(), asked)
         return session._proof_contexts(tokenizer, tokenizer.chat_template)
 
     assert contexts(prompts) == [engine.render(prompts[1].messages)[0]]

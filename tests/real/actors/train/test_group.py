@@ -17,7 +17,8 @@ from core.arrival_proof import Proof, vector
 from core.artifacts import read_manifest
 from core.codec import pack_floats
 from core.errors import MismatchError
-from core.messages import BASE, PolicyRef, Published, Window
+from core.messages import BASE, Example, PolicyRef, Published, Window
+from tests.pure.examples import behaviour
 from tests.real.training.llama_windows import QUESTIONS, STEPS, llama_session, llama_windows
 from training.versions.publish import read_tensors, version_dir
 
@@ -87,12 +88,17 @@ def test_a_group_publishes_what_one_process_does_and_its_refusals_reach_the_trai
         alike(Path(one.path), Path(two.path))
     assert len(steps) >= 2 * STEPS
 
-    far = [pack_floats(np.frombuffer(e.logprobs, dtype="<f4") - 0.5) for e in windows["grpo"].reinforce]
-    off = [e.model_copy(update={"logprobs": body}) for e, body in zip(windows["grpo"].reinforce, far, strict=True)]
-    wrong = windows["grpo"].model_copy(update={"reinforce": tuple(off)})
+    off = [shifted(example, -0.5) for example in windows["grpo"].examples]
+    wrong = windows["grpo"].model_copy(update={"examples": tuple(off)})
     with pytest.raises(MismatchError):
         together.make(wrong, PolicyRef(version=3), published[1][1], idle)
     assert together.make(windows["grpo"], PolicyRef(version=3), published[1][1], idle).ref.version == 3
+
+
+def shifted(example: Example, by: float) -> Example:
+    """With other log-probabilities of the engine."""
+    moved = pack_floats(np.frombuffer(behaviour(example), dtype="<f4") + by)
+    return example.model_copy(update={"rows": (example.rows[0].model_copy(update={"columns": {"behaviour": moved}}),)})
 
 
 def killing(at: int) -> Callable[[int, int], None]:

@@ -55,7 +55,7 @@ def test_the_gpu_config_runs_dry_on_a_small_random_qwen3(start_run: Callable[...
         "gate.max_probes=64",
         "method.sampler.n=4",
         "method.sampler.max_tokens=24",
-        "method.min_share=0",
+        "method.options.min_share=0",
         "method.answer={kind: pattern, pattern: '(\\w)'}",
         "learning.groups_per_window=24",
         "learning.device=cpu",
