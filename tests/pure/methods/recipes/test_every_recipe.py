@@ -21,7 +21,7 @@ from methods.scripted_policy import ScriptedPolicy
 from training import objectives
 
 NAMES = recipes.names()
-PROMPTS = [as_prompt(f"question {number}") for number in range(12)]
+PROMPTS = [as_prompt(f"Box {number} holds 2 red balls. How many balls does it hold?") for number in range(12)]
 
 
 def settings(name: str, *more: str) -> Config:
