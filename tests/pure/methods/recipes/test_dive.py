@@ -75,6 +75,13 @@ def test_todays_majority_labels_the_texts_of_earlier_rounds() -> None:
         assert example.group_id == "today" and example.policy.version == 3
 
 
+def test_a_pair_of_old_texts_only_counts_as_old_as_todays_samples() -> None:
+    before = group("old 7", "old 8", name="before", version=1)
+    today = group("old 7", name="today", version=3)
+    (example,) = settled(method("dive", NUMBER), today, earlier=judged(before)).examples
+    assert texts(example, before) == ["old 7", "old 8"] and example.policy.version == 3
+
+
 def test_without_a_wrong_text_in_any_round_nothing_is_learned() -> None:
     today = group("7", "it is 7", "8", cut=[2])
     kept = settled(method("dive", NUMBER), today)

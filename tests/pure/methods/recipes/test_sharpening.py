@@ -159,7 +159,9 @@ def test_texts_of_the_policy_are_scored_by_the_base_model_once() -> None:
 
 def test_only_the_arm_of_the_policy_can_grow_stale() -> None:
     work = explore(method("sharpening", BOLD), PROMPT, Tabular(), lease_id="l", place=0, clock=ManualClock(1.0))
-    assert asyncio.run(work).version == 3
+    outcome = asyncio.run(work)
+    own, base = outcome.sampled_ids
+    assert outcome.version == 3 and {example.group_id for example in outcome.examples} == {own} != {base}
 
 
 def test_a_reference_other_than_the_base_is_refused() -> None:
