@@ -1,7 +1,7 @@
 """GSI: Guided Self-Improvement (Ding et al. 2024, arXiv 2411.00750), driven by answers.
 
-    D = {(x, path_i) : answer(path_i) = y~}  and, if too few paths are right,  {(x, path) : path sampled for (x, hint y~)}
-    max log p(D)
+    D = {(x, path_i) : answer(path_i) = y~}          and, if too few paths are right,
+        {(x, path) : path ~ p(. | x, hint y~), answer(path) = y~}          max log p(D)
 
 Why it works: a prompt that is too hard for the samples gives nothing to learn. Told the answer, the model often finds
 a way to it in its own words.

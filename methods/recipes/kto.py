@@ -31,10 +31,14 @@ CARD = Card(
 )
 
 
+class FromBase(Kto):
+    reference: str = "base"
+
+
 class Settings(Part):
     flipped: bool = False
     """True: the null control. The signs of half of the samples, drawn at random, are turned."""
-    kto: Kto = Kto(reference="base")
+    kto: FromBase = FromBase()
 
 
 def build(settings: Settings, shared: Shared) -> Method:

@@ -9,10 +9,9 @@ Deviation: this is `xpo` with alpha 0, bit for bit. So with oracle=vote one text
 paper both are the policy's, and a language model judges them [unverified]. Null control: `flipped`, as in xpo.
 """
 
-from core.objectives import Dpo
 from core.protocols import Method
 from methods.recipes import Card, Shared
-from methods.recipes.xpo import Oracle, compose
+from methods.recipes.xpo import FromBase, Oracle, compose
 
 CARD = Card(
     "Online DPO",
@@ -25,7 +24,7 @@ CARD = Card(
 
 
 class Settings(Oracle):
-    dpo: Dpo = Dpo(beta=0.1, reference="base")
+    dpo: FromBase = FromBase()
 
 
 def build(settings: Settings, shared: Shared) -> Method:

@@ -54,8 +54,17 @@ class Oracle(Part):
     """True: the null control. Half of the pairs, drawn at random, get the wrong text as the better one."""
 
 
+class FromBase(Dpo):
+    reference: str = "base"
+
+
+class Exploring(FromBase):
+    optimism: float = Field(default=1e-5, ge=0)
+    """alpha: weight of the log-likelihood of the base model's text."""
+
+
 class Settings(Oracle):
-    dpo: Dpo = Dpo(beta=0.1, optimism=1e-5, reference="base")
+    dpo: Exploring = Exploring()
 
 
 def build(settings: Settings, shared: Shared) -> Method:

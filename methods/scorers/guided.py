@@ -14,7 +14,7 @@ from core.protocols import Extract, Policy, Votes
 from methods.ballot import backed, newest
 from methods.scorers.majority import Majority, answer_of
 
-STATEMENT = frozenset("so thus therefore hence the final correct right answer is".split())
+STATEMENT = frozenset(("so", "thus", "therefore", "hence", "the", "final", "correct", "right", "answer", "is"))
 """Words that state an answer and give no reason for it."""
 
 
