@@ -5,6 +5,7 @@
     weighed       one voter's votes weigh at most `voter_weight`, all people's at most `people_share` of a ballot
     backed        enough distinct people support it, or one that may decide alone
     corrections   texts of people that may be learned from
+    pairs         comparisons of two texts that may be learned from
     Budgets       a voter counts on a limited number of prompts per window
 
 Laws: the order of votes does not matter. More votes of a voter at the cap only split that voter's weight differently.
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from core.config import VotesConfig
-from core.messages import Vote
+from core.messages import Compared, Vote
 from core.protocols import Extract
 
 Weighed = list[tuple[Vote, float]]
@@ -87,6 +88,23 @@ def corrections(votes: Iterable[Vote], config: VotesConfig, extract: Extract | N
     if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
         return []
     return [text for text in texts if extract(text) == ranked[0][0]]
+
+
+def pairs(votes: Iterable[Vote], config: VotesConfig) -> list[tuple[Compared, Compared]]:
+    """The comparisons, as (better, worse), that are `backed` and that more voters make than the opposite one."""
+    cast: defaultdict[tuple[str, str], list[Vote]] = defaultdict(list)
+    sides: dict[tuple[str, str], tuple[Compared, Compared]] = {}
+    for vote in newest(votes):
+        if vote.pair is not None:
+            texts = (vote.pair[0].text, vote.pair[1].text)
+            cast[texts].append(vote)
+            sides.setdefault(texts, vote.pair)
+    accounts = {texts: len({account(vote.voter) for vote in supporters}) for texts, supporters in cast.items()}
+    return [
+        sides[better, worse]
+        for better, worse in sorted(cast)
+        if backed(cast[better, worse], config) and accounts[better, worse] > accounts.get((worse, better), 0)
+    ]
 
 
 @dataclass

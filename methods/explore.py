@@ -154,9 +154,9 @@ def sample_votes(groups: Iterable[Group], scored: Iterable[Scored], cast_at: flo
 
 
 def tokens_in(groups: Iterable[Group]) -> int:
-    """Tokens generated for these groups. Each group counts once; texts of people do not count."""
-    distinct = {group.id: group for group in groups if group.by == "sample"}
-    return sum(len(c.completion_ids) // 4 for group in distinct.values() for c in group.candidates)
+    """Tokens generated for these groups. A candidate of several groups counts once; texts of people do not count."""
+    distinct = {candidate.id: candidate for group in groups if group.by == "sample" for candidate in group.candidates}
+    return sum(len(candidate.completion_ids) // 4 for candidate in distinct.values())
 
 
 def _by(example: Example, written: bool) -> Example:

@@ -22,7 +22,7 @@ from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import ArtifactError, Missing, PromptError, RatchetError
-from core.messages import Feedback, Response, Vote
+from core.messages import Compared, Feedback, Response, Vote
 from core.metrics import Metrics
 from core.redact import redacted, redactor
 from core.store.records import Record, as_row, message
@@ -36,6 +36,8 @@ REMEMBERED = 4096
 ASK_AGAIN_S = 60.0
 """A prompt is queued for exploration at most once in this time, however many people vote on it."""
 PAGE = 256
+MOST_COMPARED = 2**16
+"""Characters of a text, as in `Compared`."""
 
 
 class FeedbackDesk(Part, FeedbackPort):
@@ -133,7 +135,7 @@ class FeedbackDesk(Part, FeedbackPort):
         about = await self._responses([each for one in said for each in one], wait_s)
         refused = [_refusal(one, about, key, admin) for one, (_, key, admin) in zip(said, requests, strict=True)]
         taken = [each for one, why in zip(said, refused, strict=True) if why is None for each in one]
-        cast = [self._vote(each, about[each.response_id]) for each in taken]
+        cast = [self._vote(each, about) for each in taken]
         votes = [vote for vote in cast if vote is not None]
         results = await self._kept((taken, votes)) if taken else []
         await self._explore([about[each.response_id] for each in taken], votes, results)
@@ -200,19 +202,21 @@ class FeedbackDesk(Part, FeedbackPort):
             found = {id: reader.get("responses", Response, id) for id in ids}
         return {id: response for id, response in found.items() if response is not None}
 
-    def _vote(self, feedback: Feedback, response: Response) -> Vote | None:
-        """The vote that the feedback casts: for or against an answer, or a text to imitate. A pair is a vote for the
-        better response. If no answer can be read from the text, a liked text becomes one to imitate, and a disliked
-        text casts no vote. Nor does a text that was cut off or forced, which is not the model's answer."""
+    def _vote(self, feedback: Feedback, about: Mapping[str, Response]) -> Vote | None:
+        """The vote that the feedback casts: for or against an answer, or a text to imitate. A comparison is a vote for
+        the better response, and keeps both texts. If no answer can be read from the text, a liked text becomes one to
+        imitate, and a disliked text casts no vote. Nor does a text that was cut off or forced, which is not the model's
+        answer."""
+        response = about[feedback.response_id]
         if feedback.correction is not None:
             return _cast(feedback, response, correction=feedback.correction)
         if (feedback.binary is None and feedback.better_than is None) or feedback.choice in response.fragments:
             return None
         weight, text = -1.0 if feedback.binary is False else 1.0, response.texts[feedback.choice]
-        answer = self._extract(text)
+        answer, pair = self._extract(text), _pair(feedback, about)
         if answer is not None:
-            return _cast(feedback, response, answer=answer, weight=weight)
-        return _cast(feedback, response, correction=text) if weight > 0 and text.strip() else None
+            return _cast(feedback, response, answer=answer, weight=weight, pair=pair)
+        return _cast(feedback, response, correction=text, pair=pair) if weight > 0 and text.strip() else None
 
     async def _explore(self, responses: Sequence[Response], votes: Sequence[Vote], results: Sequence[str]) -> None:
         """Queue prompts with votes that were never explored."""
@@ -239,6 +243,19 @@ class FeedbackDesk(Part, FeedbackPort):
 
 def _prompt_id(response: Response) -> str:
     return response.prompt.id if response.prompt is not None else ""
+
+
+def _pair(feedback: Feedback, about: Mapping[str, Response]) -> tuple[Compared, Compared] | None:
+    """The two texts that were compared, if one can be learned above the other: different whole texts of one prompt."""
+    if feedback.better_than is None:
+        return None
+    better, (id, choice) = about[feedback.response_id], feedback.better_than
+    worse, texts = about[id], (better.texts[feedback.choice], about[id].texts[choice])
+    if better.prompt != worse.prompt or choice in worse.fragments or texts[0] == texts[1]:
+        return None
+    if max(map(len, texts)) > MOST_COMPARED:
+        return None
+    return Compared(text=texts[0], by=better.start), Compared(text=texts[1], by=worse.start)
 
 
 def _cast(feedback: Feedback, response: Response, **content: object) -> Vote | None:

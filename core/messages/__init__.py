@@ -17,7 +17,7 @@ from core.messages.learning import (
     Window,
 )
 from core.messages.model import BASE, Candidate, ChatMessage, Finish, Group, Origin, PolicyRef, Prompt, Sampling
-from core.messages.people import Feedback, Response, Vote
+from core.messages.people import Compared, Feedback, Response, Vote
 from core.messages.versions import Decision, Evidence, Pool, Published, ReplicaReport, Slots
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "KINDS",
     "Candidate",
     "ChatMessage",
+    "Compared",
     "Decision",
     "Event",
     "Evidence",

@@ -8,6 +8,14 @@ from core.messages.base import Message
 from core.messages.model import PolicyRef, Prompt
 
 
+class Compared(Message):
+    """A text that a person compared with another one."""
+
+    text: str = Field(max_length=2**16)
+    by: PolicyRef
+    """The version that wrote it."""
+
+
 class Vote(Message):
     """One vote in the ballot of a prompt. Samples and people vote in the same ballot."""
 
@@ -27,6 +35,9 @@ class Vote(Message):
     """False: stored but in no ballot, because the voter had voted on too many prompts of this window."""
     response_id: str | None = None
     """The response that the feedback was about, if the vote came as feedback."""
+    pair: tuple[Compared, Compared] | None = None
+    """The better and the worse text, if the person compared two answers to the prompt. The vote is for the better
+    one's answer."""
 
 
 class Response(Message):

@@ -210,6 +210,35 @@ async def test_a_vote_on_a_fragment_is_kept_and_not_counted(tmp_path: Path) -> N
         assert {vote.answer or vote.correction for vote in votes(tmp_path)} == {"5", "It is 7"}
 
 
+async def test_the_loser_of_a_comparison_reaches_the_store_and_the_selector(tmp_path: Path) -> None:
+    texts = ("2+3=5. The answer is 5.", "The answer is 6.")
+    async with running(tmp_path, "method.recipe=online_dpo", "method.options.oracle=people") as system:
+        await system.feedback.answered([answer("r", texts=texts, start={"version": 2})])
+        said = [
+            {"response_id": "r", "better_than": {"response_id": "r", "choice": 1}, "user": f"user {i}"}
+            for i in range(3)
+        ]
+        await told(system, parse(said))
+        async with asyncio.timeout(20):
+            while not (found := [e for o in RunReader(tmp_path).outcomes() for e in o.examples]):
+                await asyncio.sleep(0.05)
+    stored = [[(side.text, side.by.version) for side in vote.pair or ()] for vote in votes(tmp_path)]
+    assert stored == [[(text, 2) for text in texts]] * 3
+    (example,) = found
+    rendered = [await policy().render(as_prompt("What is 2 and 3?"), text) for text in texts]
+    assert [row.token_ids for row in example.rows] == [c.context_ids + c.completion_ids for c in rendered]
+
+
+async def test_only_whole_different_texts_of_one_prompt_are_a_comparison(tmp_path: Path) -> None:
+    texts = ("The answer is 5.", "The answer is 6.", "The answer is 5.", "x" * (2**16 + 1))
+    async with running(tmp_path) as system:
+        await system.feedback.answered([answer("r", texts=texts, fragments=[1]), answer("s", "What else?")])
+        worse = [("r", 1), ("r", 2), ("r", 3), ("s", 0)]
+        await told(system, [{"response_id": "r", "better_than": each, "id": str(each)} for each in worse])
+        cast = votes(tmp_path)
+        assert len(cast) == 4 and all(vote.answer == "5" and vote.pair is None for vote in cast)
+
+
 async def test_answers_wait_for_a_desk_that_is_away() -> None:
     taken: list[str] = []
     away = [ArtifactError("away")]
@@ -258,6 +287,8 @@ async def test_feedback_becomes_a_vote_in_the_ballot_of_its_prompt(tmp_path: Pat
             "pair": ("eve", "5", 1.0, None, "r1"),
             "text": ("joe", None, 1.0, "2+3=5. The answer is 5.", "r1"),
         }
+        pairs = {v.id: [side.text for side in v.pair] for v in votes(tmp_path) if v.pair is not None}
+        assert pairs == {"pair": ["The answer is 5.", "The answer is 7."]}
         again = await told(system, said)
         assert [r["result"] for r in again] == ["duplicate"] * 4 + ["kept"] * 2
         assert len(votes(tmp_path)) == 4
