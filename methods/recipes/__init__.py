@@ -1,14 +1,10 @@
-"""Recipes: one file per method, found by its name. Each has
-
-    CARD                                  what `methods` says about it
-    class Settings(Part)                  its own settings: `method.options`
-    build(settings, shared) -> Method     the composition
-
-A recipe only composes parts; samplers, scorers, filters and selectors have their own files.
+"""Recipes: one file per method, found by its name. Each has a CARD, which `methods` shows, a class Settings for
+`method.options`, and build(settings, shared) -> Method. A recipe only composes parts, which have their own files.
 """
 
 import difflib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -66,10 +62,19 @@ def build(config: MethodConfig) -> Method:
     these settings."""
     module = _module(config.recipe)
     try:
-        options = module.Settings.model_validate(config.options)
+        options = module.Settings.model_validate(_over(module.Settings().model_dump(), config.options))
     except ValidationError as error:
         raise ConfigError(_explained(config.recipe, module.Settings, error)) from None
     return module.build(options, Shared(config.sampler, extractor(config.answer), config.votes))
+
+
+def _over(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's defaults with these options in their place, so that one setting of a part leaves its others."""
+    merged = dict(defaults)
+    for name, value in options.items():
+        known = merged.get(name)
+        merged[name] = _over(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _module(name: str) -> Any:

@@ -1,10 +1,7 @@
-"""Losses: each is one file with one function of the tokens of a forward (training.learner.tokens) and the objective's
-settings (core.objectives), which returns a weighted sum.
+"""Losses: one file each, a function of the tokens of a forward (training.learner.tokens) and of the objective's
+settings (core.objectives), which returns a weighted sum. The learner divides it by the weight of the whole step.
 
-    loss(tokens, settings) -> scalar: the sum over targets, rows or examples, as the objective's unit says
-
-The learner divides it by the weight of the whole step, so the sums of micro-batches and devices add up. Importing this
-package must not import torch, so that the start-up check is cheap. Optimizer steps belong in training/learner.
+Importing this package must not import torch, so that the start-up check is cheap. Optimizer steps: training/learner.
 """
 
 from collections.abc import Callable

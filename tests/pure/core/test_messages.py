@@ -112,7 +112,8 @@ OLD_KINDS: dict[str, tuple[dict[str, Any], Example]] = {
 
 
 def as_stored(kind: str, body: dict[str, Any]) -> bytes:
-    return b"p" + msgpack.packb({"kind": kind, "schema": 1, "body": body}, use_bin_type=True)
+    packed: Any = msgpack.packb({"kind": kind, "schema": 1, "body": body}, use_bin_type=True)
+    return b"p" + packed
 
 
 @pytest.mark.parametrize("kind", OLD_KINDS)

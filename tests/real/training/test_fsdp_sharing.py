@@ -18,7 +18,7 @@ from training.learner.parallel import Parallel
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 CASES: list[tuple[Lora | Full, Objective, int | None]] = [
-    (kind, *case) for kind in KINDS for case in ((Sft(), 60), (Grpo(), None))
+    (kind, objective, micro) for kind in KINDS for objective, micro in ((Sft(), 60), (Grpo(), None))
 ]
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 
+from core.config import MethodConfig
 from core.messages import Group
 from core.objectives import Dpo
 from core.protocols import Facts, History
+from methods import recipes
 from tests.pure.methods.recipes.hand_made import group, method, settled, texts
 
 NUMBER = "method.answer.kind=number"
@@ -65,3 +67,8 @@ def test_the_threshold_rises_with_the_windows() -> None:
 
 def test_the_objective_is_the_papers() -> None:
     assert method("scpo").objective == Dpo(beta=0.5, nll=1.0, reference="parent")
+
+
+def test_one_option_of_the_objective_leaves_its_others() -> None:
+    method = recipes.build(MethodConfig(recipe="scpo", options={"dpo": {"beta": 0.2}}))
+    assert method.objective == Dpo(beta=0.2, nll=1.0)
