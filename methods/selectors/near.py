@@ -37,7 +37,7 @@ class Near:
         if scored.group.by == "person":
             return scored
         judged = zip(scored.group.candidates, scored.verdict.scores, strict=True)
-        scores = tuple(score if score > 0 and self._keeps(c, limit, valid_loss) else 0.0 for c, score in judged)
+        scores = tuple(score if self._keeps(c, limit, valid_loss) else 0.0 for c, score in judged)
         return scored.model_copy(update={"verdict": scored.verdict.model_copy(update={"scores": scores})})
 
     def _keeps(self, candidate: Candidate, limit: float, valid_loss: float) -> bool:

@@ -72,6 +72,15 @@ def test_the_limit_is_the_least_that_keeps_the_share_of_the_last_window() -> Non
     assert tuned(narrow, KNOWN | {"texts": 100.0}, **{n: (s, 9) for n, s in within.items()})["ds_limit"] == 1.1**3
 
 
+def test_only_what_would_be_learned_is_measured() -> None:
+    method = built("iwsi")
+    assert method.measure is not None
+    made = group(*TEXTS[:2], "The answer is 9.", losses=(0.8, 0.8, 9.0))
+    assert set(method.measure(settled(method, made).scored, KNOWN).values()) == {1.0}
+    unsure = group(TEXTS[0], "The answer is 9.", "The answer is 8.", losses=(0.8, 0.8, 0.8))
+    assert method.measure(settled(method, unsure).scored, KNOWN) == {}
+
+
 def test_nothing_is_left_out_until_enough_prompts_were_corrected() -> None:
     method = built("iwsi", "method.options.min_texts=20")
     within = {name: (1.0, 9) for name in LIMITS}

@@ -68,6 +68,7 @@ def test_from_the_teacher_itself_a_step_leads_away_from_the_winning_token() -> N
 
 def test_the_null_control_does_not_see_which_text_won() -> None:
     without = objective_of("method.options.kd.hard=0")
+    assert without.hard == 0
     student = torch.tensor([0.1, 1.0, -0.3], dtype=torch.float64)
     assert len({loss(student, without, target).item() for target in (0, 1, 2)}) == 1
     assert pull(without, 0) == pytest.approx(0, abs=1e-12)

@@ -7,7 +7,7 @@ from core.answers import extractor
 from core.codec import unpack_ids
 from core.config import PatternAnswer, SamplerConfig
 from core.errors import ConfigError, PromptError
-from core.messages import Candidate, PolicyRef, Prompt, Vote
+from core.messages import Candidate, PolicyRef, Prompt, Sampling, Vote
 from methods.askers.questions import EXAMPLES, Questions, written_in
 from methods.data.prompts import as_prompt
 from methods.explore import Settled
@@ -167,6 +167,16 @@ def test_only_the_first_whole_question_of_a_text_is_taken() -> None:
     assert of("How many?\n\nQ: And n", 0) == "How many?"
     assert of("How ma", 0) is None
     assert of("") == ""
+
+
+def test_a_question_that_is_empty_or_an_example_is_not_asked() -> None:
+    class Writing(ScriptedPolicy):
+        async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
+            return list(group("", "question 3", "A new one?", "A new one?").candidates)
+
+    ask = Questions(SamplerConfig(), 4)
+    written = [asyncio.run(ask(as_prompt(f"question {number}"), Writing(), [])) for number in range(EXAMPLES)]
+    assert [told(prompt) for prompt in written[-1]] == [["A new one?"]] and not any(written[:-1])
 
 
 def test_it_writes_no_questions_unless_told_to() -> None:

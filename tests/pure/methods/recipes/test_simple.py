@@ -83,8 +83,19 @@ def test_samples_without_an_answer_are_judged_as_in_lmsi() -> None:
     like = Vote(id="v", prompt_id=PROMPT.id, voter="ann", by="person", candidate_id="g-1")
     made = group("yes", "no", "maybe")
     assert settled(built("simple"), made, like).scored == settled(built("lmsi"), made, like).scored
-    half = group(*CLUSTER, SLIP, "no answer", *FAR)
-    assert settled(built("simple"), half).scored[0].verdict.answers[4] is None
+
+
+def test_samples_without_an_answer_are_no_neighbours() -> None:
+    """They are like the first winner, and would make it unsure."""
+    mute = [CLUSTER[0].replace("The answer is 7.", end) for end in ("The answer", "The")]
+    others = [
+        "nothing else is left. The answer is 7.",
+        "nothing more is left. The answer is 7.",
+        "so 8. The answer is 8.",
+    ]
+    verdict = settled(built("simple", "method.options.k=2"), group(CLUSTER[0], *mute, *others)).scored[0].verdict
+    assert verdict.answers == ("7", None, None, "7", "7", "8")
+    assert verdict.scores == (1, 0, 0, 1, 1, 0)
 
 
 def test_the_null_control_removes_right_samples_as_well() -> None:
