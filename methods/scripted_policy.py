@@ -21,6 +21,13 @@ def right_answer(prompt: Prompt) -> str:
     return str(int(stable_id("right", prompt.id)[:6], 16) % 1000)
 
 
+def judgement(prompt: Prompt, index: int) -> str:
+    """A judgement by lot, in the words of every judge prompt (methods.judge_prompts)."""
+    lots = random.Random(stable_id("judgement", prompt.id, str(index)))
+    verdict, winner, score = lots.choice(("yes", "no")), lots.choice("AB"), lots.randint(1, 5)
+    return f"Verdict: {verdict}\nWinner: {winner}\nScore: {score}"
+
+
 class ScriptedPolicy:
     """Each version answers correctly with its own probability; wrong answers scatter over `wrong_answers` numbers.
 
@@ -34,7 +41,7 @@ class ScriptedPolicy:
         accuracy: Mapping[int, float] | None = None,
         *,
         answer: Callable[[Prompt], str] = right_answer,
-        judge: Callable[[Prompt, int], str] = lambda prompt, index: f"Score: {1 + index % 5}",
+        judge: Callable[[Prompt, int], str] = judgement,
         wrong_answers: int = 10,
         unparsable_ratio: float = 0.0,
         cut_ratio: float = 0.0,
