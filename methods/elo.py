@@ -9,8 +9,14 @@ there weigh less. Source: Meta-Rewarding, arXiv 2407.19594, section 2.2.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+_linalg: Any = np.linalg
 
 PRIOR = 1e-6
 """Pulls ratings to 0, so that a player who wins all battles has a finite one. It moves others by less than 1e-4."""
@@ -43,16 +49,21 @@ def wins(players: int, battles: Iterable[Battle], weights: tuple[float, float]) 
 
 def ratings(won: Sequence[Sequence[float]]) -> list[float]:
     """Ratings with mean 0, by Newton's method; the objective is concave."""
-    won_MM = np.asarray(won, dtype=float)
-    rated_M = np.zeros(len(won_MM))
+    won_MM: Matrix = np.asarray(won, dtype=np.float64)
+    rated_M: Matrix = np.zeros(len(won), dtype=np.float64)
     for _ in range(STEPS):
-        lost_MM = 1 / (1 + np.exp(rated_M[:, None] - rated_M[None, :]))  # the chance that m loses to n
-        pull_MM = won_MM * lost_MM
-        slope_M = pull_MM.sum(1) - pull_MM.sum(0) - PRIOR * rated_M
-        stiff_MM = (won_MM + won_MM.T) * lost_MM * lost_MM.T
-        curve_MM = np.diag(stiff_MM.sum(1) + PRIOR) - stiff_MM
-        step_M = np.linalg.solve(curve_MM, slope_M)
-        rated_M = rated_M + np.clip(step_M, -1, 1)
-        if np.abs(step_M).max(initial=0) < 1e-10:
+        step_M = _step(won_MM, rated_M)
+        rated_M = rated_M + np.clip(step_M, -1.0, 1.0)
+        if not np.any(np.abs(step_M) > 1e-10):
             break
-    return [float(rated) for rated in rated_M - rated_M.mean()]
+    rated = [float(each) for each in rated_M.tolist()]
+    return [each - fmean(rated) for each in rated]
+
+
+def _step(won_MM: Matrix, rated_M: Matrix) -> Matrix:
+    lost_MM: Matrix = 1 / (1 + np.exp(rated_M[:, None] - rated_M[None, :]))  # the chance that m loses to n
+    pull_MM: Matrix = won_MM * lost_MM
+    slope_M = np.sum(pull_MM, axis=1) - np.sum(pull_MM, axis=0) - PRIOR * rated_M
+    stiff_MM: Matrix = (won_MM + won_MM.T) * lost_MM * lost_MM.T
+    curve_MM: Matrix = np.diag(np.sum(stiff_MM, axis=1) + PRIOR) - stiff_MM
+    return _linalg.solve(curve_MM, slope_M)

@@ -17,6 +17,8 @@ checkpoint choice and its stop when the judge's scores are biased are left out. 
 Null control: `shuffled`, the scores of answers dealt out again within each prompt, and no judge pairs.
 """
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from core.config import Part
@@ -52,6 +54,7 @@ CARD = Card(
 class Settings(Part):
     judge: Judging = Judging(k=3, temperature=0.8, top_p=0.95)
     meta: Judging = Judging(k=1, temperature=0.8, top_p=0.95)
+    """How judgements are compared. Malformed comparisons count with malformed judgements, against `judge`'s limit."""
     rhos: tuple[float, ...] = Field(default=(0.0, 0.32, 0.32, 0.4), min_length=1)
     """Width of the best and the worst tier, as a part of the range of scores, in each round; the last value stays."""
     round: int = Field(default=16, ge=1)
@@ -73,10 +76,10 @@ def build(settings: Settings, shared: Shared) -> Method:
     answers = Extremes("meta_rewarding", lengths=True, max_chosen=settings.max_chosen)
     judges = JudgePairs("meta_rewarding", META, settings.max_judgement)
 
-    def select(scored: list[Scored], history: History) -> list[Example]:
+    def select(scored: Sequence[Scored], history: History) -> list[Example]:
         if settings.shuffled:
             return Shuffled(answers)(scored, history)
-        return [*answers(scored, history), *(judges(scored, history) if history.tuned["judging"] else ())]
+        return [*answers(scored, history), *(judges(scored, history) if history.tuned.get("judging", 1.0) else ())]
 
     def tune(facts: Facts) -> Tuned:
         done = facts.window // settings.round
@@ -89,6 +92,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="meta_rewarding",
         sample=Iid(shared.sampler),
         score=MetaJudge(Judge(RUBRIC, settings.judge, shared.extract), META, settings.meta),
+        filters=(answers.differing,),
         select=select,
         objective=settings.dpo,
         rows=2,

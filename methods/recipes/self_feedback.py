@@ -25,7 +25,7 @@ from methods.judge_prompts import FINISHED
 from methods.recipes import Card, Shared
 from methods.reweight import Threshold
 from methods.samplers.iid import Iid
-from methods.scorers.judge import Judging, Probability, not_judgement
+from methods.scorers.judge import Pin, Probability, not_judgement, pinned
 from methods.scorers.majority import Majority
 from methods.scorers.verified import Verified
 from methods.selectors.shuffled import Shuffled
@@ -48,8 +48,8 @@ class Settings(Part):
     """Minimum probability that a winner needs no further improvement."""
     max_winners: int = Field(default=64, ge=1)
     """Maximum number of distinct winners of a prompt."""
-    judge: Judging = Judging()
-    """Only `version` matters: nothing is sampled."""
+    version: Pin = "explore"
+    """Who judges: the version that is explored, or the base model, which does not change."""
     shuffled: bool = False
     """The null control."""
 
@@ -58,7 +58,7 @@ def build(settings: Settings, shared: Shared) -> Method:
     """Raises: ConfigError for settings with which all samples are equal."""
     differ("self_feedback", shared.sampler)
     vote = Majority(shared.extract, shared.votes)
-    judge = Probability(FINISHED, settings.judge, shared.extract)
+    judge = Probability(FINISHED, shared.extract, pinned(settings.version))
     select = Winners("self_feedback", settings.max_winners)
     return Method(
         name="self_feedback",

@@ -67,7 +67,7 @@ def build(settings: Settings, shared: Shared) -> Method:
     differ("verify_filter", shared.sampler)
     judge, extract = settings.judge, shared.extract
     verifiers: dict[str | None, Scorer] = {
-        "mc": Probability(CORRECT, judge, extract, ("Correct", "Incorrect")),
+        "mc": Probability(CORRECT, extract, judge.ref, ("Correct", "Incorrect")),
         "cot_binary": Judge(BINARY, judge, extract),
         "cot_score": Judge(SCORE, judge, extract),
         "tournament": Tournament(PAIR, judge, extract),

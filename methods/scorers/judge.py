@@ -27,6 +27,7 @@ UNJUDGED = -math.inf
 Stored = Mapping[str, Scored]
 """Id of a judge prompt -> its judgements."""
 Value = Callable[[Candidate], float | None]
+Pin = Literal["explore", "base"]
 
 
 class Judging(Part):
@@ -36,7 +37,7 @@ class Judging(Part):
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_tokens: int = Field(default=256, ge=1)
     """Limit per judgement; one that reaches it is malformed."""
-    version: Literal["explore", "base"] = "explore"
+    version: Pin = "explore"
     """Who judges: the version that is explored, or the base model, which does not change."""
     max_malformed: float = Field(default=0.5, ge=0, le=1)
     """Learning pauses after a window in which a larger part of the judgements could not be read."""
@@ -49,7 +50,11 @@ class Judging(Part):
 
     @property
     def ref(self) -> PolicyRef | None:
-        return BASE if self.version == "base" else None
+        return pinned(self.version)
+
+
+def pinned(version: Pin) -> PolicyRef | None:
+    return BASE if version == "base" else None
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ class Probability:
     """Scores by the probability of one word against another as the next word after the judge prompt."""
 
     form: JudgePrompt
-    judging: Judging
     extract: Extract
+    ref: PolicyRef | None = None
     words: tuple[str, str] = ("Yes", "No")
 
     async def __call__(
@@ -89,7 +94,7 @@ class Probability:
             if asked.id in past:
                 return past[asked.id]
             try:
-                yes = await yes_no(policy, asked, self.words, self.judging.ref)
+                yes = await yes_no(policy, asked, self.words, self.ref)
             except PromptError:
                 return None
             verdict = Verdict(scores=(), answers=(), winner=self.words[0], share=yes, margin=0)

@@ -46,8 +46,7 @@ class Tournament:
         while len(left) > 1:
             pairs = [pair for place, pair in enumerate(pairwise(left)) if place % 2 == 0]
             results = await asyncio.gather(*(match(*pair) for pair in pairs))
-            unopposed = left[2 * len(pairs) :]
-            left = []
+            unopposed, left = left[2 * len(pairs) :], list[Candidate]()
             for (first, second), result in zip(pairs, results, strict=True):
                 value = None if result is None else value_of(result)
                 matches += [] if result is None else [result]
