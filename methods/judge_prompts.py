@@ -39,14 +39,14 @@ def question(prompt: Prompt) -> str:
     return "\n\n".join(f"{message.role}: {message.content}" for message in prompt.messages)
 
 
-def points(low: int, high: int) -> Read:
-    """Reads the last `Score: x`, a number from `low` to `high`."""
+def points(low: int, high: int, unit: float = 1.0) -> Read:
+    """Reads the last `Score: x`, a number from `low` to `high`, divided by `unit`."""
     form = re.compile(rf"\bscore[\s:=*<(\[]{{1,6}}(-?\d+(?:\.\d+)?)(?:\s*/\s*{high})?(?!\s*/|\w|\.\d)", re.IGNORECASE)
 
     def read(text: str) -> float | None:
         found = form.findall(text)
         value = float(found[-1]) if found else None
-        return value if value is not None and low <= value <= high else None
+        return value / unit if value is not None and low <= value <= high else None
 
     return read
 
@@ -92,7 +92,7 @@ SCORE = JudgePrompt(
         + _SHOWN
         + "Think step by step, then end with the line\nScore: <1 to 10>"
     ),
-    points(1, 10),
+    points(1, 10, unit=10),
 )
 BINARY = JudgePrompt(
     "binary",

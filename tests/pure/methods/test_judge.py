@@ -207,7 +207,7 @@ def test_points_are_read_from_the_last_line_that_states_them_within_their_range(
         (PAIR, "winner: b.", 0),
         (PAIR, "Winner: A or B? Winner: neither", 1),
         (PAIR, "Winner: both", None),
-        (SCORE, "Score: 10/10", 10),
+        (SCORE, "Score: 7/10", 0.7),
         (SCORE, "Score: 0", None),
     ],
 )
