@@ -64,7 +64,7 @@ def word(label: str, yes: str, no: str) -> Read:
 
 def _filled(text: str, filling: dict[str, str]) -> str:
     """In one pass, so that a placeholder inside an answer stays as it is."""
-    return re.sub(r"\{(\w+)\}", lambda found: filling.get(found[1], found[0]), text)
+    return re.sub(r"\{(\w+)\}", lambda found: filling[found[1]], text)
 
 
 def _user(text: str) -> tuple[ChatMessage, ...]:

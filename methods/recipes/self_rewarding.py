@@ -15,16 +15,14 @@ numbers are unverified here. Known: answers grow longer, and a weak rubric gives
 too many judgements cannot be read. Null control: `shuffled`, the scores dealt out again within each prompt.
 """
 
-from pydantic import Field
-
 from core.config import Part
 from core.objectives import Dpo
-from core.protocols import Facts, Method, Tuned
+from core.protocols import Method
 from methods.checks import differ
 from methods.judge_prompts import RUBRIC
 from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
-from methods.scorers.judge import Judge, Judging, malformed, not_judgement, watched
+from methods.scorers.judge import Judge, Judging, malformed, not_judgement, watching
 from methods.selectors.extremes import Extremes
 from methods.selectors.shuffled import Shuffled
 
@@ -46,7 +44,7 @@ CARD = Card(
 
 class Settings(Part):
     judge: Judging = Judging(k=3)
-    shuffled: bool = Field(default=False)
+    shuffled: bool = False
     """The null control: pairs by scores that were permuted within the prompt."""
     dpo: Dpo = Dpo(beta=0.1)
 
@@ -55,10 +53,6 @@ def build(settings: Settings, shared: Shared) -> Method:
     """Raises: ConfigError for settings with which all samples are equal."""
     differ("self_rewarding", shared.sampler)
     select = Extremes("self_rewarding")
-
-    def tune(facts: Facts) -> Tuned:
-        return {"malformed": watched("self_rewarding", settings.judge, facts)}
-
     return Method(
         name="self_rewarding",
         sample=Iid(shared.sampler),
@@ -68,6 +62,6 @@ def build(settings: Settings, shared: Shared) -> Method:
         objective=settings.dpo,
         rows=2,
         tuned={"malformed": 0.0},
-        tune=tune,
+        tune=watching("self_rewarding", settings.judge),
         measure=malformed,
     )

@@ -23,14 +23,14 @@ from pydantic import Field
 
 from core.config import Part
 from core.objectives import Sft
-from core.protocols import Facts, Method, Scorer, Tuned
+from core.protocols import Method, Scorer
 from methods.checks import differ
 from methods.filters import has_winning_candidate
 from methods.judge_prompts import BINARY, CORRECT, PAIR, SCORE
 from methods.recipes import Card, Shared
 from methods.reweight import Threshold
 from methods.samplers.iid import Iid
-from methods.scorers.judge import Judge, Judging, Probability, malformed, not_judgement, watched
+from methods.scorers.judge import Judge, Judging, Probability, malformed, not_judgement, watching
 from methods.scorers.tournament import Tournament
 from methods.scorers.verified import Answered, Verified
 from methods.selectors.shuffled import Shuffled
@@ -74,10 +74,6 @@ def build(settings: Settings, shared: Shared) -> Method:
     }
     chosen = [verifiers[name] for name in (settings.verifier, settings.also) if name is not None]
     select = Winners("verify_filter", settings.max_winners)
-
-    def tune(facts: Facts) -> Tuned:
-        return {"malformed": watched("verify_filter", judge, facts)}
-
     return Method(
         name="verify_filter",
         sample=Iid(shared.sampler),
@@ -86,6 +82,6 @@ def build(settings: Settings, shared: Shared) -> Method:
         select=Shuffled(select) if settings.shuffled else select,
         objective=Sft(),
         tuned={"malformed": 0.0},
-        tune=tune,
+        tune=watching("verify_filter", judge),
         measure=malformed,
     )

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from core.config import Part
 from core.errors import ConfigError, PromptError
 from core.messages import BASE, Candidate, Group, PolicyRef, Prompt, Sampling, Scored, Verdict
-from core.protocols import DropReason, Extract, Facts, History, Policy, Tuned, Votes
+from core.protocols import DropReason, Extract, Facts, History, Policy, Tuned, Tuner, Votes
 from methods.judge_prompts import JUDGE, JudgePrompt
 from methods.samplers.iid import grouped
 from methods.scorers.majority import answer_of
@@ -209,6 +209,11 @@ def malformed(scored: Sequence[Scored], tuned: Tuned) -> dict[str, float]:
     """The part of the prompt's judgements that could not be read, as `malformed`."""
     answers = [answer for one in scored if is_judgement(one) for answer in one.verdict.answers]
     return {"malformed": sum(answer is None for answer in answers) / len(answers)} if answers else {}
+
+
+def watching(recipe: str, judging: Judging) -> Tuner:
+    """A tuner that only watches."""
+    return lambda facts: {"malformed": watched(recipe, judging, facts)}
 
 
 def watched(recipe: str, judging: Judging, facts: Facts) -> float:

@@ -1,15 +1,20 @@
 import itertools
+import json
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from actors.in_process import LocalSystem, ScriptedSession
+from core import config as configuration
 from core.codec import stable_id
 from core.errors import ConfigError
 from core.messages import Prompt
 from core.objectives import Dpo
 from core.protocols import Facts, History
+from core.store.writer import RunReader
 from methods.scripted_policy import ScriptedPolicy
 from methods.selectors.extremes import Extremes, extremes
 from methods.selectors.shuffled import permuted
@@ -105,6 +110,25 @@ def test_a_judge_that_cannot_be_read_pauses_learning() -> None:
     facts = Facts(window=2, prompts=16, kept=0, measured={"malformed": (0.9, 16)}, tuned=method.tuned)
     with pytest.raises(ConfigError, match=r"90% of the judgements of recipe self_rewarding .* expected at most 50%"):
         method.tune(facts)
+
+
+async def test_a_run_whose_judge_cannot_be_read_pauses_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"prompt": f"q {i}"}) + "\n" for i in range(200)))
+    overrides = (
+        "method.recipe=self_rewarding",
+        "method.sampler.n=2",
+        "report.questions=null",
+        f"prompts.path={tmp_path}/pool.jsonl",
+        "learning.groups_per_window=8",
+        "gate.enabled=false",
+        "gate.anchors=null",
+    )
+    policy = ScriptedPolicy(judge=lambda prompt, index: "Five stars!")
+    config = configuration.load(None, overrides)
+    await LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path)).run(until_paused=True)
+    (paused,) = RunReader(tmp_path).events("paused")
+    assert "100% of the judgements of recipe self_rewarding in window 1 could not be read" in str(paused.detail)
+    assert "raise method.options.judge.max_tokens" in str(paused.detail)
 
 
 def test_samples_that_cannot_differ_are_refused() -> None:
