@@ -20,7 +20,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from bench._runs import Records, Verdicts, finished, served_hits, verdicts, worst_drop
+from actors.cli.finished_run import finished
+from actors.inspect.served import Verdicts, served_hits, verdicts, worst_drop
+from bench._runs import Records
 from core.config import ReportConfig
 from training.gate.statistics import upper_bound
 

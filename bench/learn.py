@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench._runs import finished, served_hits, worst_drop
+from actors.cli.finished_run import finished
+from actors.inspect.served import served_hits, worst_drop
 
 NULL = "unvoted"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from actors.inspect.served import Verdicts
+from actors.inspect.served import verdicts as verdicts_of
 from bench import collapse
-from bench._runs import Verdicts
-from bench._runs import verdicts as verdicts_of
 from core.config import load
 from tests.pure.bench.run_directories import hits, run_directory
 
