@@ -26,7 +26,7 @@ def status(dir: RunDirOption = None) -> None:
     url = live_url(path)
     reader = RunReader(path)
     console.print(f"{path}  {'serving on ' + url if url else 'stopped'}", soft_wrap=True)
-    console.print(versions_table(version_rows(reader)))
+    console.print(versions_table(version_rows(reader), monitors=True))
     if url:
         console.print_json(json.dumps(get(f"{url}/status")))
 

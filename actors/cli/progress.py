@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from actors.inspect.report import VersionRow, version_rows
+from actors.inspect.report import VersionRow, monitored, version_rows
 from actors.inspect.sentences import STYLES, sentence
 from actors.runtime.statuses import CollectorStatus, RunStatus
 from core.errors import StoreError
@@ -140,9 +140,12 @@ def tokens_by_purpose(status: RunStatus) -> dict[str, float]:
     }
 
 
-def versions_table(rows: list[VersionRow]) -> Table:
+def versions_table(rows: list[VersionRow], monitors: bool = False) -> Table:
+    """`monitors`: also what reports tell of the format and the diversity of answers."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("version", "verdict", "standing", "probes", "agreement", "accuracy (95%)", "tokens", "why"):
+    watched = ("any format", "entropy", "distinct-2") if monitors else ()
+    headings = ("version", "verdict", "standing", "probes", "agreement", "accuracy (95%)", *watched, "tokens", "why")
+    for heading in headings:
         table.add_column(heading, overflow="ellipsis", no_wrap=heading == "why", max_width=60)
     for row in rows:
         agreement = "" if row.agreement is None else f"{100 * row.agreement:.1f}%"
@@ -151,5 +154,7 @@ def versions_table(rows: list[VersionRow]) -> Table:
             accuracy = f"{100 * row.accuracy:.1f}% ({100 * row.low:.0f}-{100 * row.high:.0f})"
         style = STYLES.get(row.verdict, "dim")
         cells = (f"v{row.version}", Text(row.verdict, style), row.standing, str(row.probes or ""))
-        table.add_row(*cells, agreement, accuracy, str(row.tokens), Text(row.reason))
+        table.add_row(
+            *cells, agreement, accuracy, *(monitored(row) if monitors else ()), str(row.tokens), Text(row.reason)
+        )
     return table

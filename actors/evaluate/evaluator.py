@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import cast
 
 from actors.evaluate.anchors import Anchoring
 from actors.evaluate.answer_cache import AnswerCache
+from actors.evaluate.measuring import measured
 from actors.runtime.ports import GatePort, MeasurePort, Pairing, Part, StorePort
 from actors.runtime.pulse_policy import PulsePolicy
-from actors.runtime.statuses import EvaluatorStatus, RatesStatus, WeighingStatus
+from actors.runtime.statuses import EvaluatorStatus, MonitorsStatus, RatesStatus, WeighingStatus
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config
@@ -26,8 +28,7 @@ from core.store.writer import RunReader
 from methods.data.held_out import UNFINISHED, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
 from training.gate.gate import Gate
 from training.gate.power import too_few
-from training.gate.statistics import accuracy
-from training.gate.weighing import WatchResult, Weighing, greedy_hits
+from training.gate.weighing import WatchResult, Weighing, greedy_candidates
 
 CANDIDATE_WAIT_S = 20.0
 RETRY_S = 1.0
@@ -67,6 +68,7 @@ class Evaluator(Part, MeasurePort):
         self._alerted = False
         self._idle_s = 0.0
         self._last: RatesStatus = {}
+        self._monitors: MonitorsStatus = {}
 
     async def start(self) -> None:
         """Read probes, report questions, and the measurements from before a restart."""
@@ -115,6 +117,7 @@ class Evaluator(Part, MeasurePort):
             "probes": len(self._probes),
             "tokens": dict(self._policy.tokens),
             **self._last,
+            **self._monitors,
         }
 
     async def measure(self, version: int, questions: int) -> Measured:
@@ -125,9 +128,9 @@ class Evaluator(Part, MeasurePort):
         if not self._report:
             raise ConfigError("this run has no report.questions; set it to a file of prompts and answers")
         ref = PolicyRef(version=version)
-        hits = await self._hits(ref, self._report[:questions])
-        rate, low, high = accuracy(hits)
-        return Measured(version=version, accuracy=rate, low=low, high=high, n=len(hits), hits=_bits(hits))
+        asked = self._report[:questions]
+        said = await greedy_candidates(self._policy, asked, ref, self._max_tokens, purpose="report")
+        return measured(version, asked, said, self._config.method.answer)
 
     async def _read_probes(self) -> None:
         self._probes, self._certified = await asyncio.to_thread(probes_of, self._config, self._run_dir)
@@ -269,14 +272,19 @@ class Evaluator(Part, MeasurePort):
             except (RatchetError, OSError) as error:
                 await self._note("report_failed", version=ref.version, why=str(error))
                 return await self._versions.reported(ref.version)
-            self._metrics.set("accuracy_ratio", found.accuracy)
+            self._show(found)
             await self._store.append([found.record(ref.version)])
             await self._note("measured", **found.model_dump(exclude={"hits"}))
             self._reported.add(ref.version)
         await self._versions.reported(ref.version)
 
-    async def _hits(self, ref: PolicyRef, questions: Sequence[Question]) -> list[bool]:
-        return await greedy_hits(self._policy, questions, ref, self._extract, self._max_tokens, purpose="report")
+    def _show(self, found: Measured) -> None:
+        """In the metrics and in the status."""
+        self._metrics.set("accuracy_ratio", found.accuracy)
+        shown = found.model_dump(include={"flexible_ratio", "entropy_nats", "distinct_2_ratio"}, exclude_none=True)
+        for name, value in shown.items():
+            self._metrics.set(f"report_{name}", value)
+        self._monitors = cast(MonitorsStatus, shown)
 
     async def _alert(self, reason: str) -> None:
         """Once in the life of this process: the next candidates' verdicts say the same."""
@@ -294,8 +302,3 @@ def _anchoring(config: Config, run_dir: Path) -> Anchoring | None:
     if asked is None or to is None or not gate.enabled or not lacks_anchors(config, run_dir):
         return None
     return Anchoring(asked, config, to, gate.anchor_samples, gate.anchor_share, run_dir / UNFINISHED, anew=True)
-
-
-def _bits(hits: Sequence[bool]) -> str:
-    """One character per question, for paired comparisons between versions."""
-    return "".join("1" if hit else "0" for hit in hits)

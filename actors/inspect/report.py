@@ -31,6 +31,10 @@ class VersionRow:
     high: float | None
     tokens: int
     """Tokens that collectors had generated when the version's training began."""
+    flexible_ratio: float | None = None
+    """As in `core.store.facts.Measured`; likewise below."""
+    entropy_nats: float | None = None
+    distinct_2_ratio: float | None = None
 
 
 class ReportBody(TypedDict):
@@ -141,6 +145,9 @@ def _row(version: int, decision: Decision | None, measured: Measured | None, tok
         low=measured.low if measured else None,
         high=measured.high if measured else None,
         tokens=tokens,
+        flexible_ratio=measured.flexible_ratio if measured else None,
+        entropy_nats=measured.entropy_nats if measured else None,
+        distinct_2_ratio=measured.distinct_2_ratio if measured else None,
     )
 
 
@@ -156,6 +163,12 @@ def _tokens_by_version(trainings: Sequence[Event], reader: RunReader) -> dict[in
         if number in by_window:
             tokens[by_window[number]] = total
     return tokens
+
+
+def monitored(row: VersionRow) -> tuple[str, str, str]:
+    """Accuracy in any format, entropy of the answers and distinct-2, for people."""
+    entropy, distinct = row.entropy_nats, row.distinct_2_ratio
+    return _percent(row.flexible_ratio), "-" if entropy is None else f"{entropy:.2f}", _percent(distinct)
 
 
 def _percent(value: float | None) -> str:
@@ -174,14 +187,15 @@ def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
         "",
         "![accuracy by version and by tokens](report.png)",
         "",
-        "| version | verdict | standing | probes | agreement | accuracy | 95% interval | tokens | reason |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| version | verdict | standing | probes | agreement | accuracy | 95% interval | in any format | answer entropy "
+        "(nats) | distinct-2 | tokens | reason |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         interval = f"{_percent(row.low)} - {_percent(row.high)}" if row.low is not None else "-"
         lines.append(
             f"| v{row.version} | {row.verdict} | {row.standing} | {row.probes} | {_percent(row.agreement)} "
-            f"| {_percent(row.accuracy)} | {interval} | {row.tokens} | {row.reason} |"
+            f"| {_percent(row.accuracy)} | {interval} | {' | '.join(monitored(row))} | {row.tokens} | {row.reason} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -138,7 +138,15 @@ class RatesStatus(TypedDict, total=False):
     saturated: bool
 
 
-class EvaluatorStatus(Away, RatesStatus):
+class MonitorsStatus(TypedDict, total=False):
+    """Of the newest version that was measured on the report's questions; see `core.store.facts.Measured`."""
+
+    flexible_ratio: float
+    entropy_nats: float
+    distinct_2_ratio: float
+
+
+class EvaluatorStatus(Away, RatesStatus, MonitorsStatus):
     weighing: WeighingStatus | None
     anchors: AnchorsStatus | None
     """None once they are made."""

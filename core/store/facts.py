@@ -142,6 +142,13 @@ class Measured(Fact):
     n: int
     hits: str
     """One character per question, 1 for a hit, in the same order for all versions."""
+    flexible_ratio: float | None = None
+    """Share of questions of which the right answer is the last one in the text, in whatever form. What it is above
+    `accuracy` is lost by format. None: not defined for these answers, or an old run; likewise below."""
+    entropy_nats: float | None = None
+    """Entropy of the answers across the questions."""
+    distinct_2_ratio: float | None = None
+    """Distinct pairs of words in all greedy texts, relative to all pairs."""
 
 
 class FinalMeasured(Measured):

@@ -34,6 +34,42 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, floa
     return mean, max(-1.0, mean - Z95_ONE_SIDED * math.sqrt(variance / n))
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of independent values with its 95% interval (low, high), by Student's t. The interval of a single value is
+    infinite. Raises: ValueError without values."""
+    n = len(values)
+    if n == 0:
+        raise ValueError("there is no mean of no values; give at least one")
+    mean = sum(values) / n
+    if n == 1:
+        return mean, -math.inf, math.inf
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
+    half = student_t(n - 1) * math.sqrt(variance / n)
+    return mean, mean - half, mean + half
+
+
+def student_t(freedom: int, inside: float = 0.95) -> float:
+    """The t within which Student's distribution with so many degrees of freedom has the share `inside`. Source:
+    Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    low, high = 0.0, 1e3
+    for _ in range(60):
+        t = (low + high) / 2
+        low, high = (t, high) if _within(t, freedom) < inside else (low, t)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """The chance of a value between -t and t."""
+    angle = math.atan(t / math.sqrt(freedom))
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for power in range(odd, freedom - 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (power + 1) / (power + 2)
+    return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
+
+
 def upper_bound(events: int, of: int) -> float:
     """One-sided 95% upper bound on the chance of an event that was seen `events` times in `of` trials: the chance at
     which so few are seen with probability .05. Without events about 3 / of; 1 without trials. Source: Clopper and

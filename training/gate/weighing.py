@@ -9,7 +9,7 @@ from typing import Literal
 
 from core.answers import folded
 from core.errors import PromptError
-from core.messages import BASE, Decision, Evidence, PolicyRef, Sampling
+from core.messages import BASE, Candidate, Decision, Evidence, PolicyRef, Sampling
 from core.messages.versions import Question
 from core.protocols import Extract, Policy
 from training.gate.gate import Gate, differences
@@ -24,28 +24,26 @@ Answers = MutableMapping[tuple[PolicyRef, str], Answer]
 """Known greedy answers, by version and prompt id. A version's greedy answer to a question never changes."""
 
 
-async def greedy_answers(
+async def greedy_candidates(
     policy: Policy,
     questions: Sequence[Question],
     ref: PolicyRef,
-    extract: Extract,
     max_tokens: int,
     purpose: Literal["gate", "report"] = "gate",
     concurrency: int = 64,
-) -> list[Answer]:
-    """The greedy answer of version `ref` to each question. An answer that is cut off or has no extractable value is a
-    miss. Raises: the policy's error, after all other requests are canceled; there is no partial result."""
+) -> list[Candidate | None]:
+    """The greedy text of version `ref` for each question; None if it is too long for the engine, as it then is for
+    every version. Raises: the policy's error, after all other requests are canceled; there is no partial result."""
     sampling = Sampling(n=1, temperature=0.0, max_tokens=max_tokens, purpose=purpose)
     seats = asyncio.Semaphore(concurrency)
 
-    async def ask(question: Question) -> Answer:
+    async def ask(question: Question) -> Candidate | None:
         async with seats:
             try:
                 (candidate,) = await policy.generate(question.prompt, sampling, ref)
-            except PromptError:  # too long for the engine, so a miss for every version
-                return Answer(hit=False, value=None, tokens=0)
-        value = extract(candidate.text) if candidate.finish == "stop" else None
-        return Answer(hit=value == question.answer, value=value, tokens=len(candidate.completion_ids) // 4)
+            except PromptError:
+                return None
+        return candidate
 
     tasks = [asyncio.ensure_future(ask(question)) for question in questions]
     try:
@@ -56,18 +54,12 @@ async def greedy_answers(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def greedy_hits(
-    policy: Policy,
-    questions: Sequence[Question],
-    ref: PolicyRef,
-    extract: Extract,
-    max_tokens: int,
-    purpose: Literal["gate", "report"] = "gate",
-    concurrency: int = 64,
-) -> list[bool]:
-    """For each of `greedy_answers`, whether it is the expected answer."""
-    answers = await greedy_answers(policy, questions, ref, extract, max_tokens, purpose, concurrency)
-    return [answer.hit for answer in answers]
+def answered(question: Question, candidate: Candidate | None, extract: Extract) -> Answer:
+    """An answer that is missing, is cut off or has no extractable value is a miss."""
+    if candidate is None:
+        return Answer(hit=False, value=None, tokens=0)
+    value = extract(candidate.text) if candidate.finish == "stop" else None
+    return Answer(hit=value == question.answer, value=value, tokens=len(candidate.completion_ids) // 4)
 
 
 @dataclass(frozen=True)
@@ -257,5 +249,6 @@ async def _learn(
     policy: Policy, batch: Sequence[Question], ref: PolicyRef, extract: Extract, max_tokens: int, cache: Answers
 ) -> None:
     unknown = [question for question in batch if (ref, question.prompt.id) not in cache]
-    answers = await greedy_answers(policy, unknown, ref, extract, max_tokens)
-    cache.update({(ref, question.prompt.id): each for question, each in zip(unknown, answers, strict=True)})
+    said = await greedy_candidates(policy, unknown, ref, max_tokens)
+    asked = zip(unknown, said, strict=True)
+    cache.update({(ref, question.prompt.id): answered(question, each, extract) for question, each in asked})

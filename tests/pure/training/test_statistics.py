@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from training.gate.statistics import accuracy, paired_difference, upper_bound
+from training.gate.statistics import accuracy, mean_interval, paired_difference, student_t, upper_bound
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,17 @@ def test_nothing_seen_in_so_many_trials_has_an_upper_bound() -> None:
     assert upper_bound(1, 2) == pytest.approx(0.95**0.5)
     assert upper_bound(5, 20) == pytest.approx(0.4556, abs=1e-3)
     assert upper_bound(3, 3) == upper_bound(0, 0) == 1.0
+
+
+@pytest.mark.parametrize(("freedom", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042)])
+def test_students_t_is_that_of_the_tables(freedom: int, t: float) -> None:
+    assert student_t(freedom) == pytest.approx(t, abs=1e-3)
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    """Standard deviation sqrt(2.5), so 2.7764 * sqrt(2.5 / 5) on each side of 3."""
+    assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 3 - 1.96324, 3 + 1.96324), abs=1e-4)
+    assert mean_interval([2, 2]) == (2, 2, 2)
+    assert mean_interval([2]) == (2, -math.inf, math.inf)
+    with pytest.raises(ValueError, match="no mean of no values"):
+        mean_interval([])

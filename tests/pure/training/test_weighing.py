@@ -9,7 +9,7 @@ from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt
 from core.messages.versions import Question
 from core.store.facts import GateLedger
 from training.gate.gate import Gate
-from training.gate.weighing import BASE_PROBES, Weighing, distinct, greedy_hits
+from training.gate.weighing import BASE_PROBES, Weighing, answered, distinct, greedy_candidates
 
 
 class FakePolicy:
@@ -58,7 +58,8 @@ def questions(n: int) -> list[Question]:
 
 
 def ask(policy, n, version=1, **kwargs):
-    return asyncio.run(greedy_hits(policy, questions(n), PolicyRef(version=version), lambda text: text, 8, **kwargs))
+    said = asyncio.run(greedy_candidates(policy, questions(n), PolicyRef(version=version), 8, **kwargs))
+    return [answered(*each, lambda text: text).hit for each in zip(questions(n), said, strict=True)]
 
 
 def test_hits_come_in_the_order_of_the_questions_and_are_asked_together():
