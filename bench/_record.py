@@ -3,18 +3,15 @@
 import argparse
 import hashlib
 import json
-import os
-import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from actors.inspect.surroundings import ROOT, commit, load_average, machine
 from core.config import load
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("ray", "torch", "transformers")
 
 
@@ -33,17 +30,6 @@ class Surroundings:
         return dict(zip(self.NAMES, (*values, *map(version, PACKAGES)), strict=True))
 
 
-def commit() -> str:
-    """The short commit, with `+dirty` if tracked files differ from it; empty outside a git checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
-
-    dirty = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "--short", "HEAD") + ("+dirty" if dirty else "")
-
-
 def config_digest(module: ModuleType, options: argparse.Namespace) -> str:
     """Digest of the options and of the config that they lead to. Folders do not change it."""
     given = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
@@ -51,20 +37,3 @@ def config_digest(module: ModuleType, options: argparse.Namespace) -> str:
     config = load(given.get("config", "configs/tiny.yaml"), settings).model_dump_json()
     text = json.dumps([module.__name__, given, config.replace(f"{ROOT}/", "")], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def machine() -> dict[str, Any]:
-    return {"architecture": platform.machine(), "cores": os.cpu_count(), "cpu": _cpu_model()}
-
-
-def load_average() -> float:
-    """Processes that ran or waited for a processor, mean of the last minute."""
-    return round(os.getloadavg()[0], 2)
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

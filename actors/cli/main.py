@@ -5,7 +5,7 @@ import sys
 
 from rich.markup import escape
 
-from actors.cli import cluster_commands, data_commands, model_command, people_commands, run_commands
+from actors.cli import cluster_commands, data_commands, method_commands, model_command, people_commands, run_commands
 from actors.cli.app import app, console
 from core.errors import RatchetError
 
@@ -13,6 +13,8 @@ COMMANDS = {
     "up": run_commands.up,
     "config": run_commands.show_config,
     "model": model_command.model,
+    "methods": method_commands.methods,
+    "compare": method_commands.compare,
     "status": data_commands.status,
     "versions": data_commands.versions,
     "trace": data_commands.trace,

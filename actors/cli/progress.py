@@ -13,6 +13,7 @@ from rich.text import Text
 from actors.inspect.report import VersionRow, monitored, version_rows
 from actors.inspect.sentences import STYLES, sentence
 from actors.runtime.statuses import CollectorStatus, RunStatus
+from core.config import RunConfig
 from core.errors import StoreError
 from core.store.writer import RunReader
 
@@ -59,6 +60,7 @@ class Progress:
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
         self._events_seen = len(self._reader.events())  # do not print the events of before a resume again
         self._table: Table | None = None
+        self._rows: list[VersionRow] = []
         self._before: tuple[float, dict[str, float]] | None = None
         self._rates: dict[str, float] = {}
 
@@ -79,7 +81,8 @@ class Progress:
             events = []
         self._events_seen += len(events)
         if events or self._table is None:
-            self._table = versions_table(version_rows(self._reader)[-SHOWN_VERSIONS:])
+            self._rows = version_rows(self._reader)
+            self._table = versions_table(self._rows[-SHOWN_VERSIONS:])
         for event in events:
             line = sentence(event)
             if line is not None:
@@ -87,6 +90,11 @@ class Progress:
         self._rates = self._tokens_per_s(status)
         if self._live is not None:
             self._live.update(Group(self._table, Text(self.line(status))))
+
+    def spent(self, budget: RunConfig) -> bool:
+        """Whether a decided candidate has reached the budget of tokens."""
+        decided = (row.tokens for row in self._rows if row.verdict not in ("base", "undecided"))
+        return budget.tokens is not None and max(decided, default=0) >= budget.tokens
 
     def line(self, status: RunStatus) -> str:
         """The run in one line."""

@@ -8,7 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
@@ -159,7 +159,7 @@ async def _until_done(
                 progress.show(status)
                 flush(sinks, _snapshot(status))
                 decided = status.get("versions", {}).get("decided", 0)
-                if config.run.versions is not None and decided >= config.run.versions:
+                if config.run.versions is not None and (decided >= config.run.versions or progress.spent(config.run)):
                     progress.show(status)
                     return status
                 if config.run.versions is not None:
@@ -189,7 +189,7 @@ async def _finish(
 ) -> None:
     """Measure the base and the served version on `report.final` questions, write the report, print the table."""
     versions = status.get("versions", {})
-    wall_s = time.time() - psutil.Process().create_time()
+    wall_s, cpu_s = time.time() - psutil.Process().create_time(), _cpu_s()
     tokens = tokens_by_purpose(status)
     store = system.port(StorePort, "store")
     evaluator = system.port(MeasurePort, "evaluator", deadline_s=MEASURE_S)
@@ -203,7 +203,7 @@ async def _finish(
             await store.append([*map(as_row, ends)])
     finished = event(time.time(), "driver", "finished", decided=versions.get("decided", 0))
     await store.append([as_row(finished)])
-    timing = {"wall_s": wall_s, "first_answer_s": first_answer_s}
+    timing = {"wall_s": wall_s, "first_answer_s": first_answer_s, "cpu_s": cpu_s}
     explored = status.get("buffer", {}).get("tokens", tokens["explore"])
     body = report.write(run.path, config, timing, explored, tokens["gate"])
     reader = RunReader(run.path)
@@ -217,6 +217,16 @@ async def _finish(
         )
     if (held := report.held_sentence(rows, body)) is not None:
         console.print(held, style="yellow", soft_wrap=True)
+
+
+def _cpu_s() -> float:
+    """CPU-seconds of this process, of those below it, and of their children that ended."""
+    own = psutil.Process()
+    total = 0.0
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):  # it ended just now
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 async def _status(admin: AdminPort, collectors: Mapping[str, HasStatus]) -> RunStatus:

@@ -47,6 +47,8 @@ class ReportBody(TypedDict):
     tokens_generated: int
     tokens_evaluated: int
     wall_s: float
+    cpu_s: float | None
+    """CPU-seconds of all processes of this machine, since the last start. None in old reports."""
     first_answer_s: float
     engine: str
     method: str
@@ -100,6 +102,7 @@ def write(
         "tokens_generated": int(tokens_generated),
         "tokens_evaluated": int(tokens_evaluated),
         "wall_s": timing["wall_s"],
+        "cpu_s": timing.get("cpu_s"),
         "first_answer_s": timing["first_answer_s"],
         "engine": "vllm " + ("lora" if isinstance(config.model.weights, Lora) else "full"),
         "method": config.method.recipe,
@@ -187,8 +190,8 @@ def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
         "",
         "![accuracy by version and by tokens](report.png)",
         "",
-        "| version | verdict | standing | probes | agreement | accuracy | 95% interval | in any format | answer entropy "
-        "(nats) | distinct-2 | tokens | reason |",
+        "| version | verdict | standing | probes | agreement | accuracy | 95% interval | in any format | "
+        "answer entropy (nats) | distinct-2 | tokens | reason |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

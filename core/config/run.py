@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.config.part import Part
 
@@ -52,6 +52,9 @@ class RunConfig(Part):
     seed: int = Field(default=0, ge=0)
     versions: int | None = Field(default=None, ge=1)
     """End after this many decided candidates; None: no end."""
+    tokens: int | None = Field(default=None, ge=1)
+    """End earlier, at the first decided candidate for which this many tokens were sampled, those of judges included.
+    Needs `versions`. None: no budget."""
     cpu_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the time that learning may use; it idles the rest."""
     start_timeout_s: float = Field(default=300, gt=0)
@@ -65,3 +68,11 @@ class RunConfig(Part):
     """With less free space on the disk of the run directory nothing is written: learning waits for space, serving goes
     on."""
     retention: RetentionConfig = RetentionConfig()
+
+    @model_validator(mode="after")
+    def _a_budget_is_of_a_run_with_an_end(self) -> "RunConfig":
+        if self.tokens is not None and self.versions is None:
+            raise ValueError(
+                f"run.tokens={self.tokens} needs run.versions as well; set it to the most versions to make"
+            )
+        return self

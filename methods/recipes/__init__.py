@@ -57,6 +57,10 @@ def settings(name: str) -> type[Part]:
     return _module(name).Settings
 
 
+def docstring(name: str) -> str:
+    return _module(name).__doc__ or ""
+
+
 def build(config: MethodConfig) -> Method:
     """Raises: ConfigError if no recipe has this name, for options that it does not know, or if it cannot work with
     these settings."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from actors.cli.finished_run import finished
 from actors.inspect.served import Judged, Mistakes, history, mistakes, served_hits, served_over_tokens, worst_drop
 from tests.pure.bench.run_directories import hits, run_directory
 
@@ -26,11 +25,6 @@ def test_a_drop_is_from_the_best_before_and_its_bound_is_the_paired_one() -> Non
     assert seen == pytest.approx(0.1) and bound == pytest.approx(0.1 - 1.6449 * 0.3004 / 20, abs=1e-4)
     rising = {v: [bit == "1" for bit in hits(100 + 10 * v)] for v in range(4)}
     assert worst_drop(rising) == (0, 0) and worst_drop({}) == (0, 0)
-
-
-def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
-    folder = run_directory(tmp_path / "r", {}, {}, {})
-    assert finished(folder, "no/such.yaml", 1, 0, ["no.such=1"])["accuracy_start"] == 0.5
 
 
 def test_a_history_tells_what_each_candidate_was_weighed_against_and_what_was_served_after(tmp_path: Path) -> None:
