@@ -164,8 +164,6 @@ def checked(asked: Asked) -> Asked:
     """Raises: ConfigError."""
     if not asked.recipes:
         raise ConfigError(f"no recipe is named; name some of {', '.join(recipes.names())}")
-    if asked.seeds < 1:
-        raise ConfigError(f"--seeds={asked.seeds}, expected 1 or more; five make a claim")
     if any(setting.startswith("method.recipe=") for setting in asked.overrides):
         raise ConfigError("method.recipe is set for each run; name the recipes themselves, as in `compare lmsi ttrl`")
     return asked

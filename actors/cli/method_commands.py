@@ -27,12 +27,13 @@ def methods(
 
 def compare(
     recipe: Annotated[list[str], typer.Argument(help="Recipes; and settings of all runs, such as learning.lr=1e-3")],
-    seeds: Annotated[int, typer.Option(help="Runs of each recipe and of each control")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe and of each control")] = 5,
     versions: Annotated[
-        int | None, typer.Option(help="Decided candidates of a run; 5 if neither this nor a budget is given")
+        int | None, typer.Option(min=1, help="Decided candidates of a run; 5 if neither this nor a budget is given")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Sampled tokens: a run ends at its first decided version that reaches them")
+        int | None,
+        typer.Option(min=1, help="Sampled tokens: a run ends at its first decided version that reaches them"),
     ] = None,
     config: Annotated[Path, typer.Option("--config", "-c", help="YAML file of settings")] = DEFAULT,
     out: Annotated[Path, typer.Option(help="Folder of the runs and of the tables")] = Path("runs/compare"),

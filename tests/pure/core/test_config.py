@@ -161,3 +161,9 @@ def test_a_path_that_the_current_folder_does_not_have_is_that_of_the_shipped_fil
     own.mkdir(parents=True)
     assert load(None).model.path == ModelConfig().path
     assert load(None, ["prompts.path=models/../__init__.py"]).prompts.path == "models/../__init__.py"
+
+
+def test_a_budget_of_tokens_needs_a_run_with_an_end() -> None:
+    assert load(None, ["run.tokens=1000", "run.versions=5"]).run.tokens == 1000
+    with pytest.raises(ConfigError, match=r"run\.tokens=1000 needs run\.versions as well"):
+        load(None, ["run.tokens=1000"])

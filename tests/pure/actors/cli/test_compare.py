@@ -123,7 +123,6 @@ def test_another_setting_needs_another_run(tmp_path: Path) -> None:
         (("lmsi",), {"overrides": ("learning.nonsense=1",)}, "unknown setting learning.nonsense"),
         (("lmsi",), {"overrides": ("method.options.nonsense=1",)}, "has no setting method.options.nonsense"),
         ((), {}, "no recipe is named"),
-        (("lmsi",), {"seeds": 0}, "--seeds=0"),
         (("lmsi",), {"overrides": ("method.recipe=ttrl",)}, "name the recipes themselves"),
     ],
 )

@@ -13,7 +13,7 @@ from rich.console import Console
 from actors.cli.app import console
 from actors.cli.preflight import _check_port
 from actors.cli.progress import LastingOutput, versions_table
-from actors.cli.up import RAY_TRIES, _connect, up
+from actors.cli.up import RAY_TRIES, _connect, _cpu_s, up
 from actors.inspect.report import VersionRow
 from core.errors import ConfigError, RatchetError
 
@@ -117,3 +117,15 @@ def test_a_run_and_its_processes_ignore_the_end_of_their_terminal() -> None:
         assert child.stdout == b"alive\n"
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_the_cpu_seconds_of_children_count_also_of_those_that_ended() -> None:
+    before = _cpu_s()
+    spin = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    assert _cpu_s() - before >= 0.5
+    with subprocess.Popen([sys.executable, "-c", f"{spin}\nprint()\ninput()"], stdin=-1, stdout=-1) as alive:
+        assert alive.stdout is not None
+        alive.stdout.readline()
+        assert _cpu_s() - before >= 1.0
+        alive.communicate(b"\n")
