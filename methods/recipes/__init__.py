@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
@@ -76,8 +76,9 @@ def _over(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
     """The recipe's defaults with these options in their place, so that one setting of a part leaves its others."""
     merged = dict(defaults)
     for name, value in options.items():
-        known = merged.get(name)
-        merged[name] = _over(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+        known: Any = merged.get(name)
+        both = isinstance(known, dict) and isinstance(value, dict)
+        merged[name] = _over(cast(dict[str, Any], known), cast(dict[str, Any], value)) if both else value
     return merged
 
 
