@@ -48,9 +48,9 @@ JUDGED = [
 
 
 def test_a_promotion_is_false_below_what_was_served_and_missed_above_it() -> None:
-    """v1 is better, v2 worse and promoted; v3 is better than v2 and rejected, v4 equal, v5 was not measured."""
-    assert mistakes(JUDGED, {0: 0.4, 1: 0.5, 2: 0.45, 3: 0.46, 4: 0.45}) == Mistakes(1, 1)
-    assert mistakes(JUDGED, {}) == Mistakes(0, 0)
+    """v1 is better, v2 worse and promoted; v3 is better than v2 and rejected; v4 and v5 are equal to v2."""
+    assert mistakes(JUDGED, {0: 0.4, 1: 0.5, 2: 0.45, 3: 0.46, 4: 0.45, 5: 0.45}) == Mistakes(1, 1)
+    assert mistakes(JUDGED, {1: 0.5, 3: 0.4}) == mistakes(JUDGED, {}) == Mistakes(0, 0), "not both were measured"
 
 
 def test_the_served_accuracy_over_tokens_begins_with_the_base_and_leaves_out_what_was_not_measured() -> None:
