@@ -16,24 +16,21 @@ The key's rationale is not among the samples, and there is no target size of the
 Null control: `random` draws the temperature from the grid.
 """
 
-import random
-from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from core.codec import stable_id
 from core.config import Part
 from core.errors import ConfigError
-from core.messages import Scored
 from core.objectives import Sft
-from core.protocols import Facts, Method, Tuned
+from core.protocols import Method
 from methods.checks import differ
 from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.temperatures import Temperatures
 from methods.scorers.majority import Majority
 from methods.selectors.winners import Winners
+from methods.tuners.balance import Balance
 
 CARD = Card("B-STaR, by the vote", "arXiv 2412.17256", "none", "1", "plumbing", control="method.options.random=true")
 
@@ -65,26 +62,7 @@ def build(settings: Settings, shared: Shared) -> Method:
             f"method.sampler.temperature={first}; set it within these, or method.options.low and high around it"
         )
     sample = Temperatures(shared.sampler, settings.low, settings.high, settings.step)
-
-    def measure(scored: Sequence[Scored], tuned: Tuned) -> Mapping[str, float]:
-        kept = [one for one in scored if one.group.by == "sample" and one.verdict.share >= settings.min_share]
-        judged = [pair for one in kept for pair in zip(one.group.candidates, one.verdict.scores, strict=True)]
-        winners = {candidate.completion_ids for candidate, score in judged if score > 0}
-        samples = winners if settings.kept == "winners" else {candidate.completion_ids for candidate, _ in judged}
-        if not winners:
-            return {}
-        at = sample.of(scored[0].group.prompt.id, tuned)
-        return {_balance_at(at): balance(len(winners), len(samples), settings.enough)}
-
-    def tune(facts: Facts) -> Tuned:
-        now = facts.tuned["temperature"]
-        if settings.random:
-            return {"temperature": random.Random(stable_id("bstar", str(facts.window))).choice(sample.grid())}
-        scores = {
-            at: facts.measured[_balance_at(at)][0] for at in sample.around(now) if _balance_at(at) in facts.measured
-        }
-        return {"temperature": max(scores, key=lambda at: scores[at], default=now)}
-
+    tuner = Balance(sample, settings.min_share, settings.enough, settings.kept, settings.random)
     return Method(
         name="bstar",
         sample=sample,
@@ -93,16 +71,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         select=Winners("bstar", settings.max_winners),
         objective=Sft(),
         tuned={"temperature": first},
-        tune=tune,
+        tune=tuner.tune,
         bounds={"temperature": (settings.low, settings.high)},
-        measure=measure,
+        measure=tuner.measure,
     )
-
-
-def balance(right: int, kept: int, enough: int) -> float:
-    """bs of a prompt with `kept` samples, of which `right` are distinct and right: 0 to 1."""
-    return min(1.0, right / enough) * right / kept
-
-
-def _balance_at(temperature: float) -> str:
-    return f"balance@{temperature:.2f}"

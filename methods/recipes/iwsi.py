@@ -20,23 +20,20 @@ authors' code clips w to 0 to 2, which spares paths that are too likely; here it
 Null control: `random` drops as many, drawn by their ids.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-
 from pydantic import Field
 
 from core.config import Part
-from core.messages import Scored
 from core.objectives import Sft
-from core.protocols import Facts, Method, Tuned
+from core.protocols import Method
 from methods.checks import differ, exact
 from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.scorers.read import Read
-from methods.selectors.near import Near, loss_of, shift
+from methods.selectors.near import Near
 from methods.selectors.winners import Winners
+from methods.tuners.near import BOUNDS, UNKNOWN, NearTuner
 
 CARD = Card(
     "IWSI: Importance Weighting Can Help LLMs Self-Improve, by people's texts",
@@ -47,8 +44,6 @@ CARD = Card(
     control="method.options.random=true",
     overrides=("method.sampler.temperature=1",),
 )
-LIMITS = {f"within@{1.1**power:.3f}": 1.1**power for power in range(1, 32)}
-"""Name of a measured share -> the DS (up to 19) that it is within."""
 
 
 class Settings(Part):
@@ -71,29 +66,7 @@ def build(settings: Settings, shared: Shared) -> Method:
     differ("iwsi", shared.sampler)
     exact("iwsi", shared.sampler)
 
-    def measure(scored: Sequence[Scored], tuned: Tuned) -> Mapping[str, float]:
-        texts = [loss_of(c) for one in scored if one.group.by == "person" for c in one.group.candidates]
-        measured = {"valid_loss": math.fsum(texts) / len(texts)} if texts else {}
-        sampled = [one for one in scored if one.group.by == "sample" and one.verdict.share >= settings.min_share]
-        judged = [pair for one in sampled for pair in zip(one.group.candidates, one.verdict.scores, strict=True)]
-        losses = [loss_of(candidate) for candidate, score in judged if score > 0]
-        if losses and tuned["texts"] >= settings.min_texts:
-            shifts = [shift(loss, tuned["valid_loss"]) for loss in losses]
-            measured |= {name: sum(ds <= limit for ds in shifts) / len(shifts) for name, limit in LIMITS.items()}
-        return measured
-
-    def tune(facts: Facts) -> Tuned:
-        mean, new = facts.measured.get("valid_loss", (0.0, 0))
-        earlier = settings.memory * facts.tuned["texts"]
-        texts = earlier + new
-        within = {limit: facts.measured[name][0] for name, limit in LIMITS.items() if name in facts.measured}
-        wide = [limit for limit, share in within.items() if share >= settings.keep - 1e-9]
-        return {
-            "texts": texts,
-            "valid_loss": (earlier * facts.tuned["valid_loss"] + new * mean) / texts if texts else 0.0,
-            "ds_limit": min(wide, default=0.0) if texts >= settings.min_texts else 0.0,
-        }
-
+    tuner = NearTuner(settings.min_share, settings.keep, settings.min_texts, settings.memory)
     winners = Winners("iwsi", settings.max_winners)
     return Method(
         name="iwsi",
@@ -102,8 +75,8 @@ def build(settings: Settings, shared: Shared) -> Method:
         filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
         select=Near(winners, settings.keep if settings.random else None),
         objective=Sft(),
-        tuned={"texts": 0.0, "valid_loss": 0.0, "ds_limit": 0.0},
-        tune=tune,
-        bounds={"texts": (0.0, math.inf), "valid_loss": (0.0, math.inf), "ds_limit": (0.0, max(LIMITS.values()))},
-        measure=measure,
+        tuned=UNKNOWN,
+        tune=tuner.tune,
+        bounds=BOUNDS,
+        measure=tuner.measure,
     )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from core.errors import ConfigError
 from core.protocols import Facts, Method
 from methods.data.prompts import as_prompt
-from methods.recipes.bstar import balance
 from methods.scripted_policy import ScriptedPolicy
+from methods.tuners.balance import balance
 from tests.pure.methods.recipes.texts import built, group, learned, settled
 
 THREE = [f"{step} The answer is 7." for step in ("a", "b", "c")]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from core.errors import ConfigError, ObjectiveError
 from core.messages import Vote
 from core.protocols import Facts, Method
-from methods.recipes.iwsi import LIMITS
 from methods.scripted_policy import ScriptedPolicy
 from methods.selectors.near import loss_of, shift
+from methods.tuners.near import LIMITS
 from tests.pure.methods.recipes.texts import PROMPT, built, group, learned, settled
 
 LOSSES = (0.4, 0.8, 1.0, 1.6, 0.75)
@@ -18,9 +18,9 @@ KNOWN = {"texts": 60.0, "valid_loss": 0.8, "ds_limit": 0.0}
 CORRECTION = Vote(id="v", prompt_id=PROMPT.id, voter="ann", by="person", correction="So 7. The answer is 7.")
 
 
-def tuned(method: Method, now: dict[str, float], window: int = 1, **measured: tuple[float, int]) -> dict[str, float]:
+def tuned(method: Method, now: dict[str, float], **measured: tuple[float, int]) -> dict[str, float]:
     assert method.tune is not None
-    return dict(method.tune(Facts(window=window, prompts=9, kept=9, measured=measured, tuned=now)))
+    return dict(method.tune(Facts(window=1, prompts=9, kept=9, measured=measured, tuned=now)))
 
 
 def measured(

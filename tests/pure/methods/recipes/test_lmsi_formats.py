@@ -29,14 +29,15 @@ LOSING = "The answer is 9."
 
 def items(made: Settled) -> dict[tuple[str, str], float]:
     """(Last message that is asked, learned text) -> weight."""
-    found: Counter[tuple[str, str]] = Counter()
+    found: dict[tuple[str, str], float] = {}
     prompts = {scored.group.id: scored.group.prompt for scored in made.scored}
     for example in made.examples:
         row = example.rows[0]
         ids = unpack_ids(row.token_ids)[-row.spans[-1].tokens : -1]
         asked = "/".join(message.content for message in prompts[example.group_id].messages)
-        found[asked, bytes(token - 1 for token in ids).decode()] += example.weight
-    return dict(found)
+        item = (asked, bytes(token - 1 for token in ids).decode())
+        found[item] = found.get(item, 0.0) + example.weight
+    return found
 
 
 def told(prompt: Prompt | None) -> list[str] | None:
