@@ -10,15 +10,15 @@ from typing import cast
 
 from actors.evaluate.anchors import Anchoring
 from actors.evaluate.answer_cache import AnswerCache
-from actors.evaluate.measuring import measured
+from actors.evaluate.measuring import measured, sampled
 from actors.runtime.ports import GatePort, MeasurePort, Pairing, Part, StorePort
 from actors.runtime.pulse_policy import PulsePolicy
 from actors.runtime.statuses import EvaluatorStatus, MonitorsStatus, RatesStatus, WeighingStatus
 from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config
-from core.errors import ConfigError, RatchetError
-from core.messages import BASE, Decision, PolicyRef
+from core.errors import ConfigError, PromptError, RatchetError
+from core.messages import BASE, Candidate, Decision, PolicyRef, Sampling
 from core.messages.versions import Question
 from core.metrics import Metrics
 from core.protocols import Policy
@@ -26,11 +26,14 @@ from core.store.facts import GateLedger, Measured, Watched
 from core.store.records import event
 from core.store.writer import RunReader
 from methods.data.held_out import UNFINISHED, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
+from methods.monitors import Interval, gap_gone
 from training.gate.gate import Gate
 from training.gate.power import too_few
 from training.gate.weighing import WatchResult, Weighing, greedy_candidates
 
 CANDIDATE_WAIT_S = 20.0
+MONITORS = {"flexible_ratio", "entropy_nats", "distinct_2_ratio", "sampled_ratio", "pass_n_ratio", "gap"}
+"""Fields of `Measured` that are metrics."""
 RETRY_S = 1.0
 
 
@@ -69,6 +72,8 @@ class Evaluator(Part, MeasurePort):
         self._idle_s = 0.0
         self._last: RatesStatus = {}
         self._monitors: MonitorsStatus = {}
+        self._gaps: list[Interval] = []
+        """Of the versions that were measured since the last start, oldest first."""
 
     async def start(self) -> None:
         """Read probes, report questions, and the measurements from before a restart."""
@@ -269,6 +274,7 @@ class Evaluator(Part, MeasurePort):
         if self._report and ref.version not in self._reported and self._config.report.per_version > 0:
             try:
                 found = await self.measure(ref.version, self._config.report.per_version)
+                found = found.model_copy(update=await self._sampled(ref))
             except (RatchetError, OSError) as error:
                 await self._note("report_failed", version=ref.version, why=str(error))
                 return await self._versions.reported(ref.version)
@@ -276,12 +282,46 @@ class Evaluator(Part, MeasurePort):
             await self._store.append([found.record(ref.version)])
             await self._note("measured", **found.model_dump(exclude={"hits"}))
             self._reported.add(ref.version)
+            await self._warn(found)
         await self._versions.reported(ref.version)
+
+    async def _sampled(self, ref: PolicyRef) -> dict[str, float]:
+        """Samples of the first `report.sampled` questions, as the collectors draw them."""
+        sampler, asked = self._config.method.sampler, self._report[: self._config.report.sampled]
+        sampling = Sampling(
+            n=sampler.n,
+            temperature=sampler.temperature,
+            top_p=sampler.top_p,
+            max_tokens=sampler.max_tokens,
+            purpose="report",
+        )
+
+        async def drawn(question: Question) -> list[Candidate]:
+            try:
+                return await self._policy.generate(question.prompt, sampling, ref)
+            except PromptError:
+                return []
+
+        samples = await asyncio.gather(*map(drawn, asked))
+        return sampled(asked, samples, self._config.method.answer)
+
+    async def _warn(self, found: Measured) -> None:
+        """Pause learning when the vote has had nothing to teach for two versions in a row."""
+        least = self._config.report.least_gap
+        if least is None or found.gap is None or found.gap_low is None or found.gap_high is None:
+            return
+        self._gaps.append(Interval(found.gap, found.gap_low, found.gap_high))
+        if found.version and gap_gone(self._gaps, least):
+            await self._versions.pause(
+                f"the vote has little to teach: its gap to a sample is at most {found.gap_high:.3f} for "
+                f"v{found.version}, and was below report.least_gap={least} before; use harder prompts or another "
+                "recipe, or lower it"
+            )
 
     def _show(self, found: Measured) -> None:
         """In the metrics and in the status."""
         self._metrics.set("accuracy_ratio", found.accuracy)
-        shown = found.model_dump(include={"flexible_ratio", "entropy_nats", "distinct_2_ratio"}, exclude_none=True)
+        shown = found.model_dump(include=MONITORS, exclude_none=True)
         for name, value in shown.items():
             self._metrics.set(f"report_{name}", value)
         self._monitors = cast(MonitorsStatus, shown)

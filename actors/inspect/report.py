@@ -35,6 +35,16 @@ class VersionRow:
     """As in `core.store.facts.Measured`; likewise below."""
     entropy_nats: float | None = None
     distinct_2_ratio: float | None = None
+    sampled_ratio: float | None = None
+    pass_n_ratio: float | None = None
+    gap: float | None = None
+    gap_low: float | None = None
+    gap_high: float | None = None
+
+
+SHOWN = {"flexible_ratio", "entropy_nats", "distinct_2_ratio", "sampled_ratio", "pass_n_ratio"}
+SHOWN |= {"gap", "gap_low", "gap_high"}
+"""Fields of `Measured` that a row takes as they are."""
 
 
 class ReportBody(TypedDict):
@@ -148,9 +158,7 @@ def _row(version: int, decision: Decision | None, measured: Measured | None, tok
         low=measured.low if measured else None,
         high=measured.high if measured else None,
         tokens=tokens,
-        flexible_ratio=measured.flexible_ratio if measured else None,
-        entropy_nats=measured.entropy_nats if measured else None,
-        distinct_2_ratio=measured.distinct_2_ratio if measured else None,
+        **(measured.model_dump(include=SHOWN) if measured else {}),
     )
 
 
@@ -188,6 +196,7 @@ def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
         f"{body['wall_s']:.0f} s in all. Promotions are {body['gate']}.",
         *([held] if (held := held_sentence(rows, body)) else []),
         "",
+        *_gaps(rows),
         "![accuracy by version and by tokens](report.png)",
         "",
         "| version | verdict | standing | probes | agreement | accuracy | 95% interval | in any format | "
@@ -201,6 +210,20 @@ def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
             f"| {_percent(row.accuracy)} | {interval} | {' | '.join(monitored(row))} | {row.tokens} | {row.reason} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _gaps(rows: Sequence[VersionRow]) -> list[str]:
+    """The generation-verification gap of the versions that were sampled, as a table."""
+    lines = [
+        f"| v{row.version} | {_percent(row.sampled_ratio)} | {_percent(row.pass_n_ratio)} "
+        f"| {100 * row.gap:.1f} ({100 * row.gap_low:.1f} to {100 * row.gap_high:.1f}) |"
+        for row in rows
+        if row.gap is not None and row.gap_low is not None and row.gap_high is not None
+    ]
+    if not lines:
+        return []
+    headings = "| version | right samples | questions with a right sample | gap of the vote, points (95%) |"
+    return [headings, "|---|---|---|---|", *lines, ""]
 
 
 def _plot(path: Path, rows: Sequence[VersionRow]) -> None:

@@ -243,6 +243,10 @@ class GatePort(Protocol):
         """The evaluator has finished a candidate, including its crowning. Pauses learning on a plateau."""
         ...
 
+    async def pause(self, reason: str) -> None:
+        """Pause learning; serving goes on."""
+        ...
+
     async def crown(self, version: int, over: int, ledger: GateLedger) -> None:
         """Make a promoted version the champion in place of `over`, which it was shown to be better than: now, or when a
         hold ends. Nothing changes if one of the two was rolled back meanwhile."""

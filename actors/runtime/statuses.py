@@ -144,6 +144,9 @@ class MonitorsStatus(TypedDict, total=False):
     flexible_ratio: float
     entropy_nats: float
     distinct_2_ratio: float
+    sampled_ratio: float
+    pass_n_ratio: float
+    gap: float
 
 
 class EvaluatorStatus(Away, RatesStatus, MonitorsStatus):

@@ -67,6 +67,10 @@ class VersionsForGate(GatePort):
         if self._plateau is not None and without_gain >= self._plateau:
             await self._register.learning.pause(f"{without_gain} candidates in a row brought no gain")
 
+    async def pause(self, reason: str) -> None:
+        self._register.check_started()
+        await self._register.learning.pause(reason)
+
     async def crown(self, version: int, over: int, ledger: GateLedger) -> None:
         register, lineage = self._register, self._register.lineage
         register.check_started()

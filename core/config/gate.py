@@ -1,6 +1,6 @@
 """Settings of the gate, its guards and watch, and of the report."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.config.method import SplitByHash
 from core.config.part import Part
@@ -73,5 +73,20 @@ class ReportConfig(Part):
     split: SplitByHash | None = None
     per_version: int = Field(default=600, ge=0)
     """Questions per proven version."""
+    sampled: int = Field(default=0, ge=0)
+    """Of these, questions that are also sampled `method.sampler.n` times: for pass@n, and for the gap between the
+    samples that the vote keeps and all samples. 0: none."""
+    least_gap: float | None = Field(default=None, ge=0, le=1)
+    """Learning pauses after two versions in a row whose gap (upper 95% limit, share of samples) is below this: the vote
+    has nothing more to teach. None: never."""
     final: int = Field(default=2400, ge=0)
     """Questions for the base and for the served version at the end of a run."""
+
+    @model_validator(mode="after")
+    def _gap_is_measured(self) -> "ReportConfig":
+        if self.least_gap is not None and not (self.sampled and self.per_version):
+            raise ValueError(
+                f"report.least_gap={self.least_gap} needs a gap that is measured, but report.sampled={self.sampled} "
+                f"and report.per_version={self.per_version}; set report.sampled=100, or report.least_gap=null"
+            )
+        return self

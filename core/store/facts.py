@@ -149,6 +149,15 @@ class Measured(Fact):
     """Entropy of the answers across the questions."""
     distinct_2_ratio: float | None = None
     """Distinct pairs of words in all greedy texts, relative to all pairs."""
+    sampled_ratio: float | None = None
+    """Share of right ones among the samples of the questions that are sampled, if there are any; likewise below."""
+    pass_n_ratio: float | None = None
+    """Share of these questions of which at least one sample is right."""
+    gap: float | None = None
+    """The generation-verification gap: what `sampled_ratio` is more among the samples that the vote keeps. The low and
+    high limits are those of 95%, over questions."""
+    gap_low: float | None = None
+    gap_high: float | None = None
 
 
 class FinalMeasured(Measured):

@@ -126,12 +126,15 @@ def test_a_judgement_that_the_scorer_adds_costs_tokens_and_casts_no_vote() -> No
         groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
     ) -> list[Scored]:
         scored = await LMSI.score(groups, votes, policy)
-        judge = scored[0].group.model_copy(update={"id": "judgement"})
+        own = tuple(c.model_copy(update={"id": f"judge of {c.id}"}) for c in scored[0].group.candidates)
+        judge = scored[0].group.model_copy(update={"id": "judgement", "candidates": own})
         return [*scored, scored[0].model_copy(update={"group": judge})]
 
     plain, judged = explored(LMSI, ScriptedPolicy()), explored(replace(LMSI, score=with_judgement), ScriptedPolicy())
     assert judged.votes == plain.votes and judged.tokens == 2 * plain.tokens and len(judged.scored) == 2
     assert sample_votes([], judged.scored, 0) == []
+    regrouped = plain.scored[0].group.model_copy(update={"id": "again"})
+    assert tokens_in([plain.scored[0].group, regrouped]) == plain.tokens, "a candidate of two groups counts once"
 
 
 def test_recipes_are_found_by_name_and_an_unknown_one_is_refused() -> None:
