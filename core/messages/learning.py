@@ -42,7 +42,8 @@ class Span(Message):
 
 
 class Row(Message):
-    """One sequence of tokens. Its targets are the tokens of spans with a weight."""
+    """One sequence of tokens. Its targets are the tokens of spans with a weight, without the first token of all, which
+    nothing predicts."""
 
     token_ids: bytes
     spans: tuple[Span, ...] = Field(min_length=1)
@@ -63,7 +64,7 @@ class Row(Message):
 
     @property
     def targets(self) -> int:
-        return sum(span.tokens for span in self.spans if span.weight > 0)
+        return sum(span.tokens for span in self.spans if span.weight > 0) - (self.spans[0].weight > 0)
 
 
 class Example(Message):
@@ -97,17 +98,23 @@ def _of_one_kind(body: dict[str, Any]) -> dict[str, Any]:
     advantage, logprobs = body.pop("advantage", 0.0), body.pop("logprobs", None)
     names = ("completion_ids", "chosen_ids", "rejected_ids")
     completions = [body.pop(name) for name in names if name in body]
-    context_spans = [{"tokens": len(context) // 4}] if context else []
     columns = {} if logprobs is None else {"behaviour": logprobs}
     rows = [
         {
             "token_ids": context + completion,
-            "spans": [*context_spans, {"tokens": len(completion) // 4, "weight": 1.0, "advantage": advantage}],
+            "spans": [span for span in _two_spans(context, completion, advantage) if span["tokens"]],
             "columns": columns,
         }
         for completion in completions
     ]
     return body | {"rows": rows}
+
+
+def _two_spans(context: bytes, completion: bytes, advantage: float) -> list[dict[str, Any]]:
+    return [
+        {"tokens": len(context) // 4},
+        {"tokens": len(completion) // 4, "weight": 1.0, "advantage": advantage},
+    ]
 
 
 class Lease(Message):

@@ -175,7 +175,7 @@ class Learner:
         """What the example counts in the mean of a step, before its weight."""
         match self.objective.unit:
             case "token":
-                return sum(span.tokens * span.weight for row in example.rows for span in row.spans)
+                return sum(float(per_target(row, "weight").sum()) for row in example.rows)
             case "sequence":
                 return len(example.rows)
             case _:
