@@ -14,8 +14,9 @@ from core.messages import BASE, Example, PolicyRef, Prompt, Published, Window
 from core.objectives import Objective
 
 if TYPE_CHECKING:  # a session is constructed without torch; only `open` needs torch
-    from training.learner.learner import Floats, Key, Learner
+    from training.learner.learner import Learner
     from training.learner.parallel import Parallel
+    from training.learner.targets import Floats, Key
 
 PROOF_ANSWER_TOKENS = 48
 MISMATCH_EXAMPLES = 64

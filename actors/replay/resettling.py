@@ -159,7 +159,7 @@ class Resettling:
         if outcome.failure is not None:
             return "failed"  # the next vote tries again
         replaced = self._replay.replace(outcome)
-        if self._replay.holds(outcome.place):
+        if any(held.place == outcome.place for held in self._replay.held()):
             self._settle_soon(outcome.place, outcome.prompt_id, outcome.revision)
         if replaced:
             self._metrics.count("resettled_total")

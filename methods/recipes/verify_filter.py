@@ -40,7 +40,7 @@ CARD = Card(
     "Mind the Gap: verify, filter, distill",
     "arXiv 2412.02674",
     "none",
-    "1, and a judgement of each sample (mc: one forward, no tokens)",
+    "1, and a judgement of each sample (mc: one forward)",
     "plumbing",
     control="method.options.shuffled=true",
     overrides=("method.sampler.temperature=0.7", "method.sampler.top_p=0.9"),

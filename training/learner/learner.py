@@ -18,12 +18,8 @@ from core.objectives import Objective, Sft
 from training.learner.collate import Collated, Turn, collate, computed, pack_batches, per_target
 from training.learner.model import LearnerModel
 from training.learner.parallel import Parallel, SingleProcess
-from training.learner.tokens import Tokens
+from training.learner.targets import Floats, Key, tokens_of
 from training.objectives import loss_of
-
-Floats = npt.NDArray[np.float32]
-Key = tuple[str, int]
-"""An example's id, and the place of one of its rows."""
 
 
 class Diverged(RatchetError, ArithmeticError):
@@ -188,47 +184,8 @@ class Learner:
         """The objective's weighted sum over one forward, with gradients."""
         held = collate(turn).to(self.device)
         logits_NV = held.predicting(self.trained_model.logits(held))
-        return loss_of(self.objective)(self._tokens(turn, held, logits_NV), self.objective)
-
-    def _tokens(self, turn: Turn, held: Collated, logits_NV: torch.Tensor) -> Tokens:
-        found = [piece for line in turn for piece in line]
-        order = {piece.key: number for number, piece in enumerate(found)}
-        examples = list({piece.example.id: piece.example for piece in found}.values())
-        names = {name for piece in found for name in self._columns.get(piece.key, ())}
-
-        def on_device(parts: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
-            return torch.from_numpy(np.concatenate(parts)).to(self.device)
-
-        def column(name: str) -> torch.Tensor:
-            known = (self._columns[piece.key].get(name) for piece in found)
-            return on_device(
-                [np.zeros(n, np.float32) if k is None else k for k, n in zip(known, held.counts, strict=True)]
-            )
-
-        return Tokens(
-            logits_NV=logits_NV,
-            targets_N=held.targets_N,
-            weight_N=on_device([self._token_weights(piece.example, piece.place) for piece in found]),
-            advantage_N=on_device([per_target(piece.row, "advantage") for piece in found]),
-            kl_N=on_device([per_target(piece.row, "kl") for piece in found]),
-            row_N=on_device([np.full(n, number, np.int64) for number, n in enumerate(held.counts)]),
-            rows_EK=torch.tensor(
-                [[order[example.id, place] for place in range(len(example.rows))] for example in examples]
-            ).to(self.device),
-            weight_E=torch.tensor([example.weight for example in examples], dtype=torch.float32).to(self.device),
-            columns={name: column(name) for name in names},
-            teacher=lambda: self._base_logits(held),
-        )
-
-    def _token_weights(self, example: Example, place: int) -> Floats:
-        weights = per_target(example.rows[place], "weight")
-        match self.objective.unit:
-            case "token":
-                return weights * np.float32(example.weight)
-            case "sequence":
-                return weights * np.float32(example.weight / max(1.0, float(weights.sum())))
-            case _:
-                return weights
+        tokens = tokens_of(turn, held, logits_NV, self._columns, self.objective.unit, lambda: self._base_logits(held))
+        return loss_of(self.objective)(tokens, self.objective)
 
     @torch.no_grad()
     def _base_logits(self, held: Collated) -> torch.Tensor:

@@ -177,9 +177,6 @@ class Replay:
         """All prompts whose examples a window may still use: drawn ones, oldest first, then waiting ones."""
         return [*(e for number in sorted(self._drawn) for e in self._drawn[number]), *self._waiting.values()]
 
-    def holds(self, place: int) -> bool:
-        return place in self._waiting or any(e.place == place for window in self._drawn.values() for e in window)
-
     @property
     def windows_drawn(self) -> int:
         return self._windows_drawn

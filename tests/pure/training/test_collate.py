@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.codec import pack_ids
-from core.config import LearningConfig, ModelConfig
 from core.errors import ObjectiveError
 from core.messages import Example
 from core.objectives import Dpo, Grpo, Objective, Sft
@@ -14,7 +13,7 @@ from core.protocols import Method
 from tests.pure import examples
 from tests.pure.training.tabular import responses
 from training.learner.collate import SPREAD_TOKENS, Piece, collate, computed, length, micro_batches, pack_batches, turns
-from training.learner.learner import Learner
+from training.learner.targets import tokens_of
 from training.learner.tokens import Tokens
 from training.objectives import check, loss_of
 from training.objectives.sft import sft
@@ -47,6 +46,10 @@ def test_shared_rows_keep_the_logits_that_predict_several_tokens_once():
     assert rows.counts == [2, 2, 1]
 
 
+def no_teacher() -> torch.Tensor:
+    raise AssertionError("no objective here has a teacher")
+
+
 @pytest.mark.parametrize(
     ("objective", "weight_N"),
     [(Sft(), [1.0, 1.0, 0.5, 0.5, 0.5]), (Grpo(mean="sequence"), [1 / 2, 1 / 2, 1 / 6, 1 / 6, 1 / 6])],
@@ -55,9 +58,7 @@ def test_shared_rows_keep_the_logits_that_predict_several_tokens_once():
 def test_a_token_weighs_what_its_example_does_in_the_unit_of_the_objective(objective, weight_N):
     light = examples.imitate("b", pack_ids([1, 5, 6]), pack_ids([9, 9, 2]), weight=0.5)
     turn = [[piece("a", [1, 7], [8, 2])], [Piece(light, 0)]]
-    tokens = Learner(ModelConfig(), LearningConfig(device="cpu"), objective=objective)._tokens(
-        turn, collate(turn), torch.zeros(5, 10)
-    )
+    tokens = tokens_of(turn, collate(turn), torch.zeros(5, 10), {}, objective.unit, no_teacher)
     assert tokens.weight_N.tolist() == pytest.approx(weight_N)
     assert tokens.row_N.tolist() == [0, 0, 1, 1, 1] and tokens.rows_EK.tolist() == [[0], [1]]
 
@@ -65,9 +66,7 @@ def test_a_token_weighs_what_its_example_does_in_the_unit_of_the_objective(objec
 def test_the_rows_of_a_pair_are_found_in_any_order_and_its_weight_is_the_example_s():
     one, two = (examples.prefer(name, *map(pack_ids, ([1], [8, 2], [9])), weight=3.0) for name in "ab")
     turn = [[Piece(one, 1), Piece(two, 0)], [Piece(two, 1), Piece(one, 0)]]
-    tokens = Learner(ModelConfig(), LearningConfig(device="cpu"), objective=Dpo())._tokens(
-        turn, collate(turn), torch.zeros(6, 10)
-    )
+    tokens = tokens_of(turn, collate(turn), torch.zeros(6, 10), {}, Dpo().unit, no_teacher)
     assert tokens.rows_EK.tolist() == [[3, 0], [1, 2]] and tokens.row_N.tolist() == [0, 1, 1, 2, 3, 3]
     assert tokens.weight_E.tolist() == [3.0, 3.0] and tokens.weight_N.tolist() == [1.0] * 6
 

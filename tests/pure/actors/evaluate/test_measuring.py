@@ -34,4 +34,4 @@ def test_a_right_answer_in_another_format_or_cut_off_is_a_miss_that_only_the_fle
 
 def test_what_is_not_defined_for_a_kind_of_answer_is_none() -> None:
     found = measured(1, questions("$x$"), [None], MathAnswer())
-    assert (found.flexible_ratio, found.entropy_nats, found.distinct_2_ratio, found.accuracy) == (None, 0, 0, 0)
+    assert (found.flexible_ratio, found.entropy_nats, found.distinct_2_ratio, found.accuracy) == (None, None, None, 0)
