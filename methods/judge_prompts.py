@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from core.codec import stable_id
 from core.messages import ChatMessage, Prompt
+from core.messages.model import JUDGE
 
-JUDGE = "judge"
-"""The role of every prompt that asks for a judgement."""
 Read = Callable[[str], float | None]
 
 

@@ -34,6 +34,10 @@ class PolicyRef(Message):
 BASE = PolicyRef(version=0)
 
 
+JUDGE = "judge"
+"""Role of a prompt that asks for a judgement of other candidates."""
+
+
 class ChatMessage(Message):
     role: Literal["system", "user", "assistant"]
     content: str

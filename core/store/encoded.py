@@ -8,6 +8,7 @@ from pydantic import Field
 
 from core.codec import decode
 from core.messages import Example, Message, Outcome, Prompt
+from core.messages.model import JUDGE
 from core.store.records import Row, outcome_records
 
 
@@ -55,7 +56,7 @@ def encode_outcome(outcome: Outcome) -> EncodedOutcome:
         version=outcome.version,
         group_ids=outcome.named_ids,
         candidates=sum(len(scored.group.candidates) for scored in outcome.scored),
-        shares=tuple(scored.verdict.share for scored in outcome.scored),
+        shares=tuple(each.verdict.share for each in outcome.scored if each.group.prompt.role != JUDGE),
         votes=Counter(vote.by for vote in outcome.votes),
         tokens=outcome.tokens,
         asks=outcome.asks,

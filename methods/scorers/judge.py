@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 from core.config import Part
 from core.errors import ConfigError, PromptError
 from core.messages import BASE, Candidate, Group, PolicyRef, Prompt, Sampling, Scored, Verdict
+from core.messages.model import JUDGE
 from core.protocols import DropReason, Extract, Facts, History, Policy, Tuned, Tuner, Votes
-from methods.judge_prompts import JUDGE, JudgePrompt
+from methods.judge_prompts import JudgePrompt
 from methods.samplers.iid import grouped
 from methods.scorers.majority import answer_of
 

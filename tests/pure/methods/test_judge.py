@@ -9,9 +9,10 @@ from core.answers import extractor
 from core.config import TextAnswer
 from core.errors import ConfigError, PromptError
 from core.messages import BASE, Candidate, Finish, Group, PolicyRef, Prompt, Sampling, Scored
+from core.messages.model import JUDGE
 from core.protocols import Facts, History, Votes
 from methods.data.prompts import as_prompt
-from methods.judge_prompts import BINARY, JUDGE, PAIR, RUBRIC, SCORE, JudgePrompt, points
+from methods.judge_prompts import BINARY, PAIR, RUBRIC, SCORE, JudgePrompt, points
 from methods.scorers.judge import (
     UNJUDGED,
     Judge,

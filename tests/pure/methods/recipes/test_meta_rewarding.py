@@ -4,9 +4,10 @@ import pytest
 
 from core.errors import ConfigError
 from core.messages import Prompt, Resettle
+from core.messages.model import JUDGE
 from core.protocols import Facts, History
 from methods.explore import settle_again
-from methods.judge_prompts import JUDGE, META
+from methods.judge_prompts import META
 from methods.scorers.judge import stored
 from methods.scorers.meta_judge import battles, least_sure, meetings, readable
 from methods.scripted_policy import ScriptedPolicy
