@@ -24,6 +24,11 @@ class Objective(Part):
     """Columns that the rows must bring."""
 
     @property
+    def named(self) -> str:
+        """The weights that it compares with: parent, base, or policy@vN; empty: none."""
+        return str(getattr(self, "reference", ""))
+
+    @property
     def unit(self) -> Unit:
         """A step's loss is the weighted mean over these."""
         return "token"
@@ -33,6 +38,11 @@ class Objective(Part):
         """Columns that the trainer computes: proximal (log-probabilities by the weights before the window's first
         step), reference (by `reference`), reference_logits (all logits of the base model)."""
         return ()
+
+    @property
+    def uses_base(self) -> bool:
+        """Whether the trainer needs the base model beside the trained one."""
+        return "reference_logits" in self.needs or ("reference" in self.needs and self.named == "base")
 
 
 class Referred(Objective):

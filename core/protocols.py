@@ -142,8 +142,6 @@ class Method:
     ask: Asker | None = None
     remembers: bool = False
     """Whether `History.earlier` is read for it."""
-    monitors: tuple[str, ...] = ()
-    """Names in methods.monitors."""
 
 
 class Extract(Protocol):

@@ -116,7 +116,7 @@ class TrainingSession:
         from training.versions.load import load_version
         from training.versions.publish import version_dir
 
-        named = getattr(self.objective, "reference", "")
+        named = self.objective.named
         if named in ("", "parent", "base"):
             return None
         ref = PolicyRef.parse(named)

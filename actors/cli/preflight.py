@@ -132,7 +132,7 @@ def memory(config: Config, parameters: int, shape: Mapping[str, int]) -> Memory:
     activations = 16 * tokens * shape["hidden_size"] * shape["num_hidden_layers"] * 4
     logits = 3 * tokens * shape["vocab_size"] * 4
     objective = recipes.build(config.method).objective
-    copies = 2 if full and any(name.startswith("reference") for name in objective.needs) else 1
+    copies = 2 if full and objective.uses_base else 1
     read = copies * parameters * BYTES_OF[config.model.trainer_dtype]
     workers = config.learning.devices
     # each worker loads the whole model before it keeps its shard

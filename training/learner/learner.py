@@ -223,8 +223,7 @@ class Learner:
             for example in examples
             for place, row in enumerate(example.rows)
         }
-        objective, needs = self.objective, self.objective.needs
-        named = getattr(objective, "reference", "")
+        named, needs = self.objective.named, self.objective.needs
         if "proximal" in needs or ("reference" in needs and named == "parent"):
             name = "proximal" if "proximal" in needs else "reference"
             for key, logprobs in self.completion_logprobs(examples).items():
