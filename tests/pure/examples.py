@@ -28,9 +28,9 @@ def prefer(name: str, context_ids: bytes, chosen_ids: bytes, rejected_ids: bytes
 
 
 def completion(example: Example, place: int = 0) -> bytes:
-    """The token ids of a row's targets, which end it."""
+    """The token ids of a row's last span, which is learned."""
     row = example.rows[place]
-    return row.token_ids[len(row.token_ids) - 4 * row.targets :]
+    return row.token_ids[len(row.token_ids) - 4 * row.spans[-1].tokens :]
 
 
 def advantage(example: Example) -> float:

@@ -18,6 +18,8 @@ from training.objectives.sft import sft
 
 TEXTS = ("2+3=5. The answer is 5.", "The answer is 5.", "The answer is 6.")
 QUESTION = PROMPT.messages[-1].content
+LEARNED = QUESTION[1:]
+"""Nothing predicts the first token of all."""
 
 
 def examples(name: str, *options: str, prompt: Prompt = PROMPT) -> list[Example]:
@@ -28,7 +30,7 @@ def examples(name: str, *options: str, prompt: Prompt = PROMPT) -> list[Example]
 def test_the_question_of_a_kept_prompt_is_one_example_with_the_weight_of_the_ratio() -> None:
     *answers, question = examples("sq_ask")
     assert [(learned(e.rows[0]), e.weight) for e in answers] == [(TEXTS[0], 1.0), (TEXTS[1], 1.0)]
-    assert (learned(question.rows[0]), question.weight) == (QUESTION, 0.3)
+    assert (learned(question.rows[0]), question.weight) == (LEARNED, 0.3)
     assert unpack_ids(question.rows[0].token_ids) == list(QUESTION.encode()), "the context alone, all of it learned"
     assert len({e.id for e in (*answers, question)}) == 3
     assert question.policy.version == 3
@@ -46,7 +48,7 @@ def test_what_people_asked_is_only_learned_if_that_is_turned_on(origin: str) -> 
     prompt = PROMPT.model_copy(update={"origin": origin})
     assert [learned(e.rows[0]) for e in examples("sq_ask", prompt=prompt)] == [*TEXTS[:2]]
     live = examples("sq_ask", "method.options.live=true", prompt=prompt)
-    assert learned(live[-1].rows[0]) == QUESTION
+    assert learned(live[-1].rows[0]) == LEARNED
 
 
 def test_a_dropped_prompt_teaches_no_question() -> None:
