@@ -103,10 +103,12 @@ def _without_removed(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _with_options(tree: dict[str, Any]) -> dict[str, Any]:
     """Moves settings of recipes, which configs of older runs name beside others, to `method.options`."""
-    parts = [tree.get(part) or {} for part in ("method", "learning")]
-    if not all(isinstance(part, dict) for part in parts) or not isinstance(parts[0].get("options") or {}, dict):
+    parts: list[Any] = [tree.get(part) or {} for part in ("method", "learning")]
+    if not all(isinstance(part, dict) for part in parts):
         return tree  # refused with the rest
     method, learning = (dict(cast(dict[str, Any], part)) for part in parts)
+    if not isinstance(method.get("options") or {}, dict):
+        return tree
     moved = {name: method.pop(name) for name in OPTIONS if name in method}
     options = {name: value for name, value in moved.items() if value != OPTIONS[name]}
     grpo = learning.pop("grpo", None)
