@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from actors.in_process import LocalSystem, ScriptedSession
+from actors.replay.recovery import recover
 from actors.replay.tuning import Tuning
 from core import config as configuration
 from core.clock import ManualClock
@@ -73,11 +74,9 @@ async def test_a_restart_goes_on_with_what_was_tuned(tmp_path: Path) -> None:
     await LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path)).run(decided=2)
     stored = RunReader(tmp_path).read(TunedFact)
     assert stored is not None and stored.window >= 2 and stored.values["min_share"] > 0.5
-    again = LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path))
-    await again.store.start()
-    await again.buffer.start()
-    assert again.buffer.state.tuning.values == stored.values
-    await again.store.stop()
+    again = LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path)).buffer.state
+    again.restore(recover(tmp_path, config.learning))
+    assert again.tuning.values == stored.values
     told = [event.detail for event in RunReader(tmp_path).events("tuned")]
     assert [each["window"] for each in told] == sorted({each["window"] for each in told})
     assert told[-1]["min_share"] == stored.values["min_share"]
