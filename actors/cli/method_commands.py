@@ -93,7 +93,7 @@ def described(name: str) -> str:
 SHOWN = {
     "effect": "an effect beyond its null control (docs/results.md)",
     "no effect": "no effect beyond its null control (docs/results.md)",
-    "plumbing": "that it runs; nobody has measured its effect here yet",
+    "plumbing": "that it runs; no claim about its effect is made (docs/results.md)",
 }
 
 

@@ -18,7 +18,7 @@ from core.answers import extractor
 from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import ConfigError, PromptError, RatchetError
-from core.messages import BASE, Candidate, Decision, PolicyRef, Sampling
+from core.messages import BASE, Candidate, Decision, PolicyRef
 from core.messages.versions import Question
 from core.metrics import Metrics
 from core.protocols import Policy
@@ -27,6 +27,7 @@ from core.store.records import event
 from core.store.writer import RunReader
 from methods.data.held_out import UNFINISHED, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
 from methods.monitors import Interval, gap_gone
+from methods.samplers.iid import sampling_of
 from training.gate.gate import Gate
 from training.gate.power import too_few
 from training.gate.weighing import WatchResult, Weighing, greedy_candidates
@@ -287,14 +288,8 @@ class Evaluator(Part, MeasurePort):
 
     async def _sampled(self, ref: PolicyRef) -> dict[str, float]:
         """Samples of the first `report.sampled` questions, as the collectors draw them."""
-        sampler, asked = self._config.method.sampler, self._report[: self._config.report.sampled]
-        sampling = Sampling(
-            n=sampler.n,
-            temperature=sampler.temperature,
-            top_p=sampler.top_p,
-            max_tokens=sampler.max_tokens,
-            purpose="report",
-        )
+        asked = self._report[: self._config.report.sampled]
+        sampling = sampling_of(self._config.method.sampler, purpose="report")
 
         async def drawn(question: Question) -> list[Candidate]:
             try:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from core.codec import stable_id
 from core.config import SamplerConfig
-from core.messages import Candidate, ChatMessage, Prompt, Sampling, Scored
+from core.messages import Candidate, ChatMessage, Prompt, Scored
 from core.protocols import Policy
 from methods.data.prompts import as_prompt
 from methods.data.text import asked_text
+from methods.samplers.iid import sampling_of
 
 EXAMPLES = 10
 """Questions that the policy is shown."""
@@ -37,15 +38,11 @@ class Questions:
         examples = list(self.recent)
         random.Random(stable_id("questions", prompt.id)).shuffle(examples)
         written = [
-            written_in(candidate) for candidate in await policy.generate(self._request(examples), self._sampling)
+            written_in(candidate)
+            for candidate in await policy.generate(self._request(examples), sampling_of(self.config, n=self.n))
         ]
         new = dict.fromkeys(text for text in written if text and text not in examples)
         return [_asked(prompt, text) for text in new]
-
-    @property
-    def _sampling(self) -> Sampling:
-        config = self.config
-        return Sampling(n=self.n, temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_tokens)
 
     def _request(self, examples: Sequence[str]) -> Prompt:
         shown = "\n\n".join(f"Q: {text}" for text in examples)

@@ -20,26 +20,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.config import Part
 from core.errors import ConfigError
 from core.objectives import Sft
 from core.protocols import Method
 from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.temperatures import Temperatures
 from methods.scorers.majority import Majority
 from methods.selectors.winners import Winners
 from methods.tuners.balance import Balance
+from methods.voting import Voting, won
 
 CARD = Card("B-STaR, by the vote", "arXiv 2412.17256", "none", "1", "plumbing", control="method.options.random=true")
 
 
-class Settings(Part):
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; of prompts with less, nothing is kept."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
+class Settings(Voting):
     enough: int = Field(default=8, ge=1)
     """n*: distinct winners of a prompt from which more do not raise bs."""
     kept: Literal["winners", "samples"] = "winners"
@@ -67,7 +62,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="bstar",
         sample=sample,
         score=Majority(shared.extract, shared.votes),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Winners("bstar", settings.max_winners),
         objective=Sft(),
         tuned={"temperature": first},

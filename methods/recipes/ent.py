@@ -14,21 +14,10 @@ Deviation: as in rpl. Learning rate and epochs of the paper are unverified.
 Null control: `scrambled` takes the places of the same tokens in a random order.
 """
 
-from typing import Literal
-
-from pydantic import Field
-
-from core.config import Part
 from core.objectives import Entropy
 from core.protocols import Method
-from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
-from methods.samplers.greedy import greedy
-from methods.samplers.iid import Iid
-from methods.scorers.majority import Majority
-from methods.selectors.scrambled import Scrambled
-from methods.selectors.winners import Winners
+from methods.recipes.rpl import Texts, compose
 
 CARD = Card(
     "ENT: entropy minimization",
@@ -41,27 +30,9 @@ CARD = Card(
 )
 
 
-class Settings(Part):
-    texts: Literal["majority", "greedy"] = "majority"
-    """The texts at whose places entropy is made smaller: the winners of a vote, or the one text that is likeliest."""
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
-    scrambled: bool = False
-    """True: the null control, which shuffles the tokens of each text."""
+Settings = Texts
 
 
 def build(settings: Settings, shared: Shared) -> Method:
     """Raises: ConfigError if majority texts are asked for and all samples are equal."""
-    if settings.texts == "majority":
-        differ("ent", shared.sampler)
-    winners = Winners("ent", settings.max_winners)
-    return Method(
-        name="ent",
-        sample=Iid(shared.sampler) if settings.texts == "majority" else greedy(shared.sampler),
-        score=Majority(shared.extract, shared.votes),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
-        select=Scrambled(winners) if settings.scrambled else winners,
-        objective=Entropy(),
-    )
+    return compose("ent", settings, Entropy(), shared)

@@ -22,11 +22,9 @@ Null control: `random` drops as many, drawn by their ids.
 
 from pydantic import Field
 
-from core.config import Part
 from core.objectives import Sft
 from core.protocols import Method
 from methods.checks import differ, exact
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
@@ -34,6 +32,7 @@ from methods.scorers.read import Read
 from methods.selectors.near import Near
 from methods.selectors.winners import Winners
 from methods.tuners.near import BOUNDS, UNKNOWN, NearTuner
+from methods.voting import Voting, won
 
 CARD = Card(
     "IWSI: Importance Weighting Can Help LLMs Self-Improve, by people's texts",
@@ -46,11 +45,7 @@ CARD = Card(
 )
 
 
-class Settings(Part):
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
+class Settings(Voting):
     keep: float = Field(default=0.8, gt=0, le=1)
     """Share of the winning candidates with the least DS that is kept."""
     min_texts: int = Field(default=50, ge=20)
@@ -72,7 +67,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="iwsi",
         sample=Iid(shared.sampler, logprobs=True),
         score=Read(Majority(shared.extract, shared.votes)),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Near(winners, settings.keep if settings.random else None),
         objective=Sft(),
         tuned=UNKNOWN,

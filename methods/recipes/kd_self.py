@@ -18,17 +18,14 @@ given texts of a task, translation, and its teacher is another model.
 Null control: without hard tokens the vote's texts are only the place where the base is copied.
 """
 
-from pydantic import Field
-
-from core.config import Part
 from core.objectives import Kd
 from core.protocols import Method
 from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.selectors.winners import Winners
+from methods.voting import Voting, won
 
 CARD = Card(
     "Self-Evolution KD, from the base model",
@@ -40,11 +37,7 @@ CARD = Card(
 )
 
 
-class Settings(Part):
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
+class Settings(Voting):
     kd: Kd = Kd()
 
 
@@ -55,7 +48,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="kd_self",
         sample=Iid(shared.sampler),
         score=Majority(shared.extract, shared.votes),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Winners("kd_self", settings.max_winners),
         objective=settings.kd,
     )

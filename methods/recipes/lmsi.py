@@ -12,26 +12,19 @@ the predecessor of the embedded model: 60 -> 46% without) and `sampler.n` is 8. 
 Versions are streamed; the paper trains one round. The paper's temperature of 0.7 stays.
 """
 
-from pydantic import Field
-
-from core.config import Part
 from core.objectives import Sft
 from core.protocols import Method
 from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.selectors.winners import Winners
+from methods.voting import Voting, won
 
 CARD = Card("Large Language Models Can Self-Improve", "arXiv 2210.11610", "none", "1", "effect")
 
 
-class Settings(Part):
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
+class Settings(Voting):
     distinct: bool = True
     """False: a winner is weighted by the number of times it was sampled."""
 
@@ -43,7 +36,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="lmsi",
         sample=Iid(shared.sampler),
         score=Majority(shared.extract, shared.votes),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Winners("lmsi", settings.max_winners, settings.distinct),
         objective=Sft(),
     )

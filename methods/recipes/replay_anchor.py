@@ -17,15 +17,14 @@ Null control: a share of 0 is lmsi.
 
 from pydantic import Field
 
-from core.config import Part
 from core.objectives import Sft
 from core.protocols import Method
 from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.anchored import Anchored
 from methods.scorers.majority import Majority
 from methods.selectors.winners import Winners
+from methods.voting import Voting, won
 
 CARD = Card(
     "Replay to Remember, with answers of the base model",
@@ -37,13 +36,9 @@ CARD = Card(
 )
 
 
-class Settings(Part):
+class Settings(Voting):
     share: float = Field(default=0.1, ge=0, lt=1)
     """rho: share of the prompts that the base model answers."""
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
 
 
 def build(settings: Settings, shared: Shared) -> Method:
@@ -53,7 +48,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="replay_anchor",
         sample=Anchored(shared.sampler, settings.share),
         score=Majority(shared.extract, shared.votes),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Winners("replay_anchor", settings.max_winners),
         objective=Sft(),
     )

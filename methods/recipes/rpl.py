@@ -19,19 +19,16 @@ Null control: `scrambled` trains on the same tokens in a random order.
 
 from typing import Literal
 
-from pydantic import Field
-
-from core.config import Part
-from core.objectives import Gce
+from core.objectives import Gce, Objective
 from core.protocols import Method
 from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.greedy import greedy
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.selectors.scrambled import Scrambled
 from methods.selectors.winners import Winners
+from methods.voting import Voting, won
 
 CARD = Card(
     "RPL: robust pseudo-labeling of texts",
@@ -44,28 +41,33 @@ CARD = Card(
 )
 
 
-class Settings(Part):
+class Texts(Voting):
+    """The settings that `rpl` and `ent` share."""
+
     texts: Literal["majority", "greedy"] = "majority"
-    """The texts to learn: the winners of a vote, or the one text that is likeliest."""
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
-    gce: Gce = Gce()
+    """The texts to learn from: the winners of a vote, or the one text that is likeliest."""
     scrambled: bool = False
     """True: the null control, which shuffles the tokens of each text."""
 
 
+class Settings(Texts):
+    gce: Gce = Gce()
+
+
 def build(settings: Settings, shared: Shared) -> Method:
     """Raises: ConfigError if majority texts are asked for and all samples are equal."""
+    return compose("rpl", settings, settings.gce, shared)
+
+
+def compose(name: str, settings: Texts, objective: Objective, shared: Shared) -> Method:
     if settings.texts == "majority":
-        differ("rpl", shared.sampler)
-    winners = Winners("rpl", settings.max_winners)
+        differ(name, shared.sampler)
+    winners = Winners(name, settings.max_winners)
     return Method(
-        name="rpl",
+        name=name,
         sample=Iid(shared.sampler) if settings.texts == "majority" else greedy(shared.sampler),
         score=Majority(shared.extract, shared.votes),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Scrambled(winners) if settings.scrambled else winners,
-        objective=settings.gce,
+        objective=objective,
     )

@@ -18,17 +18,16 @@ Null control: `shuffled` gives each sample the neighbours of another.
 
 from pydantic import Field
 
-from core.config import Part
 from core.errors import ConfigError
 from core.objectives import Sft
 from core.protocols import Method
 from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.scorers.neighbours import Neighbours
 from methods.selectors.winners import Winners
+from methods.voting import Voting, won
 
 CARD = Card(
     "SimPLE: simple pseudo-label editing, by texts",
@@ -40,11 +39,7 @@ CARD = Card(
 )
 
 
-class Settings(Part):
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner among the sure samples; groups with less are dropped."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
+class Settings(Voting):
     k: int = Field(default=3, ge=1)
     """Neighbours of a sample."""
     unsure: float = Field(default=0.2, ge=0, le=0.5)
@@ -66,7 +61,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="simple",
         sample=Iid(shared.sampler),
         score=Neighbours(vote, shared.extract, settings.k, settings.unsure, settings.shuffled),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Winners("simple", settings.max_winners),
         objective=Sft(),
     )

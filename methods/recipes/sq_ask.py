@@ -15,16 +15,15 @@ majority, as in lmsi. Null control: `shuffled` mixes the tokens of each question
 
 from pydantic import Field
 
-from core.config import Part
 from core.objectives import Sft
 from core.protocols import Method
 from methods.checks import differ
-from methods.filters import has_winner, has_winning_candidate, min_share
 from methods.recipes import Card, Shared
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.selectors.asked import Asked
 from methods.selectors.winners import Winners
+from methods.voting import Voting, won
 
 CARD = Card(
     "SQ: learning to ask",
@@ -36,17 +35,13 @@ CARD = Card(
 )
 
 
-class Settings(Part):
+class Settings(Voting):
     ratio: float = Field(default=0.3, ge=0, le=1)
     """Weight of a token of a question; one of an answer weighs 1. 0: lmsi."""
     live: bool = False
     """True: questions that people asked are learned too, and may be repeated to others."""
     shuffled: bool = False
     """True: the null control. The tokens of each question in a random order."""
-    min_share: float = Field(default=0.5, ge=0, le=1)
-    """Minimum share of the winner; groups with less are dropped, their questions included."""
-    max_winners: int = Field(default=64, ge=1)
-    """Maximum number of distinct winning candidates of a prompt that become examples."""
 
 
 def build(settings: Settings, shared: Shared) -> Method:
@@ -57,7 +52,7 @@ def build(settings: Settings, shared: Shared) -> Method:
         name="sq_ask",
         sample=Iid(shared.sampler),
         score=Majority(shared.extract, shared.votes),
-        filters=(has_winner, has_winning_candidate, min_share(settings.min_share)),
+        filters=won(settings),
         select=Asked(winners, settings.ratio, settings.live, settings.shuffled),
         objective=Sft(),
     )

@@ -21,15 +21,16 @@ class Iid:
     """None: as configured."""
 
     async def __call__(self, prompt: Prompt, policy: Policy, tuned: Tuned = UNTUNED) -> list[Group]:
-        config = self.config
-        sampling = Sampling(
-            n=self.n or config.n,
-            temperature=tuned.get("temperature", config.temperature),
-            top_p=config.top_p,
-            max_tokens=config.max_tokens,
-            logprobs=self.logprobs,
-        )
+        temperature = tuned.get("temperature", self.config.temperature)
+        n = self.n or self.config.n
+        sampling = sampling_of(self.config, n=n, temperature=temperature, logprobs=self.logprobs)
         return [grouped(prompt, await policy.generate(prompt, sampling, self.ref), fixed=self.ref is not None)]
+
+
+def sampling_of(config: SamplerConfig, **other: object) -> Sampling:
+    """As configured, but for the `other` fields."""
+    names = ("n", "temperature", "top_p", "max_tokens")
+    return Sampling.model_validate({name: getattr(config, name) for name in names} | other)
 
 
 def grouped(prompt: Prompt, candidates: list[Candidate], *, fixed: bool = False, kind: str = "group") -> Group:

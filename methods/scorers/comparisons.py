@@ -10,7 +10,7 @@ from core.messages import BASE, Candidate, Compared, Group, PolicyRef, Prompt, S
 from core.protocols import Extract, Policy, Votes
 from methods.ballot import pairs
 from methods.scorers.majority import GUARDED, Majority, answer_of
-from methods.selectors.pairs import paired
+from methods.scorers.paired import paired
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from core.answers import folded
 from core.codec import stable_id
 from core.config import SamplerConfig, VotesConfig
 from core.errors import PromptError
-from core.messages import Candidate, Group, Prompt, Sampling, Scored, Verdict, Vote
+from core.messages import Candidate, Group, Prompt, Scored, Verdict, Vote
 from core.protocols import Extract, Policy, Votes
 from methods.ballot import backed, newest
+from methods.samplers.iid import sampling_of
 from methods.scorers.majority import Majority, answer_of
 
 STATEMENT = frozenset(("so", "thus", "therefore", "hence", "the", "final", "correct", "right", "answer", "is"))
@@ -89,8 +90,7 @@ class Guided:
 
     async def _sampled(self, prompt: Prompt, winner: str, hint: str, missing: int, policy: Policy) -> list[Candidate]:
         """Guided answers in the context of the prompt; fewer if the prompt with the hint is too long for the engine."""
-        config, asked = self.sampler, hinted(prompt, hint)
-        sampling = Sampling(temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_tokens)
+        asked, sampling = hinted(prompt, hint), sampling_of(self.sampler, n=1)
         made: list[Candidate] = []
         while len(made) < self.rounds and sum(self._is_right(candidate, winner) for candidate in made) < missing:
             try:

@@ -7,7 +7,7 @@ from core.config import VotesConfig
 from core.messages import Group, Scored
 from core.protocols import Extract, Policy, Votes
 from methods.scorers.majority import GUARDED, Majority
-from methods.selectors.pairs import paired
+from methods.scorers.paired import paired
 
 
 @dataclass(frozen=True)

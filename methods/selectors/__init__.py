@@ -1,4 +1,4 @@
-"""Selectors: one file each, a callable that turns one scored group into examples for an objective.
+"""Selectors: one file each, a callable that turns the kept groups of a prompt into examples for an objective.
 
 A selector computes no loss; see training/objectives.
 """

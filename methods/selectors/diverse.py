@@ -9,11 +9,11 @@ Source: DIVE, arXiv:2501.00747. Distinct-n favours short texts.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from core.codec import stable_id
 from core.messages import Candidate, Example, Scored
 from core.protocols import DropReason, History
+from methods.monitors import distinct_n
 from methods.rows import example, row
 
 Sides = tuple[list[Candidate], list[Candidate]]
@@ -79,11 +79,4 @@ def most_diverse(side: Sequence[Candidate], size: int, lots: random.Random) -> l
 
 def diversity(texts: Sequence[str]) -> float:
     """The mean of distinct-1 and distinct-2 over all words of the set."""
-    words = [text.split() for text in texts]
-    ones = [one for text in words for one in text]
-    twos = [two for text in words for two in pairwise(text)]
-    return (_distinct(ones) + _distinct(twos)) / 2
-
-
-def _distinct(grams: Sequence[object]) -> float:
-    return len(set(grams)) / len(grams) if grams else 0.0
+    return ((distinct_n(texts, 1) or 0.0) + (distinct_n(texts, 2) or 0.0)) / 2

@@ -52,7 +52,7 @@ def settings(folder: Path, *more: str) -> Config:
     base = [
         f"prompts.path={folder}/pool.jsonl", f"report.questions={folder}/report.parquet", "report.split=null",
         "gate.anchors=null", "gate.enabled=false", "learning.groups_per_window=24", "report.per_version=60",
-        "report.sampled=60",
+        "report.sampled=60", "learning.plateau=null",
     ]  # fmt: skip
     return configuration.load(None, [*base, *more])
 
