@@ -58,7 +58,7 @@ def settings(folder: Path, *more: str) -> Config:
 
 
 async def test_a_version_that_is_sampled_tells_its_gap_and_one_with_a_gap_learns_on(tmp_path: Path) -> None:
-    policy = ScriptedPolicy(accuracy=dict.fromkeys(range(9), 0.5))
+    policy = ScriptedPolicy(accuracy=dict.fromkeys(range(1000), 0.5))
     system = LocalSystem(settings(tmp_path, "report.least_gap=0.1"), tmp_path, policy, ScriptedSession(tmp_path))
     await system.run(decided=4)
     found = RunReader(tmp_path).read(Measured, 1)
@@ -70,7 +70,7 @@ async def test_a_version_that_is_sampled_tells_its_gap_and_one_with_a_gap_learns
 
 
 async def test_learning_pauses_when_two_versions_in_a_row_have_no_gap(tmp_path: Path) -> None:
-    policy = ScriptedPolicy(accuracy={0: 0.5, **dict.fromkeys(range(1, 40), 1.0)})
+    policy = ScriptedPolicy(accuracy={0: 0.5, **dict.fromkeys(range(1, 1000), 1.0)})
     system = LocalSystem(settings(tmp_path, "report.least_gap=0.1"), tmp_path, policy, ScriptedSession(tmp_path))
     await system.run(decided=2, until_paused=True)
     paused = (await system.buffer.learning.status())["paused"]

@@ -70,7 +70,7 @@ def test_values_of_another_method_are_not_taken_over() -> None:
 
 
 async def test_a_restart_goes_on_with_what_was_tuned(tmp_path: Path) -> None:
-    config, policy = settings(tmp_path), ScriptedPolicy(accuracy=dict.fromkeys(range(30), 0.6))
+    config, policy = settings(tmp_path), ScriptedPolicy(accuracy=dict.fromkeys(range(1000), 0.6))
     await LocalSystem(config, tmp_path, policy, ScriptedSession(tmp_path)).run(decided=2)
     stored = RunReader(tmp_path).read(TunedFact)
     assert stored is not None and stored.window >= 2 and stored.values["min_share"] > 0.5
