@@ -31,7 +31,26 @@ EQUIVALENT = ROOT / "tests/mutants_equivalent.txt"
 RESULTS = ROOT / "runs/mutants.jsonl"
 
 LINEAGE = "test_lineage_in_detail.py test_lineage.py test_lineage_by_hand.py"
+RECIPES = "methods/recipes/test"
 STORE = "test_reader.py test_schema.py test_retention_rules.py"
+SCORERS = {
+    "by_score": f"{RECIPES}_sft_sharpening.py {RECIPES}_corrupted_context.py",
+    "comparisons": f"{RECIPES}_xpo.py",
+    "formats": f"{RECIPES}_lmsi_formats.py",
+    "guided": f"{RECIPES}_gsi.py",
+    "judge": f"methods/test_judge.py {RECIPES}_self_rewarding.py {RECIPES}_verify_filter.py",
+    "meta_judge": f"{RECIPES}_meta_rewarding.py",
+    "neighbours": f"{RECIPES}_simple.py",
+    "overlap": f"{RECIPES}_corrupted_context.py",
+    "paired": f"{RECIPES}_xpo.py",
+    "read": f"{RECIPES}_iwsi.py",
+    "rival_arms": f"{RECIPES}_xpo.py",
+    "self_logprob": f"{RECIPES}_sft_sharpening.py {RECIPES}_sharpening.py",
+    "thumbs": f"{RECIPES}_kto.py",
+    "tournament": f"{RECIPES}_verify_filter.py",
+    "verified": f"{RECIPES}_verify_filter.py",
+}
+"""Scorers of one recipe or two are tested where the recipes are."""
 TESTS = {
     "training/replay/*.py": "training/test_replay.py training/test_backpressure.py training/test_interval_set.py",
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py "
@@ -39,6 +58,7 @@ TESTS = {
     "training/gate/power.py": "training/test_power.py",
     "methods/ballot.py": "methods/test_ballot.py",
     "methods/scorers/*.py": "methods/test_scorers.py",
+    **{f"methods/scorers/{name}.py": tests for name, tests in SCORERS.items()},
     "actors/versions/lineage*.py": " ".join(f"actors/versions/{name}" for name in LINEAGE.split()),
     "actors/replay/leases.py": "actors/replay/test_leases.py",
     "serve/replica/reconcile.py": "serve/replica/test_reconcile_slots.py",
