@@ -9,6 +9,7 @@ from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt
 from core.messages.versions import Question
 from core.store.facts import GateLedger
 from training.gate.gate import Gate
+from training.gate.guards import Answer
 from training.gate.weighing import BASE_PROBES, Weighing, answered, distinct, greedy_candidates
 
 
@@ -261,3 +262,8 @@ def test_a_chat_is_the_same_only_with_the_same_turns_before():
 
     asked = [chat("a", "one", "yes", "and?"), chat("b", "two", "yes", "and?"), chat("c", "One.", "Yes!", "And?")]
     assert distinct(asked) == asked[:2]
+
+
+def test_an_answer_that_never_came_is_a_miss_without_tokens() -> None:
+    (question,) = questions(1)
+    assert answered(question, None, lambda text: text) == Answer(hit=False, value=None, tokens=0)

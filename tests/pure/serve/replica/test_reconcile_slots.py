@@ -115,6 +115,21 @@ async def test_a_version_that_cannot_be_served_here_leaves_the_one_before_in_pla
     assert (report.epoch, list(report.failed)) == (2, ["policy@v2"])
 
 
+async def test_what_another_node_wrote_is_staged_and_proven_from_where_it_lies_here(tmp_path: Path) -> None:
+    class Paths(Slow):
+        async def stage(self, published: Published) -> None:
+            await super().stage(published)
+            self.calls.append(published.path)
+
+    async def here(published: Published) -> Published:
+        return copy
+
+    engine, copy = Paths(), published(1, tmp_path / "here")
+    one = Reconciler("r", "any", engine, Prover(engine, Base(tmp_path)), here)
+    report = await one.apply(Slots(epoch=1, loaded=(copy.model_copy(update={"path": "/elsewhere"}),)))
+    assert engine.calls == ["stage policy@v1", copy.path] and report.proven == (BASE, V1)
+
+
 async def test_what_failed_is_not_tried_again_until_it_was_unwanted_meanwhile(tmp_path: Path) -> None:
     engine = Slow("failed proof")
     one, (first, _) = replica(engine, tmp_path)
