@@ -47,7 +47,10 @@ def vote(
 def ask(
     question: Annotated[str | None, typer.Argument(help="The question; prints sample questions if not given")] = None,
     dir: RunDirOption = None,
-    version: Annotated[str, typer.Option(help="policy, or a promoted version such as policy@v3")] = "policy",
+    version: Annotated[
+        str,
+        typer.Option(help="policy, or a version such as policy@v3 (for admins also one that is weighed or held)"),
+    ] = "policy",
 ) -> None:
     """Ask the served model a question. The examples of the run's task, if it has one, go before it."""
     from actors.cli.samples import examples, sample_chats

@@ -141,6 +141,7 @@ def held_sentence(rows: Sequence[VersionRow], body: ReportBody) -> str | None:
         return None
     return (
         f"v{row.version} reached {_percent(row.accuracy)} and is held, so it is not served: {row.reason}. "
+        f"To try it while the run lives: {PROGRAM} ask --version policy@v{row.version} QUESTION (admins). "
         f"To serve it all the same: {PROGRAM} promote v{row.version} --reason WHY"
     )
 

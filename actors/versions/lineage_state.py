@@ -77,8 +77,19 @@ class LineageState:
         """The evidence behind a decided version's verdict: `by hand`, or the standing of its decision."""
         return "by hand" if version in self.by_hand else self.decisions[version].standing
 
+    @property
+    def best_held(self) -> int | None:
+        """The held version with the greatest lead over today's champion, the newest of equals. It stays loaded, so that
+        an admin can try it."""
+        held = [each for each in self.decisions.values() if self.states.get(each.candidate.version) == "held"]
+        rivals = [each for each in held if each.champion == self.champion]
+        leads = [(each.candidate_rate - each.champion_rate, each.candidate.version) for each in rivals]
+        return max(leads)[1] if leads else None
+
     def slots(self) -> Slots:
         needed = {self.serve.version, self.champion.version, self.explore.version, *self.undecided, *self.reporting}
+        if self.best_held is not None:
+            needed.add(self.best_held)
         return Slots(
             epoch=self.epoch,
             serve=self.serve,
@@ -86,6 +97,7 @@ class LineageState:
             champion=self.champion,
             candidate=self.candidate,
             promoted=(BASE, *(self.published[v].ref for v in sorted(needed) if self._answers(v))),
+            trial=tuple(self.published[v].ref for v in sorted(needed) if self._on_trial(v)),
             loaded=tuple(self.published[v] for v in sorted(needed - {0})),
         )
 
@@ -145,3 +157,6 @@ class LineageState:
 
     def _answers(self, version: int) -> bool:
         return self.states.get(version) == "promoted" and version in self.activated
+
+    def _on_trial(self, version: int) -> bool:
+        return self.states.get(version) in ("proven", "held")

@@ -34,7 +34,8 @@ class Pruning:
         lineage = self._lineage
         if self._keep is None or not lineage.published:
             return []
-        used = [lineage.serve, lineage.champion, lineage.explore, lineage.parent.ref]
+        slots = lineage.slots()
+        used = [lineage.parent.ref, slots.serve, slots.champion, slots.explore, *slots.trial]
         waiting = {each.version for each in (lineage.waiting, lineage.due) if each is not None}
         needed = {*lineage.undecided, *lineage.reporting, *lineage.champions, *waiting, *(ref.version for ref in used)}
         needed |= {lineage.published[version].parent.version for version in lineage.undecided}

@@ -38,6 +38,8 @@ class Slots(Message):
     candidate: PolicyRef | None = None
     promoted: tuple[PolicyRef, ...] = (BASE,)
     """Versions that users may request by number."""
+    trial: tuple[PolicyRef, ...] = ()
+    """Versions that only admins may request by number: proven, but undecided or held."""
     loaded: tuple[Published, ...] = ()
     """Versions that every replica must hold, without the base, newest last."""
 

@@ -81,7 +81,7 @@ class Ingress:
         self._keys = keys or Keys()
         self._queue = limits.Queue(self._access)
         self._modes = modes
-        self._own = OwnRoutes(lambda: names(slots(), modes), control, self._access)
+        self._own = OwnRoutes(lambda caller: names(slots(), modes, caller), control, self._access)
         self._metrics = metrics
         self._replica = replica
         self._dying = dying
@@ -149,7 +149,7 @@ class Ingress:
         pinned = header(scope, PIN)
         if pinned and name in (None, ALIAS):
             name = f"{ALIAS}@v{pinned.removeprefix('v')}"
-        return resolve_model(name, self._slots(), self._modes)
+        return resolve_model(name, self._slots(), self._modes, scope["caller"])
 
     async def _forward(self, scope: Scope, body: bytes, receive: Receive, send: Send, id: str = "") -> None:
         headers = [(name, value) for name, value in scope["headers"] if name not in DROPPED_HEADERS]
@@ -164,19 +164,24 @@ def new_id(ref: PolicyRef) -> str:
     return f"v{ref.version}-{uuid.uuid4().hex}"
 
 
-def names(slots: Slots, modes: Modes) -> list[str]:
+def versions(slots: Slots, caller: Caller) -> tuple[PolicyRef, ...]:
+    """The versions that this caller may request by number: admins also those on trial."""
+    return (*slots.promoted, *slots.trial) if caller.role == "admin" else slots.promoted
+
+
+def names(slots: Slots, modes: Modes, caller: Caller) -> list[str]:
     """The values that `model` may have now."""
-    return [ALIAS, *(f"{ALIAS}:{mode}" for mode in sorted(modes.modes)), *map(str, slots.promoted)]
+    return [ALIAS, *(f"{ALIAS}:{mode}" for mode in sorted(modes.modes)), *map(str, versions(slots, caller))]
 
 
-def resolve_model(name: Any, slots: Slots, modes: Modes) -> PolicyRef:
-    """The version behind a model name. Raises: Refusal 404 with the names that exist."""
+def resolve_model(name: Any, slots: Slots, modes: Modes, caller: Caller) -> PolicyRef:
+    """The version behind a model name. Raises: Refusal 404 with the names that exist for this caller."""
     if name is None or name == ALIAS:
         return slots.serve
-    for ref in slots.promoted:
+    for ref in versions(slots, caller):
         if str(ref) == name:
             return ref
-    there = ", ".join(names(slots, modes))
+    there = ", ".join(names(slots, modes, caller))
     raise Refusal(404, f"The model `{name}` does not exist; available: {there}.", "not_found_error", "model")
 
 

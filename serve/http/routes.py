@@ -14,7 +14,7 @@ from core.errors import RatchetError
 from serve.http.body import parse_json, parse_object
 from serve.http.errors import Refusal, refusal_for
 from serve.http.feedback import parse
-from serve.http.keys import require_admin
+from serve.http.keys import Caller, require_admin
 from serve.http.limits import read_body
 from serve.http.page import page_routes
 
@@ -37,8 +37,8 @@ class Control(Protocol):
 class OwnRoutes(Starlette):
     """ASGI app of these routes. Expects the `Caller` in `scope["caller"]`; every error has OpenAI's shape."""
 
-    def __init__(self, models: Callable[[], list[str]], control: Control, access: AccessConfig) -> None:
-        """`models`: the names that `model` may have now."""
+    def __init__(self, models: Callable[[Caller], list[str]], control: Control, access: AccessConfig) -> None:
+        """`models`: the names that `model` may have now, for this caller."""
         self._model_names = models
         self._control = control
         self._max_bytes = access.max_body_bytes
@@ -55,8 +55,9 @@ class OwnRoutes(Starlette):
             exception_handlers={Refusal: _refused, RatchetError: _refused, 404: _unknown, 405: _unknown},
         )
 
-    async def _models(self, _: Request) -> Response:
-        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in self._model_names()]
+    async def _models(self, request: Request) -> Response:
+        there = self._model_names(request.scope["caller"])
+        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in there]
         return JSONResponse({"object": "list", "data": cards})
 
     async def _feedback(self, request: Request) -> Response:

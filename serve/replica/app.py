@@ -32,8 +32,8 @@ class PolicyHandles:
 
 def max_versions(config: Config) -> int:
     """Adapters that one engine holds at once: the served version, the champion, one being unloaded, one being measured,
-    and every undecided candidate."""
-    return 3 + config.learning.max_lag + 2
+    the best held one, and every undecided candidate."""
+    return 4 + config.learning.max_lag + 2
 
 
 def open_gateway(config: Config) -> None:

@@ -43,7 +43,7 @@ def test_the_sentence_says_what_was_reached_why_it_is_held_and_how_to_serve_it()
     body: Any = {"better_held": 1}
     said = report.held_sentence(rows, body)
     assert said is not None and said.startswith("v1 reached 83.0% and is held, so it is not served: undecided.")
-    assert "promote v1 --reason" in said
+    assert "ask --version policy@v1" in said and "promote v1 --reason" in said
     body = {"better_held": None}
     assert report.held_sentence(rows, body) is None
 

@@ -93,3 +93,16 @@ def test_a_snapshot_brings_everything_back_and_numbers_are_never_used_twice(verd
     assert again.take_ref().version == made.next_version
     assert made.states.get(made.serve.version, "promoted") == "promoted"
     assert made.states.get(made.champion.version, "promoted") == "promoted"
+
+
+def test_of_versions_held_against_todays_champion_the_best_stays_loaded_for_admins() -> None:
+    made = lineage(*(version(number, number - 1) for number in range(1, 6)))
+    rates = {1: 0.6, 2: 0.9, 3: 0.7, 4: 0.7}
+    for number, rate in rates.items():
+        made.decide(decision(number, "hold").model_copy(update={"candidate_rate": rate, "champion_rate": 0.5}))
+        made.reported(number)
+    assert made.slots().trial == (ref(2), ref(5)), "the best held one, and the one that is weighed"
+    assert made.slots().promoted == (BASE,) and {p.ref for p in made.slots().loaded} >= {ref(2), ref(5)}
+    made.decide(decision(5, "gain"))
+    assert made.slots().trial == (), "they were held against another champion"
+    assert [p.ref for p in made.slots().loaded if p.ref.version < 5] == []

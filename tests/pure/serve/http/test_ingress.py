@@ -9,10 +9,12 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from core.clock import ManualClock
-from core.messages import BASE, Slots
+from core.messages import BASE, PolicyRef, Slots
 from core.metrics import Metrics
 from serve.engine.admission import Admission
-from serve.http.ingress import Ingress
+from serve.http.errors import Refusal
+from serve.http.ingress import Ingress, resolve_model
+from serve.http.keys import Caller
 from serve.http.modes import Modes
 
 
@@ -94,3 +96,14 @@ def test_what_would_break_the_engine_does_not_reach_it(path: str, value: str) ->
     error = reply.json()["error"]
     assert reply.status_code == error["code"] == 400
     assert error["param"] == "top_k" and error["type"] == "invalid_request_error"
+
+
+def test_only_admins_may_ask_for_a_version_on_trial() -> None:
+    user, admin = Caller("ann", "user"), Caller("ben", "admin")
+    tried, promoted = PolicyRef(version=4), PolicyRef(version=2)
+    slots = Slots(epoch=1, serve=promoted, promoted=(BASE, promoted), trial=(tried,))
+    none: Any = Modes({}, None, lambda: "id", ManualClock())  # type: ignore[arg-type]
+    assert resolve_model("policy@v4", slots, none, admin) == tried
+    assert resolve_model("policy", slots, none, admin) == promoted, "nobody gets it without asking"
+    with pytest.raises(Refusal, match=r"available: policy, policy@v0, policy@v2\.$"):
+        resolve_model("policy@v4", slots, none, user)

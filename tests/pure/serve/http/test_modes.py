@@ -31,6 +31,7 @@ from serve.engine.local_policy import EnginePolicy
 from serve.http.body import parse_object
 from serve.http.errors import Refusal
 from serve.http.ingress import resolve_model
+from serve.http.keys import LOCAL
 from serve.http.limits import read_body
 from serve.http.modes import Modes, parse_model
 from serve.http.pinned_policy import PinnedPolicy
@@ -86,7 +87,7 @@ def front(mode: Mode, policy: Policy | Any) -> ASGIApp:
         except Refusal as refusal:
             return await refusal.response()(scope, receive, send)
         model, mode = parse_model(fields["model"])
-        ref = resolve_model(model, slots, answers)
+        ref = resolve_model(model, slots, answers, LOCAL)
         assert mode is not None
         sending = ResponseTap(send, ref, "replica", lambda: False)
         sending.tokens = await answers.answer(scope, receive, sending, fields, mode, ref)
