@@ -32,6 +32,7 @@ def row(number: int, verdict: str, accuracy: float | None, probes: int = 0, **mo
         "low": None if accuracy is None else accuracy - half,
         "high": None if accuracy is None else accuracy + half,
         "reason": "",
+        "monitors": {} if accuracy is None else {"flexible_ratio": accuracy + 0.05, "entropy_nats": 4.1 - accuracy},
         **more,
     }
 

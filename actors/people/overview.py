@@ -2,7 +2,7 @@
 
 at          time of the snapshot, seconds since the epoch
 slots       serve, explore, champion, candidate -> version, state, standing; None for an empty slot
-versions    the newest SHOWN_VERSIONS: verdict, standing, reason, probes, agreement, accuracy with its interval
+versions    the newest SHOWN_VERSIONS: verdict, standing, reason, probes, agreement, accuracy with interval, monitors
 held        name, reason and time of a hold; `waiting`: the version that takes effect at the release
 paused      reason of a pause of learning; `disk_full`: reason why nothing can be written
 tokens      totals by purpose: users, learning, gate, report
@@ -26,6 +26,7 @@ from core.store.writer import RunReader
 
 SlotName = Literal["serve", "explore", "champion", "candidate"]
 SLOTS: tuple[SlotName, ...] = ("serve", "explore", "champion", "candidate")
+MONITORS = ("flexible_ratio", "entropy_nats", "distinct_2_ratio", "sampled_ratio", "pass_n_ratio", "gap")
 SHOWN_VERSIONS = 100
 SHOWN_EVENTS = 30
 READ_EVENTS = 200
@@ -46,6 +47,8 @@ class ShownVersion(TypedDict):
     low: float | None
     high: float | None
     reason: str
+    monitors: dict[str, float]
+    """Those of MONITORS that were measured."""
 
 
 class ShownEvent(TypedDict):
@@ -140,6 +143,7 @@ def version(row: VersionRow) -> ShownVersion:
         "low": row.low,
         "high": row.high,
         "reason": row.reason[:LONGEST_TEXT],
+        "monitors": {name: round(value, 4) for name in MONITORS if (value := getattr(row, name)) is not None},
     }
 
 

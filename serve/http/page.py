@@ -32,6 +32,7 @@ FILES = {
     "/page-draw.js": ("page-draw.js", "text/javascript"),
     "/page-stream.js": ("page-stream.js", "text/javascript"),
     "/page-curve.js": ("page-curve.js", "text/javascript"),
+    "/page-monitors.js": ("page-monitors.js", "text/javascript"),
     "/page-chat.js": ("page-chat.js", "text/javascript"),
     "/page-icon.svg": ("page-icon.svg", "image/svg+xml"),
 }

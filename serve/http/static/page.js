@@ -2,6 +2,7 @@
 
 import { loadModels, startChat } from "./page-chat.js";
 import { VERDICTS, drawCurve, sparkline } from "./page-curve.js";
+import { drawMonitors } from "./page-monitors.js";
 import { $, clock, el, percent } from "./page-draw.js";
 import { KeyWanted, follow, hasKey, keepKey } from "./page-stream.js";
 
@@ -175,6 +176,7 @@ function drawVersions({ versions }) {
   });
   const head = el("tr", {}, ...headings.map((heading) => el("th", { scope: "col" }, heading)));
   $("versions").replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
+  drawMonitors(versions, $("monitors"), $("monitors-card"));
 }
 
 /** Runs every second: draws the tokens per second over the last RATE_OVER seconds. */

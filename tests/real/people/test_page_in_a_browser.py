@@ -75,6 +75,27 @@ def test_slots_headline_and_curve_are_drawn(page: "api.Page", server: PageServer
     api.expect(page.locator(".replicas li")).to_have_count(2)
 
 
+def test_monitors_are_shown_if_any_was_measured(page: "api.Page", server: PageServer) -> None:
+    page.goto(server.url)
+    card = page.get_by_role("region", name="What warns early")
+    api.expect(card.get_by_role("row")).to_have_count(2)
+    api.expect(card.get_by_role("row", name="right in any format")).to_contain_text("71.1%first 38.7%")
+    api.expect(card.get_by_role("row", name="entropy of the answers")).to_contain_text("3.44 nats")
+    assert isinstance(server.overview, dict)
+    server.overview = {
+        **server.overview,
+        "versions": [
+            {**row, "monitors": {"gap": -0.02} if row["version"] else {}} for row in server.overview["versions"]
+        ],
+    }
+    api.expect(card.get_by_role("row", name="what the vote gains")).to_contain_text("\N{MINUS SIGN}2.0 points")
+    server.overview = {
+        **server.overview,
+        "versions": [{**row, "monitors": {}} for row in server.overview["versions"]],
+    }
+    api.expect(card).to_be_hidden()
+
+
 def test_without_accuracy_the_curve_says_what_it_shows(page: "api.Page", server: PageServer) -> None:
     assert isinstance(server.overview, dict)
     bare = [{**row, "accuracy": None, "low": None, "high": None} for row in server.overview["versions"]]

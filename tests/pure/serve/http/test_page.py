@@ -209,6 +209,7 @@ async def test_admin_gathers_statuses_and_the_run_directory(tmp_path: Path) -> N
     one = shown["versions"][1]
     assert (one["verdict"], one["standing"], one["probes"]) == ("promote", "guarded", 28)
     assert (one["agreement"], one["champion_agreement"], one["accuracy"]) == (0.75, 0.5, None)
+    assert one["monitors"] == {}
     assert shown["tokens"] == {"users": 5, "learning": 70, "gate": 8, "report": 0}
     assert (shown["paused"], shown["learning"]["vote_share"], shown["learning"]["weighing"]) == ("too hot", 0.123, 2)
     assert [(r["name"], r["silent"]) for r in shown["replicas"]] == [("a", True), ("b", False)]
