@@ -2,12 +2,13 @@
 
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.messages.base import Message
 
 Origin = Literal["dataset", "live", "asked", "generated"]
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "stop_string"]
+"""stop: the model ended its answer. stop_string: one of `Sampling.stop` did; the answer may go on."""
 
 
 class PolicyRef(Message):
@@ -50,6 +51,22 @@ class Prompt(Message):
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
     role: str = "solver"
     origin: Origin = "dataset"
+    sampled_ids: bytes = b""
+    """Token ids, as sampled, of the chat up to the end of its last assistant message. The engine goes on from them and
+    never tokenizes that part again; without a message after it, that answer itself goes on. Empty: the whole chat is
+    rendered from its text."""
+
+    @model_validator(mode="after")
+    def _goes_on_from_an_answer(self) -> "Prompt":
+        if self.sampled_ids and not any(message.role == "assistant" for message in self.messages):
+            raise ValueError(f"prompt {self.id} goes on from sampled tokens, but its chat has no assistant message")
+        return self
+
+    @property
+    def new_messages(self) -> tuple[ChatMessage, ...]:
+        """The messages after the last one of the assistant."""
+        places = [place for place, message in enumerate(self.messages) if message.role == "assistant"]
+        return self.messages[places[-1] + 1 :] if places else self.messages
 
 
 class Sampling(Message):
@@ -62,6 +79,8 @@ class Sampling(Message):
     logprobs: bool = False
     """Also return the log-probability (nats) of every sampled token, after temperature."""
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    """Texts that end a continuation; the text keeps the one that did."""
     purpose: Literal["explore", "judge", "gate", "report", "proof"] = "explore"
     """Label of the tokens in the metrics; does not change sampling."""
 

@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.chat_template import PLAIN_TEMPLATE, render_id, rendered
+from core.chat_template import PLAIN_TEMPLATE, context_ids, render_id, rendered
 from core.codec import pack_floats, pack_ids
 from core.config import EngineConfig, Lora, ModelConfig
 from core.errors import ConfigError, PromptError, Unavailable, VersionError
-from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
+from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Prompt, Published, Sampling
 from serve.engine.adapters import Adapters
 from serve.engine.arguments import environment, vllm_arguments
 from serve.engine.full_weights import FullWeights
@@ -132,25 +132,26 @@ class Engine:
         """The most tokens that a prompt and its answer may have together."""
         return self._limit
 
-    def render(self, messages: Sequence[ChatMessage], text: str = "") -> tuple[list[int], list[int]]:
-        """Token ids of the messages in the chat template, and of `text` as their completion, with the stop token.
+    def render(self, context: Prompt | Sequence[ChatMessage], text: str = "") -> tuple[list[int], list[int]]:
+        """Token ids of the context in the chat template, and of `text` as its completion, with the stop token.
 
         Raises: PromptError for messages that the template refuses."""
-        context = rendered(self._tokenizer, self._template, messages)
+        here = (self._tokenizer, self._template)
+        ids = context_ids(*here, context) if isinstance(context, Prompt) else rendered(*here, context)
         completion = self._tokenizer.encode(text, add_special_tokens=False)
-        return context, [*completion, self._tokenizer.eos_token_id]
+        return ids, [*completion, self._tokenizer.eos_token_id]
 
     async def generate(
         self,
-        context: Sequence[ChatMessage] | Sequence[int],
+        context: Prompt | Sequence[ChatMessage] | Sequence[int],
         sampling: Sampling,
         ref: PolicyRef,
         *,
         priority: int = 0,
         ended: Callable[[], None] | None = None,
     ) -> list[Candidate]:
-        """`sampling.n` continuations of messages or of context ids. Smaller priorities go first. With `stat_loggers`
-        on, `ended` is called at the end of each continuation.
+        """`sampling.n` continuations of a prompt, of messages or of context ids. Smaller priorities go first. With
+        `stat_loggers` on, `ended` is called at the end of each continuation.
 
         Raises: VersionError, PromptError for a context that leaves no room or that the chat template refuses,
         Unavailable when the engine is gone."""
@@ -246,9 +247,12 @@ class Engine:
 
     # --- internals: requests ---
 
-    def _context_ids(self, context: Sequence[ChatMessage] | Sequence[int]) -> list[int]:
-        messages = [part for part in context if isinstance(part, ChatMessage)]
-        ids = self.render(messages)[0] if messages else [part for part in context if isinstance(part, int)]
+    def _context_ids(self, context: Prompt | Sequence[ChatMessage] | Sequence[int]) -> list[int]:
+        messages = () if isinstance(context, Prompt) else [part for part in context if isinstance(part, ChatMessage)]
+        if isinstance(context, Prompt) or messages:
+            ids = self.render(context if isinstance(context, Prompt) else messages)[0]
+        else:
+            ids = [part for part in context if isinstance(part, int)]
         if not 0 < len(ids) < self._limit:
             accepted = f"this engine accepts 1 to {self._limit - 1}"
             raise PromptError(
@@ -265,7 +269,9 @@ class Engine:
             seed=sampling.seed,
             logprobs=0 if sampling.logprobs else None,
             flat_logprobs=sampling.logprobs,
-            detokenize=False,  # decoding once at the end is cheaper than at every token
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=bool(sampling.stop),
+            detokenize=bool(sampling.stop),  # decoding once at the end is cheaper than at every token
             output_kind=self._final_only,
         )
 
@@ -308,7 +314,7 @@ class Engine:
             completion_ids=pack_ids(ids),
             text=self._tokenizer.decode(ids, skip_special_tokens=True),
             logprobs=pack_floats(_sampled_logprobs(choice.logprobs)) if sampling.logprobs else b"",
-            finish=choice.finish_reason,
+            finish="stop_string" if isinstance(choice.stop_reason, str) else choice.finish_reason,
             render_id=self.render_id,
         )
 

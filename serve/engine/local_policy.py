@@ -19,14 +19,12 @@ class EnginePolicy:
         self.tokens: Counter[str] = Counter()
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
-        candidates = await self._engine.generate(
-            prompt.messages, sampling, ref or self.explore, priority=self._priority
-        )
+        candidates = await self._engine.generate(prompt, sampling, ref or self.explore, priority=self._priority)
         self.tokens[sampling.purpose] += sum(len(c.completion_ids) // 4 for c in candidates)
         return candidates
 
     async def logprobs(self, prompt: Prompt, text: str, ref: PolicyRef | None = None) -> list[float]:
-        context, completion = self._engine.render(prompt.messages, text)
+        context, completion = self._engine.render(prompt, text)
         (row,) = await self._engine.score([[*context, *completion]], ref or self.explore, priority=self._priority)
         return row[len(context) - 1 :]
 
@@ -36,7 +34,7 @@ class EnginePolicy:
 
 def render_candidate(engine: Engine, prompt: Prompt, text: str) -> Candidate:
     """`Policy.render` on one engine."""
-    context, completion = engine.render(prompt.messages, text)
+    context, completion = engine.render(prompt, text)
     if len(context) + len(completion) > engine.limit:
         raise PromptError(
             f"prompt and answer have {len(context)} + {len(completion)} tokens, the engine holds {engine.limit}; "

@@ -149,7 +149,7 @@ class PolicyReplica:
             version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
             try:
                 candidates = await self._engine.generate(
-                    prompt.messages, want, version, priority=BACKGROUND_PRIORITY, ended=leave
+                    prompt, want, version, priority=BACKGROUND_PRIORITY, ended=leave
                 )
             except PromptError as error:
                 return PromptError(f"prompt {prompt.id}: {error}")
@@ -159,7 +159,7 @@ class PolicyReplica:
     async def logprobs(self, prompt: bytes, text: str, ref: str | None) -> list[float]:
         """Log-probability of every token of `text` after the prompt, including the stop token (nats)."""
         version = PolicyRef.parse(ref) if ref else self._reconciler.slots.explore
-        context, completion = self._engine.render(decode(Prompt, prompt).messages, text)
+        context, completion = self._engine.render(decode(Prompt, prompt), text)
         async with self._admission.background(1):
             rows = await self._engine.score([[*context, *completion]], version)
         return rows[0][len(context) - 1 :]

@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from core.codec import unpack_floats, unpack_ids
 from core.config import EngineConfig, Full, Lora, ModelConfig
 from core.errors import ArtifactError, ConfigError, PromptError, Unavailable, VersionError
-from core.messages import BASE, ChatMessage, PolicyRef, Published, Sampling
+from core.messages import BASE, Candidate, ChatMessage, PolicyRef, Published, Sampling
+from methods.data.prompts import as_prompt
+from methods.turns import going_on, then
 from serve.engine.engine import Engine
 from serve.engine.openai_app import ALLOWED
 from serve.http.response_tap import DONE, ROLE, USAGE
@@ -197,6 +199,23 @@ def test_greedy_answers_are_those_of_transformers_and_end_with_the_stop_token(
         assert completion == expected and completion[-1] == 2
         assert candidate.finish == "stop" and candidate.start == candidate.end == BASE
         assert lora.render(messages, candidate.text) == (context, completion), "text and token ids differ"
+
+
+def test_an_answer_sampled_step_by_step_is_the_answer_sampled_at_once(lora: Engine, run: Run[Any]) -> None:
+    prompt = as_prompt([message.model_dump() for message in QUESTIONS[0]])
+    (whole,) = run(lora.generate(prompt, GREEDY, BASE))
+    steps: list[Candidate] = []
+    context = prompt
+    while not steps or steps[-1].finish == "stop_string":
+        context = going_on(context, steps[-1]) if steps else prompt
+        steps += run(lora.generate(context, GREEDY.model_copy(update={"stop": (". ",)}), BASE))
+    assert len(steps) > 1 and all(". " in step.text for step in steps[:-1]) and steps[-1].finish == "stop"
+    assert b"".join(step.completion_ids for step in steps) == whole.completion_ids
+    assert "".join(step.text for step in steps) == whole.text
+    asked = then(context, steps[-1], "Are you sure?")
+    (second,) = run(lora.generate(asked, GREEDY, BASE))
+    said = unpack_ids(second.context_ids)
+    assert said[: len(whole.context_ids) // 4] == unpack_ids(whole.context_ids), "turns are behind the same question"
 
 
 def test_every_sample_ends_with_the_stop_token_or_is_marked_as_cut(lora: Engine, run: Run[Any]) -> None:
