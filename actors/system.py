@@ -131,7 +131,13 @@ class RaySystem:
 
     def serve(self) -> None:
         """Start the policy service; returns when every replica has proven the version that it serves."""
-        self._service = deploy(self.config, self.namespace, self._gpus()[0], modes(self.config.method), self._keys)
+        self._service = deploy(
+            self.config,
+            self.namespace,
+            self._gpus()[0],
+            modes(self.config.method, self.config.serve.modes.off),
+            self._keys,
+        )
 
     def make_learners(self) -> None:
         """Create the actors that the first answer does not need: those that learn, feedback and admin."""

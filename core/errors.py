@@ -14,6 +14,7 @@
     │   └── StorageFull             the disk is full: nothing was written; free some room and try again
     ├── RunInUse (OSError)              a run directory that another process holds
     ├── Unavailable (RuntimeError)      a part is gone or stopping; the caller may retry
+    ├── BudgetSpent (RuntimeError)      a request's next call would pass its budget of calls or tokens
     └── Overdue (TimeoutError)          something did not happen by its deadline; the message names it
 
 A message names the offending value, the expected one and the remedy. Constructors take only a message, because Ray
@@ -62,6 +63,9 @@ class RunInUse(RatchetError, OSError): ...
 
 
 class Unavailable(RatchetError, RuntimeError): ...
+
+
+class BudgetSpent(RatchetError, RuntimeError): ...
 
 
 class Overdue(RatchetError, TimeoutError): ...

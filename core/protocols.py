@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from pydantic import Field
+
+from core.config.part import Part
 from core.messages import Candidate, Example, Finish, Group, PolicyRef, Prompt, Sampling, Scored, Vote
 from core.objectives import Objective
 
@@ -79,17 +82,56 @@ class ModeAnswer:
 
     text: str
     finish: Finish
-    share: float
-    """The answer's share of the ballot; 0 if no answer won and `text` is just a sample."""
+    share: float | None = None
+    """The answer's share of the ballot; 0 if no answer won and `text` is just a sample. None: there was no ballot."""
+    least_share: float | None = None
+    """The share that it has of all samples that were planned, whatever those that were not drawn would say."""
 
 
-class Mode(Protocol):
-    """A way to answer with several samples: a sampler and a scorer as in training, and the best answer.
+class Progress(Protocol):
+    """What a mode tells while it works. Nothing of it is part of the answer."""
+
+    def aside(self, text: str) -> None:
+        """Hidden work, for a client that asks to see it."""
+        ...
+
+    def so_far(self, answer: ModeAnswer) -> None:
+        """The answer if the budget ends now."""
+        ...
+
+
+class ModeSettings(Part):
+    """What a request may set under the mode's name, in every mode."""
+
+    show: bool = False
+    """Also send the hidden work, as `reasoning_content`."""
+    budget_tokens: int | None = Field(default=None, ge=1)
+    """The most tokens to generate; at most serve.modes.budget_tokens, the default."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a user has to know before choosing a serving mode."""
+
+    title: str
+    source: str
+    samples: bool = False
+    """It draws several samples of one context, so it needs a temperature above 0."""
+    needs: tuple[str, ...] = ()
+    """What a request must set under the mode's name."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to answer with more than one sample.
 
     The policy belongs to one request: it samples from the version that admitted the request, with the client's sampling
-    parameters, and counts tokens. So a mode can neither mix versions nor leave hidden tokens uncounted."""
+    parameters, counts tokens and keeps the budget. So a mode can neither mix versions nor leave hidden tokens
+    uncounted."""
 
-    async def __call__(self, prompt: Prompt, policy: Policy) -> ModeAnswer: ...
+    answer: Callable[[Prompt, Policy, Any, Progress], Awaitable[ModeAnswer]]
+    settings: type[ModeSettings]
+    card: Card
 
 
 Filter = Callable[[Scored, History], DropReason | None]

@@ -10,6 +10,20 @@ def then(prompt: Prompt, candidate: Candidate, text: str) -> Prompt:
     return _extended(prompt, candidate, said, text)
 
 
+def replied(prompt: Prompt, answer: str, text: str) -> Prompt:
+    """The chat in which somebody answered with this text, and the user says `text`."""
+    said = ChatMessage(role="assistant", content=answer), ChatMessage(role="user", content=text)
+    name = stable_id("reply", prompt.id, answer, text)
+    return prompt.model_copy(update={"id": name, "messages": (*prompt.messages, *said), "sampled_ids": b""})
+
+
+def asking(prompt: Prompt, text: str) -> Prompt:
+    """The chat with this text in place of its last message."""
+    last = ChatMessage(role="user", content=text)
+    name = stable_id("asking", prompt.id, text)
+    return prompt.model_copy(update={"id": name, "messages": (*prompt.messages[:-1], last)})
+
+
 def going_on(prompt: Prompt, candidate: Candidate) -> Prompt:
     """The chat in which the candidate's answer goes on where it ended."""
     messages = prompt.messages if prompt.new_messages else prompt.messages[:-1]

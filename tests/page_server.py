@@ -166,16 +166,26 @@ class PageServer:
         return {**self.overview, "at": self.overview["at"] + self.polls}
 
     async def _models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": name} for name in ("policy", "policy@v0", "policy@v5")]})
+        modes = [{"id": "policy:vote", "needs": []}, {"id": "policy:reflect", "needs": ["feedback"]}]
+        versions = [{"id": name} for name in ("policy@v0", "policy@v5")]
+        return JSONResponse({"object": "list", "data": [{"id": "policy"}, *modes, *versions]})
 
     async def _chat(self, request: Request) -> Response:
-        self.asked.append(await request.json())
+        asked = await request.json()
+        self.asked.append(asked)
+        works = ":" in asked["model"]
 
         async def chunks() -> AsyncIterator[str]:
+            if works:
+                hidden = {"choices": [{"index": 0, "delta": {"reasoning_content": "5 of 8 <b>samples</b>\n\n"}}]}
+                yield f"data: {json.dumps({**hidden, 'id': 'chatcmpl-1'})}\n\n"
             for piece in self.answer.split(" "):
                 delta = {"choices": [{"index": 0, "delta": {"content": f"{piece} "}}], "id": "chatcmpl-1"}
                 yield f"data: {json.dumps(delta)}\n\n"
                 await asyncio.sleep(0.01)
+            if works:
+                end = {"choices": [{"index": 0, "delta": {}}], "vote": {"share": 0.857, "asked": 7}}
+                yield f"data: {json.dumps({**end, 'id': 'chatcmpl-1'})}\n\n"
             yield "data: [DONE]\n\n"
 
         return StreamingResponse(chunks(), media_type="text/event-stream", headers={"x-policy-version": "7"})

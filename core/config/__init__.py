@@ -25,7 +25,7 @@ from core.config.model import Full, Lora, ModelConfig
 from core.config.part import Part
 from core.config.root import Config
 from core.config.run import ClusterConfig, CollectConfig, RetentionConfig, RunConfig
-from core.config.serve import ORIGIN, AccessConfig, EngineConfig, ServeConfig
+from core.config.serve import ORIGIN, AccessConfig, EngineConfig, ModesConfig, ServeConfig
 
 __all__ = [
     "ORIGIN",
@@ -46,6 +46,7 @@ __all__ = [
     "MathAnswer",
     "MethodConfig",
     "ModelConfig",
+    "ModesConfig",
     "NumberAnswer",
     "Part",
     "PatternAnswer",

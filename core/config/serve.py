@@ -54,6 +54,17 @@ class AccessConfig(Part):
         return self
 
 
+class ModesConfig(Part):
+    """Serving modes, such as `policy:vote`."""
+
+    off: tuple[str, ...] = ("self-refine",)
+    """Modes that are not offered. self-refine is the control that others are measured against."""
+    budget_tokens: int = Field(default=65536, ge=1)
+    """The most tokens that one request may generate, hidden ones included. A call that could pass it is not made."""
+    budget_samples: int = Field(default=64, ge=1)
+    """The most continuations that one request may sample."""
+
+
 class ServeConfig(Part):
     host: str = "127.0.0.1"
     """An address other than loopback needs keys (`serve.access.keys`)."""
@@ -72,6 +83,7 @@ class ServeConfig(Part):
     """Share of the seats that background work may hold while users are active."""
     active_s: float = Field(default=5.0, ge=0)
     """Users count as active for this long after their last request."""
+    modes: ModesConfig = ModesConfig()
     swap_timeout_s: float = Field(default=120, gt=0)
     """A replica that has not reached its target state by then fails its health check and is replaced."""
     access: AccessConfig = AccessConfig()

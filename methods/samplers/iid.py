@@ -27,6 +27,10 @@ class Iid:
         return [grouped(prompt, await policy.generate(prompt, sampling, self.ref), fixed=self.ref is not None)]
 
 
+def greedy(config: SamplerConfig) -> Sampling:
+    return sampling_of(config, n=1, temperature=0)
+
+
 def sampling_of(config: SamplerConfig, **other: object) -> Sampling:
     """As configured, but for the `other` fields."""
     names = ("n", "temperature", "top_p", "max_tokens")

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.config import AccessConfig
 from core.messages import PolicyRef, Slots
 from core.metrics import Metrics
+from core.protocols import Mode
 from serve.engine.admission import Admission
 from serve.engine.openai_app import ALLOWED
 from serve.http import cors, limits
@@ -81,7 +82,7 @@ class Ingress:
         self._keys = keys or Keys()
         self._queue = limits.Queue(self._access)
         self._modes = modes
-        self._own = OwnRoutes(lambda caller: names(slots(), modes, caller), control, self._access)
+        self._own = OwnRoutes(lambda caller: cards(slots(), modes, caller), control, self._access)
         self._metrics = metrics
         self._replica = replica
         self._dying = dying
@@ -172,6 +173,21 @@ def versions(slots: Slots, caller: Caller) -> tuple[PolicyRef, ...]:
 def names(slots: Slots, modes: Modes, caller: Caller) -> list[str]:
     """The values that `model` may have now."""
     return [ALIAS, *(f"{ALIAS}:{mode}" for mode in sorted(modes.modes)), *map(str, versions(slots, caller))]
+
+
+def cards(slots: Slots, modes: Modes, caller: Caller) -> list[dict[str, Any]]:
+    """`GET /v1/models`: OpenAI's fields, and of a serving mode what it does, needs and takes."""
+    modal = {f"{ALIAS}:{name}": mode for name, mode in modes.modes.items()}
+    return [
+        {"id": name, "object": "model", "created": 0, "owned_by": "ratchet"}
+        | (_about(modal[name]) if name in modal else {})
+        for name in names(slots, modes, caller)
+    ]
+
+
+def _about(mode: Mode) -> dict[str, Any]:
+    card = mode.card
+    return {"title": card.title, "source": card.source, "needs": card.needs, "takes": list(mode.settings.model_fields)}
 
 
 def resolve_model(name: Any, slots: Slots, modes: Modes, caller: Caller) -> PolicyRef:

@@ -1,27 +1,29 @@
 """Serving modes over HTTP: `policy:vote` samples one version many times and answers once.
 
-A mode is a sampler and a scorer (methods/modes.py) and knows nothing of HTTP. Nothing is sent before its answer is
-complete, so a failure still gets its status code, and the gateway may try another replica.
+A mode (methods/modes) knows nothing of HTTP. Nothing is sent before its answer is complete, so a failure still gets its
+status code, and the gateway may try another replica; only a client that asks to see the hidden work gets that at once.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from core.chats import plain_chat
 from core.clock import Clock
 from core.codec import stable_id
-from core.errors import RatchetError, VersionError
+from core.config import ModesConfig
+from core.errors import BudgetSpent, RatchetError, VersionError
 from core.messages import ChatMessage, PolicyRef, Prompt
-from core.protocols import Mode, ModeAnswer, Policy
+from core.protocols import Mode, ModeAnswer, ModeSettings, Policy
 from serve.http.completion import Completion
 from serve.http.errors import Refusal, refusal_for
-from serve.http.pinned_policy import PinnedPolicy
+from serve.http.pinned_policy import Budget, PinnedPolicy
 
 T = TypeVar("T")
 ROUTE = "/v1/chat/completions"
@@ -82,6 +84,34 @@ class ChatRequest(BaseModel):
         return given if self.max_completion_tokens is None else {**given, "max_tokens": self.max_completion_tokens}
 
 
+@dataclass
+class Telling:
+    """Collects what a mode tells; implements `Progress`."""
+
+    asides: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue[str | None])
+    """Ends with None."""
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """Something was told, or all work is over."""
+    told: bool = False
+    last: ModeAnswer | None = None
+
+    def aside(self, text: str) -> None:
+        self.asides.put_nowait(text)
+        self.told = True
+        self.begun.set()
+
+    def end(self) -> None:
+        self.asides.put_nowait(None)
+        self.begun.set()
+
+    def so_far(self, answer: ModeAnswer) -> None:
+        self.last = answer
+
+    def left(self) -> list[str]:
+        told = [self.asides.get_nowait() for _ in range(self.asides.qsize())]
+        return [text for text in told if text is not None]
+
+
 @dataclass(frozen=True)
 class Modes:
     """Answers requests for a mode."""
@@ -92,6 +122,7 @@ class Modes:
     new_id: Callable[[], str]
     """The id of one answer, which no client can guess."""
     clock: Clock
+    config: ModesConfig = field(default_factory=ModesConfig)
 
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, fields: Mapping[str, Any], name: str, ref: PolicyRef
@@ -101,33 +132,103 @@ class Modes:
 
         `ref`: the version that admitted the request. `receive`: only the messages after the body. `fields`: the parsed
         body, without the fields that steer the engine."""
-        policy = PinnedPolicy(self.policy, ref, {})
+        policy = None
         try:
-            mode, request = self._mode(name), read(scope["path"], fields, name)
-            policy = PinnedPolicy(self.policy, ref, request.sampling())
-            answer = await unless_left(mode(request.prompt(), policy), receive)
-            response = None if answer is None else self._response(request, answer, policy, f"{ref}:{name}")
+            mode = self._mode(name)
+            request, given = read(scope["path"], fields, name, mode)
+            policy = PinnedPolicy(self.policy, ref, request.sampling(), self._budget(given))
+            response = await self._response(request, given, mode, policy, f"{ref}:{name}", receive)
         except VersionError as error:  # the version was unloaded after it admitted the request: not the client's fault
             response = Refusal(503, f"{error}; ask again", "unavailable_error").response()
         except (Refusal, RatchetError) as error:
             response = refusal_for(error).response()
         if response is not None:
             await response(scope, receive, send)
-        return policy.tokens.total()
+        return policy.tokens.total() if policy else 0
 
     def _mode(self, name: str) -> Mode:
         if name not in self.modes:
-            there = ", ".join(sorted(self.modes)) or "none; set method.sampler.n >= 2 and a temperature above 0"
-            raise Refusal(400, f"there is no serving mode `{name}`; available: {there}", param="model")
+            there = ", ".join(sorted(self.modes)) or "none"
+            raise Refusal(400, f"there is no serving mode `{name}`; available: {there}{self._why_not}", param="model")
         return self.modes[name]
 
-    def _response(self, request: ChatRequest, answer: ModeAnswer, policy: PinnedPolicy, model: str) -> Response:
-        completion = Completion(self.new_id(), int(self.clock.now()), model, answer, policy)
-        headers = {"x-vote-share": str(completion.share)}
-        if not request.stream:
-            return JSONResponse(completion.body(), headers=headers)
+    @property
+    def _why_not(self) -> str:
+        sampling = any(mode.card.samples for mode in self.modes.values())
+        return "" if sampling else " (those that vote need method.sampler.n >= 2 and a temperature above 0)"
+
+    def _budget(self, given: ModeSettings) -> Budget:
+        most = self.config.budget_tokens
+        return Budget(min(most, given.budget_tokens or most), self.config.budget_samples)
+
+    async def _response(
+        self,
+        request: ChatRequest,
+        given: ModeSettings,
+        mode: Mode,
+        policy: PinnedPolicy,
+        model: str,
+        receive: Receive,
+    ) -> Response | None:
+        """None when the client left. A stream begins with the first hidden work that the client wants to see; without
+        any, nothing is sent before the answer is complete."""
         with_usage = request.stream_options is not None and request.stream_options.include_usage
-        return Response(completion.stream(with_usage), headers=headers, media_type="text/event-stream")
+        completion = Completion(self.new_id(), int(self.clock.now()), model, policy, with_usage)
+        telling = Telling()
+        work = asyncio.ensure_future(_worked(mode, request, policy, given, telling))
+        try:
+            if request.stream and given.show:
+                await unless_left(telling.begun.wait(), receive)
+                if telling.told:
+                    stream, work = _streamed(completion, telling, work), None
+                    return StreamingResponse(stream, media_type="text/event-stream")
+            said = await unless_left(work, receive)
+        finally:
+            if work is not None:
+                await _cancelled(work)
+        if said is None:
+            return None
+        answer, spent = said
+        share = {} if answer.share is None else {"x-vote-share": str(round(answer.share, 4))}
+        if request.stream:
+            events = completion.opening() + completion.closing(answer, spent)
+            return Response(events, headers=share, media_type="text/event-stream")
+        return JSONResponse(completion.body(answer, telling.left() if given.show else [], spent), headers=share)
+
+
+async def _worked(
+    mode: Mode, request: ChatRequest, policy: PinnedPolicy, given: ModeSettings, telling: Telling
+) -> tuple[ModeAnswer, str]:
+    """The answer, and why it is only the best so far, if its budget ended. Raises: BudgetSpent without any answer."""
+    try:
+        return await mode.answer(request.prompt(), policy, given, telling), ""
+    except BudgetSpent as error:
+        if telling.last is None:
+            raise
+        return replace(telling.last, finish="length"), str(error)
+    finally:
+        telling.end()
+
+
+async def _streamed(
+    completion: Completion, telling: Telling, work: "asyncio.Future[tuple[ModeAnswer, str]]"
+) -> AsyncIterator[str]:
+    try:
+        yield completion.opening()
+        while (text := await telling.asides.get()) is not None:
+            yield completion.aside(text)
+        yield completion.closing(*await work)
+    except (Refusal, RatchetError) as error:  # the status is sent already
+        refusal = refusal_for(error)
+        body = {"error": {"message": refusal.message, "type": refusal.kind, "code": refusal.status}}
+        yield f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n"
+    finally:
+        await _cancelled(work)
+
+
+async def _cancelled(work: "asyncio.Future[Any]") -> None:
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
 
 
 def parse_model(name: Any) -> tuple[Any, str | None]:
@@ -138,23 +239,32 @@ def parse_model(name: Any) -> tuple[Any, str | None]:
     return model, mode
 
 
-def read(path: str, fields: Mapping[str, Any], mode: str) -> ChatRequest:
-    """The body as a request for a mode. Raises: Refusal 400 for another route, a parameter that modes do not support,
-    or a wrong value."""
+def read(path: str, fields: Mapping[str, Any], name: str, mode: Mode) -> tuple[ChatRequest, ModeSettings]:
+    """The body as a request for a mode, and what it sets under the mode's name. Raises: Refusal 400 for another route,
+    a parameter that modes do not support, or a wrong value."""
     if path != ROUTE:
-        raise Refusal(400, f"the mode `{mode}` answers chats: ask at {ROUTE}, not at {path}", param="model")
+        raise Refusal(400, f"the mode `{name}` answers chats: ask at {ROUTE}, not at {path}", param="model")
     taken = ChatRequest.model_fields
-    for name, value in fields.items():
-        if name not in taken and name not in IGNORED and value not in (None, NEUTRAL.get(name)):
-            why = f"{name}={repr(value)[:80]} is not possible in the mode `{mode}`; leave it out"
-            raise Refusal(400, f"{why} (it takes {', '.join(sorted(taken))})", param=name)
+    for field_name, value in fields.items():
+        asks_for_nothing = value in (None, NEUTRAL.get(field_name))
+        if field_name not in taken and field_name not in IGNORED and field_name != name and not asks_for_nothing:
+            why = f"{field_name}={repr(value)[:80]} is not possible in the mode `{name}`; leave it out"
+            raise Refusal(400, f"{why} (it takes {', '.join(sorted((*taken, name)))})", param=field_name)
     try:
-        return ChatRequest.model_validate(fields)
+        return ChatRequest.model_validate(fields), _given(fields.get(name), name, mode)
     except ValidationError as error:
         raise refusal_for(error) from None
 
 
-async def unless_left(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+def _given(value: Any, name: str, mode: Mode) -> ModeSettings:
+    try:
+        return mode.settings.model_validate({} if value is None else value)
+    except ValidationError as error:
+        refusal, taken = refusal_for(error), ", ".join(mode.settings.model_fields)
+        raise Refusal(400, f"{name}.{refusal.message}; the mode `{name}` takes {taken}", param=name) from None
+
+
+async def unless_left(work: Awaitable[T], receive: Receive) -> T | None:
     """The result of `work`, or None when the client disconnects first, which cancels `work`."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
     try:

@@ -1,30 +1,54 @@
-"""The policy that a serving mode gets: pinned to one request, and counting what that request costs."""
+"""The policy that a serving mode gets: pinned to one request, counting what it costs, and keeping its budget."""
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from core.errors import BudgetSpent
 from core.messages import Candidate, PolicyRef, Prompt, Sampling
 from core.protocols import Policy
 
 
-class PinnedPolicy:
-    """The policy as one request sees it: one version, the client's fields of `Sampling`, and counts of what it cost."""
+@dataclass(frozen=True)
+class Budget:
+    """What one request may generate, hidden work included."""
 
-    def __init__(self, policy: Policy, ref: PolicyRef, sampling: Mapping[str, Any]) -> None:
-        self._policy, self._ref, self._sampling = policy, ref, sampling
+    tokens: int
+    samples: int
+
+
+class PinnedPolicy:
+    """The policy as one request sees it: one version, the client's fields of `Sampling`, and counts of what it cost.
+
+    Greedy calls stay greedy, and each sample has a seed of its own if the client set one."""
+
+    def __init__(self, policy: Policy, ref: PolicyRef, sampling: Mapping[str, Any], budget: Budget) -> None:
+        self._policy, self._ref, self._sampling, self._budget = policy, ref, sampling, budget
         self._made_by: set[PolicyRef] = set()
+        self._read: set[bytes] = set()
+        self._reserved = 0
         self.tokens: Counter[str] = Counter()
         self.asked = 0
         """Continuations sampled."""
         self.prompt_tokens = 0
-        """Each context counts once a call, since the engine reads it once for all samples; scored texts count too."""
+        """Each context counts once, since the engine reads it once for all its samples; scored texts count too."""
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
-        sampling = sampling.model_copy(update=self._sampling)
-        candidates = await self._policy.generate(prompt, sampling, ref or self._ref)
-        self.asked += len(candidates)
-        self.prompt_tokens += len(candidates[0].context_ids) // 4
+        """Raises: BudgetSpent for a call that could pass the budget; it is not made."""
+        sampling = self._as_asked(sampling)
+        most = sampling.n * sampling.max_tokens
+        self._check(sampling.n, most)
+        self.asked += sampling.n
+        self._reserved += most
+        try:
+            candidates = await self._policy.generate(prompt, sampling, ref or self._ref)
+        finally:
+            self._reserved -= most
+        context = candidates[0].context_ids
+        if context not in self._read:
+            self._read.add(context)
+            self.prompt_tokens += len(context) // 4
         self.tokens[sampling.purpose] += sum(len(c.completion_ids) // 4 for c in candidates)
         self._made_by |= {made for c in candidates for made in (c.start, c.end)}
         return candidates
@@ -42,3 +66,24 @@ class PinnedPolicy:
         """`policy@v3`, or `policy@v3..v4` when the weights were swapped during the request."""
         first, *rest = sorted(self._made_by or {self._ref}, key=lambda ref: ref.version)
         return f"{first}..v{rest[-1].version}" if rest else str(first)
+
+    def _as_asked(self, sampling: Sampling) -> Sampling:
+        asked = dict(self._sampling)
+        if sampling.temperature == 0:
+            asked.pop("temperature", None)
+        if asked.get("seed") is not None:
+            asked["seed"] += self.asked
+        return sampling.model_copy(update=asked)
+
+    def _check(self, samples: int, tokens: int) -> None:
+        spent = self.tokens.total() + self._reserved
+        if self.asked + samples > self._budget.samples:
+            raise BudgetSpent(
+                f"a call of {samples} samples after {self.asked} is more than the {self._budget.samples} of one "
+                "request; ask for fewer, or raise serve.modes.budget_samples"
+            )
+        if spent + tokens > self._budget.tokens:
+            raise BudgetSpent(
+                f"a call of up to {tokens} tokens after {spent} could pass the request's budget of "
+                f"{self._budget.tokens}; lower max_tokens, or raise budget_tokens and serve.modes.budget_tokens"
+            )

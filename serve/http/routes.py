@@ -37,9 +37,11 @@ class Control(Protocol):
 class OwnRoutes(Starlette):
     """ASGI app of these routes. Expects the `Caller` in `scope["caller"]`; every error has OpenAI's shape."""
 
-    def __init__(self, models: Callable[[Caller], list[str]], control: Control, access: AccessConfig) -> None:
-        """`models`: the names that `model` may have now, for this caller."""
-        self._model_names = models
+    def __init__(
+        self, models: Callable[[Caller], list[dict[str, Any]]], control: Control, access: AccessConfig
+    ) -> None:
+        """`models`: the cards of what `model` may be now, for this caller."""
+        self._cards = models
         self._control = control
         self._max_bytes = access.max_body_bytes
         super().__init__(
@@ -56,9 +58,7 @@ class OwnRoutes(Starlette):
         )
 
     async def _models(self, request: Request) -> Response:
-        there = self._model_names(request.scope["caller"])
-        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "ratchet"} for name in there]
-        return JSONResponse({"object": "list", "data": cards})
+        return JSONResponse({"object": "list", "data": self._cards(request.scope["caller"])})
 
     async def _feedback(self, request: Request) -> Response:
         caller = request.scope["caller"]

@@ -107,7 +107,7 @@ class PolicyReplica:
             self,
             self._meter,
             slots.replica,
-            Modes(self._modes, policy, lambda: f"chatcmpl-{uuid.uuid4().hex}", SystemClock()),
+            Modes(self._modes, policy, lambda: f"chatcmpl-{uuid.uuid4().hex}", SystemClock(), self._config.serve.modes),
             access,
             self._keys,
             dying=lambda: self._engine.dead,

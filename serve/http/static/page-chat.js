@@ -54,13 +54,17 @@ export function startChat(wantKey) {
 export async function loadModels() {
   const { data } = await (await request("/v1/models")).json();
   const chosen = $("model").value;
-  $("model").replaceChildren(...data.map((model) => el("option", {}, model.id)));
-  if (data.some((model) => model.id === chosen)) $("model").value = chosen;
+  const askable = data.filter((model) => !model.needs?.length); // the others need more than a question
+  $("model").replaceChildren(...askable.map((model) => el("option", { title: model.title ?? "" }, model.id)));
+  if (askable.some((model) => model.id === chosen)) $("model").value = chosen;
 }
 
 async function answer(turn, messages, signal) {
   const asked = performance.now();
-  const reply = await post("/v1/chat/completions", { model: $("model").value, messages, stream: true }, signal);
+  const model = $("model").value;
+  const mode = model.split(":")[1];
+  const shown = mode ? { [mode]: { show: true } } : {};
+  const reply = await post("/v1/chat/completions", { model, messages, stream: true, ...shown }, signal);
   const version = reply.headers.get("x-policy-version");
   turn.by.textContent = version === null ? "answering" : `v${version}`;
   for await (const { data } of eventsOf(reply)) {
@@ -68,7 +72,10 @@ async function answer(turn, messages, signal) {
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Error(chunk.error.message);
     turn.id = chunk.id;
-    const piece = chunk.choices?.[0]?.delta?.content;
+    const { delta } = chunk.choices?.[0] ?? {};
+    if (delta?.reasoning_content) asideOf(turn).append(delta.reasoning_content);
+    if (chunk.vote) turn.vote = chunk.vote;
+    const piece = delta?.content;
     if (piece) {
       turn.text += piece;
       turn.answer.append(piece);
@@ -76,7 +83,23 @@ async function answer(turn, messages, signal) {
     }
   }
   const seconds = ((performance.now() - asked) / 1000).toFixed(1);
-  turn.by.textContent = version === null ? `${seconds} s` : `v${version} answered in ${seconds} s`;
+  const who = version === null ? `${seconds} s` : `v${version} answered in ${seconds} s`;
+  turn.by.textContent = who + (turn.vote ? cost(turn.vote) : "");
+}
+
+/** What a serving mode says of its answer. */
+function cost({ share, asked, budget_spent: spent }) {
+  const agreed = share === null ? "" : `, ${Math.round(100 * share)}% agree`;
+  return `; ${asked} ${asked === 1 ? "sample" : "samples"}${agreed}${spent ? "; the budget ended" : ""}`;
+}
+
+/** Where the hidden work of a serving mode is shown. */
+function asideOf(turn) {
+  if (!turn.aside) {
+    turn.aside = el("pre", {});
+    turn.answer.before(el("details", { class: "aside" }, el("summary", {}, "hidden work"), turn.aside));
+  }
+  return turn.aside;
 }
 
 function newTurn(question) {

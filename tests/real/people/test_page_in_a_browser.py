@@ -75,6 +75,21 @@ def test_slots_headline_and_curve_are_drawn(page: "api.Page", server: PageServer
     api.expect(page.locator(".replicas li")).to_have_count(2)
 
 
+def test_a_serving_mode_shows_its_hidden_work_and_what_it_cost(page: "api.Page", server: PageServer) -> None:
+    page.goto(server.url)
+    api.expect(page.locator("#model option")).to_have_text(["policy", "policy:vote", "policy@v0", "policy@v5"])
+    page.get_by_label("answered by").select_option("policy:vote")
+    ask(page, "How many?")
+    assert server.asked[0]["model"] == "policy:vote" and server.asked[0]["vote"] == {"show": True}
+    page.get_by_text("hidden work").click()
+    api.expect(page.locator(".aside pre")).to_contain_text("5 of 8 <b>samples</b>")
+    api.expect(page.locator(".by")).to_contain_text("; 7 samples, 86% agree")
+    api.expect(page.locator(".answer")).to_contain_text("The answer is 47.")
+    page.get_by_label("answered by").select_option("policy")
+    ask(page, "And now?")
+    assert "vote" not in server.asked[1] and page.locator(".aside").count() == 1
+
+
 def test_monitors_are_shown_if_any_was_measured(page: "api.Page", server: PageServer) -> None:
     page.goto(server.url)
     card = page.get_by_role("region", name="What warns early")
@@ -131,7 +146,9 @@ def test_tokens_per_second_come_from_totals(page: "api.Page", server: PageServer
 
 def test_the_chat_streams_and_names_the_version_and_takes_a_vote(page: "api.Page", server: PageServer) -> None:
     page.goto(server.url)
-    api.expect(page.get_by_label("answered by").locator("option")).to_have_text(["policy", "policy@v0", "policy@v5"])
+    api.expect(page.get_by_label("answered by").locator("option")).to_have_text(
+        ["policy", "policy:vote", "policy@v0", "policy@v5"]
+    )
     ask(page, "How many tickets?")
     api.expect(page.locator(".answer")).to_have_text(server.answer + " ")
     api.expect(page.locator(".by")).to_contain_text("v7 answered in")

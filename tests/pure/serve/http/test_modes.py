@@ -6,7 +6,6 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -18,14 +17,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.answers import extractor
 from core.clock import ManualClock
 from core.codec import pack_ids
-from core.config import AnswerConfig, ChoiceAnswer, MethodConfig, NumberAnswer, SamplerConfig, TextAnswer
-from core.errors import PromptError, Unavailable, VersionError
+from core.config import (
+    AnswerConfig,
+    ChoiceAnswer,
+    MethodConfig,
+    ModesConfig,
+    NumberAnswer,
+    SamplerConfig,
+    TextAnswer,
+    VotesConfig,
+)
+from core.errors import ConfigError, PromptError, Unavailable, VersionError
 from core.messages import BASE, Candidate, PolicyRef, Prompt, Sampling, Slots
-from core.protocols import Mode, ModeAnswer, Policy
+from core.protocols import Card, Mode, ModeAnswer, ModeSettings, Policy, Progress
 from methods.data.prompts import as_prompt
-from methods.modes import modes, vote
-from methods.samplers.iid import Iid
-from methods.scorers.majority import Majority
+from methods.modes import modes, names, vote
+from methods.recipes import Shared
 from methods.scripted_policy import ScriptedPolicy, right_answer
 from serve.engine.local_policy import EnginePolicy
 from serve.http.body import parse_object
@@ -34,7 +41,7 @@ from serve.http.ingress import resolve_model
 from serve.http.keys import LOCAL
 from serve.http.limits import read_body
 from serve.http.modes import Modes, parse_model
-from serve.http.pinned_policy import PinnedPolicy
+from serve.http.pinned_policy import Budget, PinnedPolicy
 from serve.http.response_tap import ResponseTap
 from tests.pure.waiting import until
 
@@ -53,7 +60,9 @@ class Recorded:
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
         self.asked.append((prompt, sampling, ref))
-        return [self._candidate(i, text) for i, text in enumerate(self._texts)]
+        before = sum(each.n for _, each, _ in self.asked[:-1])
+        places = range(before, before + sampling.n)
+        return [self._candidate(i, self._texts[i % len(self._texts)]) for i in places]
 
     def _candidate(self, index: int, text: str) -> Candidate:
         start, end = self.made_by
@@ -64,21 +73,29 @@ class Recorded:
             context_ids=pack_ids(range(5)),
             completion_ids=pack_ids(range(10)),
             text=text,
-            finish="length" if index in self._cut else "stop",
+            finish="length" if index % len(self._texts) in self._cut else "stop",
             render_id="recorded",
         )
 
 
 def said(*texts: str, cut: tuple[int, ...] = (), answer: AnswerConfig | None = None) -> ModeAnswer:
     policy: Any = Recorded(*texts, cut=cut)
-    score = Majority(extractor(answer or NumberAnswer()))
-    return asyncio.run(vote(Iid(SamplerConfig(n=len(texts))), score, as_prompt("?"), policy))
+    shared = Shared(SamplerConfig(n=len(texts)), extractor(answer or NumberAnswer()), VotesConfig())
+    return asyncio.run(vote.answer(shared, as_prompt("?"), policy, vote.Settings(), Quiet()))
 
 
-def front(mode: Mode, policy: Policy | Any) -> ASGIApp:
+class Quiet:
+    """Nobody listens to what a mode tells."""
+
+    def aside(self, text: str) -> None: ...
+    def so_far(self, answer: ModeAnswer) -> None: ...
+
+
+def front(mode: Mode, policy: Policy | Any, config: ModesConfig | None = None) -> ASGIApp:
     """What the ingress does with a request for a mode."""
     told = iter(range(99))
-    answers = Modes({"vote": mode}, policy, lambda: f"answer-{next(told)}", ManualClock(7.9))
+    config = config or ModesConfig()
+    answers = Modes({"vote": mode}, policy, lambda: f"answer-{next(told)}", ManualClock(7.9), config)
     slots = Slots(epoch=1, serve=V3, explore=BASE, promoted=(BASE, V3))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,20 +128,33 @@ def refused(reply: httpx.Response, status: int = 400) -> dict[str, Any]:
 VOTE = modes(MethodConfig())["vote"]
 
 
+def mode(answer: Any) -> Mode:
+    return Mode(answer, ModeSettings, Card("a mode", "here"))
+
+
+async def working(prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
+    """Tells of each of five samples, each of 10 tokens at most."""
+    for number in range(5):
+        (last,) = await policy.generate(prompt, Sampling(n=1, max_tokens=10))
+        progress.aside(f"sample {number}")
+        progress.so_far(ModeAnswer(last.text, last.finish))
+    return ModeAnswer("done", "stop")
+
+
 # --- the vote ---
 
 
 def test_the_answer_is_the_first_sample_that_says_what_most_say() -> None:
-    assert said("I say 4", "it is 5", "so 7", "that is 5") == ModeAnswer(text="it is 5", finish="stop", share=0.5)
+    assert said("I say 4", "it is 5", "so 7", "that is 5") == ModeAnswer("it is 5", "stop", 0.5, 0.5)
 
 
 def test_a_sample_without_an_answer_makes_the_share_smaller_and_never_wins() -> None:
-    assert said("no idea", "no idea", "no idea", "it is 5") == ModeAnswer(text="it is 5", finish="stop", share=0.25)
+    assert said("no idea", "no idea", "no idea", "it is 5") == ModeAnswer("it is 5", "stop", 0.25, 0.25)
 
 
 def test_where_no_sample_has_an_answer_the_first_whole_one_is_given_with_a_share_of_nothing() -> None:
-    assert said("no id", "no idea", "none", cut=(0,)) == ModeAnswer(text="no idea", finish="stop", share=0.0)
-    assert said("it is 5", "it is 6", cut=(0, 1)) == ModeAnswer(text="it is 5", finish="length", share=0.0)
+    assert said("no id", "no idea", "none", cut=(0,)) == ModeAnswer("no idea", "stop", 0.0, 0.0)
+    assert said("it is 5", "it is 6", cut=(0, 1)) == ModeAnswer("it is 5", "length", 0.0, 0.0)
 
 
 def test_free_form_answers_vote_by_what_they_say() -> None:
@@ -135,10 +165,11 @@ def test_free_form_answers_vote_by_what_they_say() -> None:
 def right_ratio(n: int, accuracy: float, prompts: int = 300) -> float:
     policy = ScriptedPolicy(seed=1, accuracy={0: accuracy})
     asked = [as_prompt(f"question {i}") for i in range(prompts)]
-    mode = partial(vote, Iid(SamplerConfig(n=n)), Majority(ANSWERS))
+    shared = Shared(SamplerConfig(n=n), ANSWERS, VotesConfig())
 
     async def right(prompt: Prompt) -> bool:
-        return ANSWERS((await mode(prompt, policy)).text) == right_answer(prompt)
+        found = await vote.answer(shared, prompt, policy, vote.Settings(), Quiet())
+        return ANSWERS(found.text) == right_answer(prompt)
 
     async def ask() -> list[bool]:
         return [await right(prompt) for prompt in asked]
@@ -158,7 +189,15 @@ def test_the_vote_finds_nothing_that_no_sample_says() -> None:
 
 @pytest.mark.parametrize("sampler", [SamplerConfig(n=1), SamplerConfig(n=8, temperature=0)])
 def test_settings_under_which_every_ballot_is_unanimous_have_no_vote(sampler: SamplerConfig) -> None:
-    assert modes(MethodConfig(sampler=sampler)) == {}
+    left = modes(MethodConfig(sampler=sampler))
+    assert left.keys() == {"reflect", "improve", "ioe", "polish", "self-refine"}
+    assert not any(mode.card.samples for mode in left.values())
+
+
+def test_a_mode_that_is_off_is_not_there_and_an_unknown_one_cannot_be_off() -> None:
+    assert set(names()) - modes(MethodConfig(), ("self-refine", "usc")).keys() == {"self-refine", "usc"}
+    with pytest.raises(ConfigError, match=r"serve\.modes\.off names votes; the serving modes are: bon-logprob, .*vote"):
+        modes(MethodConfig(), ("votes",))
 
 
 @pytest.mark.parametrize("answer", [MethodConfig().answer, ChoiceAnswer(), NumberAnswer(), TextAnswer()])
@@ -166,7 +205,8 @@ def test_modes_travel_to_a_replica(answer: AnswerConfig) -> None:
     packed = cloudpickle.dumps(modes(MethodConfig(answer=answer)))
     mode: Mode = pickle.loads(packed)["vote"]
     policy: Any = Recorded("(B) 2", "(B) 2", "(A) 1")
-    assert asyncio.run(mode(as_prompt("?"), policy)).text == "(B) 2"
+    given = mode.settings.model_validate({"n": 3})
+    assert asyncio.run(mode.answer(as_prompt("?"), policy, given, Quiet())).text == "(B) 2"
 
 
 # --- as a chat completion ---
@@ -177,23 +217,24 @@ def test_an_answer_has_openais_shape_and_counts_every_hidden_token() -> None:
     reply = post(front(VOTE, policy))
     answer = ChatCompletion.model_validate(reply.json(), strict=True)
     assert reply.status_code == 200 and answer.usage is not None
-    assert answer.usage.completion_tokens == policy.tokens["explore"] > 8 * 10
+    assert answer.usage.completion_tokens == policy.tokens["explore"] > 5 * 10
     assert answer.usage.prompt_tokens == len("How many?")
     assert answer.usage.total_tokens == answer.usage.completion_tokens + answer.usage.prompt_tokens
     assert (answer.id, answer.created, answer.model) == ("answer-0", 7, "policy@v3:vote")
     assert answer.choices[0].finish_reason == "stop" and answer.choices[0].message.role == "assistant"
     assert answer.choices[0].message.content and ANSWERS(answer.choices[0].message.content)
-    assert reply.json()["vote"]["asked"] == 8 and reply.json()["vote"]["share"] >= 0.5
+    told = reply.json()["vote"]
+    assert 5 <= told["asked"] <= 8 and told["share"] >= told["least_share"] >= 0.5
 
 
 def test_the_version_that_admitted_the_request_is_asked_and_named() -> None:
     policy = Recorded("The answer is 1.")
     reply = post(front(VOTE, policy))
-    ((prompt, sampling, ref),) = policy.asked
+    ((prompt, sampling, ref),) = policy.asked  # five that agree decide a ballot of eight
     assert ref == V3 and reply.json()["system_fingerprint"] == "policy@v3"
     assert reply.headers["x-policy-version"] == "3" and reply.headers["x-policy-replica"] == "replica"
     assert prompt.origin == "live" and prompt.id == as_prompt("How many?").id
-    assert (sampling.n, sampling.temperature, sampling.max_tokens, sampling.seed) == (8, 0.7, 110, None)
+    assert (sampling.n, sampling.temperature, sampling.max_tokens, sampling.seed) == (5, 0.7, 110, None)
     assert post(front(VOTE, policy), model="policy@v0:vote").json()["model"] == "policy@v0:vote"
     assert policy.asked[-1][2] == BASE
 
@@ -207,16 +248,23 @@ def test_a_swap_under_the_request_is_named_as_a_range() -> None:
 
 
 def test_the_share_is_in_the_header_and_in_the_body() -> None:
-    reply = post(front(VOTE, Recorded(*["The answer is 1."] * 3, "what?")))
-    assert reply.headers["x-vote-share"] == "0.75" and reply.json()["vote"] == {"share": 0.75, "asked": 4}
+    reply = post(front(VOTE, Recorded(*["The answer is 1."] * 3, "what?")), vote={"n": 4})
+    assert reply.headers["x-vote-share"] == "1.0"
+    assert reply.json()["vote"] == {"share": 1.0, "least_share": 0.75, "asked": 3}, "the fourth could not change it"
+    reply = post(front(VOTE, Recorded("what?", "what?", *["The answer is 1."] * 2)), vote={"n": 4})
+    assert reply.headers["x-vote-share"] == "0.5"
+    assert reply.json()["vote"] == {"share": 0.5, "least_share": 0.5, "asked": 4}
 
 
 def test_what_the_client_wants_of_each_sample_goes_before_what_is_configured() -> None:
     policy = Recorded("The answer is 1.")
     post(front(VOTE, policy), temperature=0.3, top_p=0.9, max_tokens=40, seed=5)
-    assert policy.asked[0][1] == Sampling(n=8, temperature=0.3, top_p=0.9, max_tokens=40, seed=5)
+    assert policy.asked[0][1] == Sampling(n=5, temperature=0.3, top_p=0.9, max_tokens=40, seed=5)
     post(front(VOTE, policy), max_tokens=40, max_completion_tokens=50, temperature=None)
-    assert policy.asked[1][1] == Sampling(n=8, temperature=0.7, max_tokens=50)
+    assert policy.asked[1][1] == Sampling(n=5, temperature=0.7, max_tokens=50)
+    policy = Recorded("The answer is 1.", "The answer is 2.")
+    post(front(VOTE, policy), seed=5)
+    assert [(each.n, each.seed) for _, each, _ in policy.asked] == [(5, 5), (3, 10)], "no sample is drawn twice"
 
 
 def test_an_answer_can_be_sent_back_as_part_of_a_chat() -> None:
@@ -228,13 +276,13 @@ def test_an_answer_can_be_sent_back_as_part_of_a_chat() -> None:
 
 
 def test_usage_counts_every_call_of_a_mode_that_asks_twice() -> None:
-    async def twice(prompt: Prompt, policy: Policy) -> ModeAnswer:
+    async def twice(prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
         await policy.generate(prompt, Sampling(n=2))
         (last, *_) = await policy.generate(prompt, Sampling(n=2))
         return ModeAnswer(last.text, last.finish, 1.0)
 
-    usage = post(front(twice, Recorded("a", "b"))).json()["usage"]
-    assert usage == {"prompt_tokens": 10, "completion_tokens": 40, "total_tokens": 50}
+    usage = post(front(mode(twice), Recorded("a", "b"))).json()["usage"]
+    assert usage == {"prompt_tokens": 5, "completion_tokens": 40, "total_tokens": 45}, "one context, read once"
 
 
 # --- as a stream ---
@@ -253,8 +301,8 @@ def test_a_stream_says_who_speaks_then_the_answer_then_the_end_then_the_usage() 
     opening, content, end, usage = events(reply)
     assert opening.choices[0].delta.role == "assistant" and content.choices[0].delta.content == "The answer is 1."
     assert end.choices[0].finish_reason == "stop" and end.choices[0].delta.content is None
-    assert (end.model_extra or {})["vote"] == {"share": 1.0, "asked": 2}
-    assert not usage.choices and usage.usage is not None and usage.usage.completion_tokens == 20
+    assert (end.model_extra or {})["vote"] == {"share": 1.0, "least_share": 0.625, "asked": 5}
+    assert not usage.choices and usage.usage is not None and usage.usage.completion_tokens == 50
     assert opening.usage is None and {one.id for one in (opening, content, end, usage)} == {"answer-0"}
     assert content.system_fingerprint == "policy@v3" and reply.headers["x-vote-share"] == "1.0"
 
@@ -264,7 +312,63 @@ def test_a_stream_without_usage_asked_for_has_none() -> None:
     assert len(chunks) == 3 and not any("usage" in chunk.model_fields_set for chunk in chunks)
 
 
+def test_hidden_work_is_sent_only_to_a_client_that_asks_to_see_it() -> None:
+    app = front(mode(working), Recorded("a"))
+    opening, *asides, content, end = events(post(app, stream=True, vote={"show": True}))
+    said = [(aside.choices[0].delta.model_extra or {})["reasoning_content"] for aside in asides]
+    assert said == [f"sample {number}\n\n" for number in range(5)] and opening.choices[0].delta.role == "assistant"
+    assert (content.choices[0].delta.content, end.choices[0].finish_reason) == ("done", "stop")
+    assert len(list(events(post(app, stream=True)))) == 3
+    message = post(app, vote={"show": True}).json()["choices"][0]["message"]
+    assert message["reasoning_content"] == "\n\n".join(f"sample {number}" for number in range(5))
+    assert "reasoning_content" not in post(app).json()["choices"][0]["message"]
+
+
+def test_what_fails_after_hidden_work_was_shown_ends_the_stream_with_the_error() -> None:
+    async def failing(prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
+        progress.aside("so far, so good")
+        raise Unavailable("the engine is gone")
+
+    reply = post(front(mode(failing), Recorded("a")), stream=True, vote={"show": True})
+    *_, error, last, _ = reply.text.split("\n\n")
+    assert json.loads(error.removeprefix("data: "))["error"]["message"] == "the engine is gone"
+    assert last == "data: [DONE]"
+    assert post(front(mode(failing), Recorded("a")), stream=True).status_code == 503
+
+
+# --- the budget ---
+
+
+def test_a_budget_that_ends_in_between_gives_the_best_so_far_and_says_so() -> None:
+    policy = Recorded("a", "b", "c", "d")
+    reply = post(front(mode(working), policy), vote={"budget_tokens": 35}).json()
+    assert reply["choices"][0]["message"]["content"] == "c" and reply["choices"][0]["finish_reason"] == "length"
+    assert "up to 10 tokens after 30 could pass the request's budget of 35" in reply["vote"]["budget_spent"]
+    assert len(policy.asked) == 3 and reply["usage"]["completion_tokens"] == 30
+    few = post(front(mode(working), Recorded("a", "b"), ModesConfig(budget_samples=2))).json()
+    assert few["choices"][0]["message"]["content"] == "b" and "budget_samples" in few["vote"]["budget_spent"]
+
+
+def test_no_request_may_ask_for_more_than_the_configured_budget() -> None:
+    reply = post(front(mode(working), Recorded("a"), ModesConfig(budget_tokens=20)), vote={"budget_tokens": 10**6})
+    assert "budget of 20" in reply.json()["vote"]["budget_spent"]
+
+
+def test_a_budget_too_small_for_the_first_call_is_refused_with_the_remedy() -> None:
+    policy = Recorded("a")
+    error = refused(post(front(mode(working), policy), vote={"budget_tokens": 9}))
+    assert "lower max_tokens, or raise budget_tokens" in error["message"] and not policy.asked
+
+
 # --- what is refused ---
+
+
+@pytest.mark.parametrize("given", [{"n": 1}, {"n": 65}, {"votes": 3}, [3], "3", {"budget_tokens": 0}], ids=repr)
+def test_what_a_mode_does_not_take_is_refused_with_what_it_takes(given: Any) -> None:
+    policy = Recorded("The answer is 1.")
+    error = refused(post(front(VOTE, policy), vote=given))
+    assert error["param"] == "vote" and "the mode `vote` takes show, budget_tokens, n" in error["message"]
+    assert not policy.asked
 
 
 def test_an_unknown_mode_is_refused_with_the_list() -> None:
@@ -405,7 +509,7 @@ async def test_a_server_that_ends_the_request_ends_the_sampling() -> None:
 
 
 async def test_scoring_pins_the_version_and_counts_what_is_read() -> None:
-    policy = PinnedPolicy(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, {})
+    policy = PinnedPolicy(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, {}, Budget(9, 9))
     found = await policy.logprobs(as_prompt("?"), "four")
     assert policy.prompt_tokens == len(found) == 5 and not policy.tokens and policy.versions == "policy@v3"
 

@@ -27,7 +27,7 @@ class Desk:
 
 
 async def asked(desk: Any, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
-    app = OwnRoutes(lambda _: ["policy"], desk, AccessConfig())
+    app = OwnRoutes(lambda _: [{"id": "policy"}], desk, AccessConfig())
 
     async def as_local(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "caller": LOCAL}, receive, send)

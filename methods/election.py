@@ -1,0 +1,20 @@
+"""The vote of a serving mode: one candidate is given to the user."""
+
+from collections.abc import Sequence
+
+from core.messages import Candidate, Prompt, Verdict
+from core.protocols import Policy, Votes
+from methods.recipes import Shared
+from methods.samplers.iid import grouped
+from methods.scorers.majority import Majority
+
+
+async def elected(
+    shared: Shared, prompt: Prompt, candidates: Sequence[Candidate], policy: Policy
+) -> tuple[Candidate, Verdict]:
+    """The first candidate with the winning answer of a vote among these, and the vote. Without a winner: the first that
+    was not cut off. No person's vote takes part."""
+    (one,) = await Majority(shared.extract, shared.votes)([grouped(prompt, list(candidates))], Votes(), policy)
+    judged = zip(candidates, one.verdict.scores, strict=True)
+    best, _ = max(judged, key=lambda pair: (pair[1], pair[0].finish == "stop"))  # of equals, max returns the first
+    return best, one.verdict

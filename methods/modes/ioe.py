@@ -1,0 +1,32 @@
+"""If-or-else prompting, arXiv 2402.12563: review an answer, keep it if confident, and decide between two that differ.
+
+At temperature 0: an answer; a review that keeps or updates it; and only if the two answers differ, a third turn that
+decides. An answer that cannot be read equals no other, so it leads to the third turn.
+"""
+
+from core.messages import Prompt
+from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from methods.recipes import Shared
+from methods.samplers.iid import greedy
+from methods.scorers.majority import answer_of
+from methods.turns import then
+
+CARD = Card("An answer that is kept if the model is confident, else updated", "arXiv 2402.12563")
+REVIEW = "Review your answer. If you are very confident about it, keep it; else update it. Then state the answer again."
+DECIDE = "You gave two different answers. Decide which one is right, and state it."
+Settings = ModeSettings
+
+
+async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
+    (first,) = await policy.generate(prompt, greedy(shared.sampler))
+    progress.so_far(ModeAnswer(first.text, first.finish))
+    progress.aside(first.text)
+    reviewing = then(prompt, first, REVIEW)
+    (second,) = await policy.generate(reviewing, greedy(shared.sampler))
+    progress.so_far(ModeAnswer(second.text, second.finish))
+    before, after = answer_of(first, shared.extract), answer_of(second, shared.extract)
+    if before is not None and before == after:
+        return ModeAnswer(second.text, second.finish)
+    progress.aside(second.text)
+    (third,) = await policy.generate(then(reviewing, second, DECIDE), greedy(shared.sampler))
+    return ModeAnswer(third.text, third.finish)
