@@ -1,10 +1,14 @@
-"""What does a serving mode gain over one answer, and what does it cost?
+"""What does a serving mode gain over one answer, and over a majority of as many tokens?
 
 A run starts, and its learning is paused before version 1 exists. The same report questions are then sent over HTTP:
-once greedily, once as one sample at the mode's temperature, and once to each serving mode. Answers are checked with the
-answer key. `gain` is the paired difference to the greedy answer, with its 95% interval (normal approximation over
-questions). There are two controls: the one sample, and the mean vote share of wrong answers (`share_of_wrong`) beside
-that of right ones (`share_of_right`), which shows whether the share separates them.
+once greedily, POOL times as samples, and once to each serving mode that needs nothing but the question, the control
+`self-refine` included. Answers are checked with the answer key, which no mode can see.
+
+    gain            paired difference to the greedy answer, with its 95% interval (normal approximation over questions)
+    majority        the vote of as many samples as the mode's tokens buy, at least one, and the paired `lead` over it
+    kept, mended    of the right greedy answers, the part that stays right (CL); of the wrong ones, the part that is
+                    mended (CS); rss above .5: the mode is more often right than the greedy answer (arXiv 2412.19513)
+    share_of_...    the mean vote share of right and of wrong answers, which shows whether the share separates them
 """
 
 import argparse
@@ -23,18 +27,23 @@ from core.answers import extractor, same
 from core.config import MethodConfig, load
 from core.messages import Prompt
 from methods.data import prompts
+from methods.monitors import cl_cs_rss, conditionals
+from methods.scorers.majority import count
 
-SETTINGS = ("gate.enabled=false", "report.questions=null", "learning.groups_per_window=3200")
+SETTINGS = ("gate.enabled=false", "report.questions=null", "learning.groups_per_window=3200", "serve.modes.off=[]")
 """No version is trained before learning is paused."""
+POOL = 16
+"""Samples a question for the majorities."""
 AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Reply:
     right: bool
-    tokens: int
+    tokens: float
     seconds: float
     share: float | None
+    answer: str | None = None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,20 +62,22 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     asked = prompts.questions(
         config.report.questions or "", extract=extractor(config.method.answer), split=config.report.split
     )[: options.questions]
-    one = {"temperature": config.method.sampler.temperature, "seed": options.seed}
-    ways = {"greedy": ("policy", {"temperature": 0}), "one sample": ("policy", one)}
+    sampled = {"temperature": config.method.sampler.temperature, "top_p": config.method.sampler.top_p, "n": POOL}
     live = LiveRun(options, SETTINGS, anew=True)
     await live.up()
     try:
         async with httpx.AsyncClient(base_url=live.url() or "", timeout=120, trust_env=False) as client:
             await live.rest(client)
-            names = [model["id"] for model in (await client.get("/v1/models")).raise_for_status().json()["data"]]
-            ways |= {name: (name, {}) for name in names if ":" in name}
-            replies = {way: await ask_all(client, asked, config.method, *body) for way, body in ways.items()}
+            models = (await client.get("/v1/models")).raise_for_status().json()["data"]
+            names = [model["id"] for model in models if ":" in model["id"] and not model["needs"]]
+            (greedy,) = await ask_all(client, asked, config.method, "policy", {"temperature": 0})
+            pool = await ask_all(client, asked, config.method, "policy", {**sampled, "seed": options.seed})
+            replies = {name: (await ask_all(client, asked, config.method, name, {}))[0] for name in names}
     finally:
         await live.stop()
-    greedy = replies["greedy"]
-    return {"questions": len(asked), **{way: figures(found, greedy) for way, found in replies.items()}}
+    keys = [answer for _, answer in asked]
+    found = {name: {**figures(said, greedy), **against_majority(said, pool, keys)} for name, said in replies.items()}
+    return {"questions": len(asked), "greedy": figures(greedy, greedy), "one sample": figures(pool[0], greedy), **found}
 
 
 async def ask_all(
@@ -75,37 +86,69 @@ async def ask_all(
     method: MethodConfig,
     model: str,
     fields: dict[str, Any],
-) -> list[Reply]:
+) -> list[list[Reply]]:
+    """The answers to all questions, in a list for each of the `n` samples; tokens are those of one sample."""
     extract, places = extractor(method.answer), asyncio.Semaphore(AT_ONCE)
 
-    async def ask(prompt: Prompt, answer: str) -> Reply:
+    async def ask(prompt: Prompt, answer: str) -> list[Reply]:
         messages = [message.model_dump(include={"role", "content"}) for message in prompt.messages]
         body = {"model": model, "messages": messages, "max_tokens": method.sampler.max_tokens, **fields}
         async with places:
             started = time.monotonic()
             reply = (await client.post("/v1/chat/completions", json=body)).raise_for_status()
             seconds = time.monotonic() - started
-        said = extract(reply.json()["choices"][0]["message"]["content"])
+        choices = reply.json()["choices"]
+        said = [extract(c["message"]["content"]) if c["finish_reason"] == "stop" else None for c in choices]
         share = reply.headers.get("x-vote-share")
-        tokens = reply.json()["usage"]["completion_tokens"]
-        return Reply(same(said, answer), tokens, seconds, None if share is None else float(share))
+        tokens = reply.json()["usage"]["completion_tokens"] / len(choices)
+        known = None if share is None else float(share)
+        return [Reply(same(each, answer), tokens, seconds, known, each) for each in said]
 
-    return list(await asyncio.gather(*(ask(*pair) for pair in asked)))
+    replies = await asyncio.gather(*(ask(*pair) for pair in asked))
+    return [list(sample) for sample in zip(*replies, strict=True)]
+
+
+def against_majority(
+    said: Sequence[Reply], pool: Sequence[Sequence[Reply]], keys: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The mode beside the vote of as many samples as its tokens buy."""
+    one = statistics.fmean(reply.tokens for sample in pool for reply in sample)
+    wanted = statistics.fmean(reply.tokens for reply in said) / one
+    k = max(1, min(len(pool), int(wanted)))
+    winners = [count((sample[i].answer, 1.0) for sample in pool[:k]).winner for i in range(len(keys))]
+    rights = [same(winner, key) for winner, key in zip(winners, keys, strict=True)]
+    lead, low, high = paired([float(mine.right) - float(right) for mine, right in zip(said, rights, strict=True)])
+    told = {"samples": k, "wanted": round(wanted, 2), "accuracy": round(statistics.fmean(rights), 4)}
+    return {"majority": {**told, "lead": lead, "lead_95": [low, high]}}
+
+
+def paired(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and its 95% limits by the normal approximation."""
+    half = 1.96 * statistics.pstdev(differences) / math.sqrt(len(differences))
+    mean = statistics.fmean(differences)
+    return round(mean, 4), round(mean - half, 4), round(mean + half, 4)
 
 
 def figures(replies: Sequence[Reply], greedy: Sequence[Reply]) -> dict[str, Any]:
-    gains = [float(mine.right) - float(plain.right) for mine, plain in zip(replies, greedy, strict=True)]
-    half = 1.96 * statistics.pstdev(gains) / math.sqrt(len(gains))
-    mean = statistics.fmean(gains)
+    gain, low, high = paired([float(a.right) - float(b.right) for a, b in zip(replies, greedy, strict=True)])
+    turns = [conditionals([(b.right, a.right)]) for a, b in zip(replies, greedy, strict=True)]
+    second = cl_cs_rss(*zip(*turns, strict=True)) if turns else None
     shares = {
         name: [reply.share for reply in replies if reply.share is not None and reply.right == right]
         for name, right in (("share_of_right", True), ("share_of_wrong", False))
     }
     return {
         "accuracy": round(statistics.fmean(reply.right for reply in replies), 4),
-        "gain": round(mean, 4),
-        "gain_95": [round(mean - half, 4), round(mean + half, 4)],
+        "gain": gain,
+        "gain_95": [low, high],
+        "kept": second and _rounded(second.kept),
+        "mended": second and _rounded(second.mended),
+        "rss": second and _rounded(second.rss),
         "tokens_per_answer": round(statistics.fmean(reply.tokens for reply in replies), 1),
         "seconds_p50": round(statistics.median(reply.seconds for reply in replies), 3),
         **{name: round(statistics.fmean(found), 3) for name, found in shares.items() if found},
     }
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
