@@ -16,6 +16,7 @@ from core.objectives import Sft
 from core.protocols import Method
 from methods.checks import differ
 from methods.recipes import Card, Shared
+from methods.samplers.decided import Decided
 from methods.samplers.iid import Iid
 from methods.scorers.majority import Majority
 from methods.selectors.winners import Winners
@@ -27,14 +28,18 @@ CARD = Card("Large Language Models Can Self-Improve", "arXiv 2210.11610", "none"
 class Settings(Voting):
     distinct: bool = True
     """False: a winner is weighted by the number of times it was sampled."""
+    early_stop: bool = False
+    """Draw no samples that cannot change the winner any more. Its share, which `min_share` looks at, is that of the
+    samples drawn."""
 
 
 def build(settings: Settings, shared: Shared) -> Method:
     """Raises: ConfigError for settings with which all samples are equal."""
-    differ("lmsi", shared.sampler)
+    sampler = shared.sampler
+    differ("lmsi", sampler)
     return Method(
         name="lmsi",
-        sample=Iid(shared.sampler),
+        sample=Decided(sampler, shared.extract, sampler.n, rounds=sampler.n) if settings.early_stop else Iid(sampler),
         score=Majority(shared.extract, shared.votes),
         filters=won(settings),
         select=Winners("lmsi", settings.max_winners, settings.distinct),

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from core.answers import extractor
 from core.config import MethodConfig, SamplerConfig, VotesConfig
+from core.protocols import History, Votes
+from methods import recipes
 from methods.data.prompts import as_prompt
 from methods.election import elected
+from methods.explore import settle
 from methods.recipes import Shared
 from methods.samplers.decided import Decided, still_needed
 from methods.samplers.iid import Iid
@@ -99,3 +102,19 @@ def test_rounds_bound_how_often_it_asks() -> None:
     assert asyncio.run(draw(2)) == 8 and asked == [5, 8]
     asyncio.run(draw(8))
     assert len(asked) > 2 and asked[0] == 5
+
+
+def test_lmsi_that_stops_early_learns_about_the_same_for_fewer_tokens() -> None:
+    async def learned(early: bool) -> tuple[set[str], int]:
+        config = MethodConfig(options={"early_stop": early})
+        method, policy = recipes.build(config), ScriptedPolicy(accuracy={0: 0.8}, wrong_answers=3)
+        found: set[str] = set()
+        for i in range(150):
+            prompt = as_prompt(f"question {i}")
+            settled = await settle(method, await method.sample(prompt, policy), Votes(), History(), policy)
+            found |= {f"{prompt.id} {one.verdict.winner}" for one in settled.scored if settled.examples}
+        return found, policy.tokens.total()
+
+    (early, few), (whole, all_tokens) = asyncio.run(learned(True)), asyncio.run(learned(False))
+    assert len(early ^ whole) <= 6, "other prompts are learned from, or other answers"
+    assert few < 0.85 * all_tokens
