@@ -125,11 +125,13 @@ class Card:
 class Mode:
     """A way to answer with more than one sample.
 
-    The policy belongs to one request: it samples from the version that admitted the request, with the client's sampling
-    parameters, counts tokens and keeps the budget. So a mode can neither mix versions nor leave hidden tokens
-    uncounted."""
+    The policy belongs to one request: it samples from the version that admitted the request, counts tokens and keeps
+    the budget. So a mode can neither mix versions nor leave hidden tokens uncounted."""
 
-    answer: Callable[[Prompt, Policy, Any, Progress], Awaitable[ModeAnswer]]
+    answer: Callable[[Any, Prompt, Policy, Any, Progress], Awaitable[ModeAnswer]]
+    """Its first argument is `shared`, with the client's sampling parameters in its `sampler`."""
+    shared: Any
+    """methods.recipes.Shared."""
     settings: type[ModeSettings]
     card: Card
 

@@ -1,10 +1,9 @@
 """Serving modes, one file each: ways to answer a user with more than one sample. `model="policy:vote"` uses vote.py, by
 its CARD, its class Settings (what a request may set under the mode's name), and answer(shared, prompt, policy, given,
-progress) -> ModeAnswer. The policy that it gets pins the version, keeps the budget and counts. No mode sees a key.
+progress) -> ModeAnswer. Its policy pins the version, keeps the budget and counts. No mode sees an answer key.
 """
 
 import pkgutil
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -30,7 +29,7 @@ def modes(config: MethodConfig, off: tuple[str, ...] = ()) -> dict[str, Mode]:
     alike = config.sampler.n < 2 or config.sampler.temperature == 0  # every ballot would be unanimous
     found = {name: _module(name) for name in names() if name not in off}
     return {
-        name: Mode(partial(module.answer, shared), module.Settings, module.CARD)
+        name: Mode(module.answer, shared, module.Settings, module.CARD)
         for name, module in found.items()
         if not (alike and module.CARD.samples)
     }

@@ -78,9 +78,9 @@ class ChatRequest(BaseModel):
         parts = (part for message in self.messages for part in (message.role, message.content))
         return Prompt(id=stable_id("prompt", *parts), messages=self.messages, origin="live")
 
-    def sampling(self) -> dict[str, Any]:
-        """Those fields of `Sampling` that the client set."""
-        given = self.model_dump(include={"temperature", "top_p", "max_tokens", "seed"}, exclude_none=True)
+    def sampler(self) -> dict[str, Any]:
+        """Those fields of `SamplerConfig` that the client set."""
+        given = self.model_dump(include={"temperature", "top_p", "max_tokens"}, exclude_none=True)
         return given if self.max_completion_tokens is None else {**given, "max_tokens": self.max_completion_tokens}
 
 
@@ -136,7 +136,7 @@ class Modes:
         try:
             mode = self._mode(name)
             request, given = read(scope["path"], fields, name, mode)
-            policy = PinnedPolicy(self.policy, ref, request.sampling(), self._budget(given))
+            policy = PinnedPolicy(self.policy, ref, request.seed, self._budget(given))
             response = await self._response(request, given, mode, policy, f"{ref}:{name}", receive)
         except VersionError as error:  # the version was unloaded after it admitted the request: not the client's fault
             response = Refusal(503, f"{error}; ask again", "unavailable_error").response()
@@ -201,7 +201,8 @@ async def _worked(
 ) -> tuple[ModeAnswer, str]:
     """The answer, and why it is only the best so far, if its budget ended. Raises: BudgetSpent without any answer."""
     try:
-        return await mode.answer(request.prompt(), policy, given, telling), ""
+        sampler = mode.shared.sampler.model_copy(update=request.sampler())
+        return await mode.answer(replace(mode.shared, sampler=sampler), request.prompt(), policy, given, telling), ""
     except BudgetSpent as error:
         if telling.last is None:
             raise

@@ -1,9 +1,7 @@
 """The policy that a serving mode gets: pinned to one request, counting what it costs, and keeping its budget."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from core.errors import BudgetSpent
 from core.messages import Candidate, PolicyRef, Prompt, Sampling
@@ -19,12 +17,11 @@ class Budget:
 
 
 class PinnedPolicy:
-    """The policy as one request sees it: one version, the client's fields of `Sampling`, and counts of what it cost.
+    """The policy as one request sees it: one version, and counts of what it cost. Each sample has a seed of its own if
+    the client set one."""
 
-    Greedy calls stay greedy, and each sample has a seed of its own if the client set one."""
-
-    def __init__(self, policy: Policy, ref: PolicyRef, sampling: Mapping[str, Any], budget: Budget) -> None:
-        self._policy, self._ref, self._sampling, self._budget = policy, ref, sampling, budget
+    def __init__(self, policy: Policy, ref: PolicyRef, seed: int | None, budget: Budget) -> None:
+        self._policy, self._ref, self._seed, self._budget = policy, ref, seed, budget
         self._made_by: set[PolicyRef] = set()
         self._read: set[bytes] = set()
         self._reserved = 0
@@ -36,7 +33,8 @@ class PinnedPolicy:
 
     async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
         """Raises: BudgetSpent for a call that could pass the budget; it is not made."""
-        sampling = self._as_asked(sampling)
+        if self._seed is not None:
+            sampling = sampling.model_copy(update={"seed": self._seed + self.asked})
         most = sampling.n * sampling.max_tokens
         self._check(sampling.n, most)
         self.asked += sampling.n
@@ -66,14 +64,6 @@ class PinnedPolicy:
         """`policy@v3`, or `policy@v3..v4` when the weights were swapped during the request."""
         first, *rest = sorted(self._made_by or {self._ref}, key=lambda ref: ref.version)
         return f"{first}..v{rest[-1].version}" if rest else str(first)
-
-    def _as_asked(self, sampling: Sampling) -> Sampling:
-        asked = dict(self._sampling)
-        if sampling.temperature == 0:
-            asked.pop("temperature", None)
-        if asked.get("seed") is not None:
-            asked["seed"] += self.asked
-        return sampling.model_copy(update=asked)
 
     def _check(self, samples: int, tokens: int) -> None:
         spent = self.tokens.total() + self._reserved

@@ -331,7 +331,7 @@ def test_a_run_whose_every_process_is_killed_goes_on_with_what_it_had(run: Run) 
     run.process.wait(30)
     started = time.monotonic()
     run.again()
-    assert run.url != "" and time.monotonic() - started < 90
+    assert run.url != "" and time.monotonic() - started < 180  # 40 s alone on the machine, 94 s beside other work
     until("status", run, lambda: "accepted" in run.status()["buffer"], 60)
     status = run.status()
     assert status["versions"]["slots"]["serve"] == max(promoted(run))

@@ -81,7 +81,7 @@ class Heard:
 def ask(name: str, policy: Saying, prompt: Prompt = QUESTION, heard: Heard | None = None, **given: Any) -> ModeAnswer:
     mode = ALL[name]
     settings = mode.settings.model_validate(given)
-    answer = asyncio.run(mode.answer(prompt, policy, settings, heard or Heard()))  # type: ignore[arg-type]
+    answer = asyncio.run(mode.answer(mode.shared, prompt, policy, settings, heard or Heard()))  # type: ignore[arg-type]
     assert not policy.left, "it asked less than expected"
     return answer
 
@@ -238,3 +238,118 @@ def test_debias_takes_the_sample_that_the_worst_fault_makes_least_likelier() -> 
     assert ask("debias", policy, n=3, faults=["an insult", "a lie"]).text == "plain"
     policy = Saying("rude", "sly", "plain", nats=nats)
     assert ask("debias", policy, n=3, faults=["an insult"]).text == "sly"
+
+
+# --- search among steps ---
+
+
+class Branching:
+    """A policy whose answers are a tree: text so far -> next steps. Rollouts take the first step at each state."""
+
+    def __init__(self, tree: dict[str, list[str]]) -> None:
+        self.tree, self.calls, self.turn = tree, 0, dict[str, int]()
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
+        self.calls += 1
+        so_far = "" if prompt.new_messages else prompt.messages[-1].content
+        return [self._step(so_far) if sampling.stop else self._rollout(so_far) for _ in range(sampling.n)]
+
+    def _step(self, so_far: str) -> Candidate:
+        steps = self.tree[so_far]
+        at = self.turn[so_far] = self.turn.get(so_far, -1) + 1
+        text = steps[at % len(steps)]
+        return self._candidate(so_far, text, "stop_string" if so_far + text in self.tree else "stop")
+
+    def _rollout(self, so_far: str) -> Candidate:
+        text = ""
+        while so_far + text in self.tree:
+            text += self.tree[so_far + text][0]
+        return self._candidate(so_far, text, "stop")
+
+    def _candidate(self, so_far: str, text: str, finish: Finish) -> Candidate:
+        said = Saying((text, finish))
+        return said._candidate((text, finish)).model_copy(update={"id": f"{so_far}|{text}"})
+
+
+TREE = {
+    "": ["I add. ", "I subtract. ", "I guess. "],
+    "I add. ": ["5+7=12. ", "5+7=13. "],
+    "I add. 5+7=12. ": [says(12)],
+    "I add. 5+7=13. ": [says(13)],
+    "I subtract. ": [says(2)],
+    "I guess. ": [says(12)],
+}
+
+
+def searched(name: str, heard: Heard | None = None, **given: Any) -> tuple[ModeAnswer, Branching]:
+    policy: Any = Branching(TREE)
+    mode = ALL[name]
+
+    async def search() -> ModeAnswer:
+        return await mode.answer(mode.shared, QUESTION, policy, mode.settings.model_validate(given), heard or Heard())
+
+    return asyncio.run(search()), policy
+
+
+@pytest.mark.parametrize("rule", ["levin", "beam"])
+def test_mstar_returns_the_path_whose_steps_reach_what_most_rollouts_reach(rule: str) -> None:
+    found, _ = searched("mstar", rule=rule, width=2)
+    assert found == ModeAnswer("I add. 5+7=12. " + says(12), "stop")
+
+
+def test_mstar_that_reaches_no_end_gives_the_vote_of_its_rollouts() -> None:
+    heard = Heard()
+    found, policy = searched("mstar", heard, width=3, depth=1)
+    assert found.text == "I add. 5+7=12. " + says(12) and found.share == pytest.approx(2 / 3)
+    assert policy.calls == 1 + 3 and heard.asides == ["2 whole answers", "4 whole answers", "6 whole answers"]
+
+
+def test_mcts_votes_over_every_whole_answer_and_samples_no_step_twice() -> None:
+    found, policy = searched("mcts", simulations=8, root_width=3, width=2)
+    assert found.text.endswith(says(12)) and found.share is not None and 0.5 < found.share < 1
+    assert policy.turn[""] <= 2 + 4, "three different steps, and at most a few calls for another"
+    again, _ = searched("mcts", simulations=1, root_width=1)
+    assert again.share == 1.0
+
+
+def test_a_step_that_always_comes_out_the_same_is_asked_for_five_times_at_most() -> None:
+    policy, mode = Branching({"": ["Same. "], "Same. ": [says(12)]}), ALL["mstar"]
+    settings = mode.settings.model_validate({"width": 3, "depth": 1, "rollouts": 1})
+    asyncio.run(mode.answer(mode.shared, QUESTION, policy, settings, Heard()))  # type: ignore[arg-type]
+    assert policy.calls == 5 + 1
+
+
+# --- iterative deepening ---
+
+
+class Wordy(Saying):
+    """Says words of a token each, as many as it may, until its text is over."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.words = words
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, ref: PolicyRef | None = None) -> list[Candidate]:
+        self.asked.append((prompt, sampling))
+        said = min(self.words, sampling.max_tokens)
+        self.words -= said
+        finish: Finish = "stop" if not self.words else "length"
+        made = self._candidate(("w " * said, finish))
+        return [made.model_copy(update={"completion_ids": pack_ids(range(said))})]
+
+    async def render(self, prompt: Prompt, text: str) -> Candidate:
+        return self._candidate((text, "stop")).model_copy(update={"completion_ids": pack_ids([1, 2, 3, 0])})
+
+
+def test_idsample_checks_at_growing_bounds_and_counts_no_word_of_the_check() -> None:
+    policy = Wordy(10**4)
+    found = ask("idsample", policy, first=100, gamma=2, most=1000, trigger="[check]")
+    assert [sampling.max_tokens for _, sampling in policy.asked] == [100, 100, 200, 400, 200]
+    assert found.finish == "length" and found.text.split("[check]")[:2] == ["w " * 100, "w " * 100]
+    assert found.text.count("[check]") == 4 and found.text.count("w ") == 1000
+    assert all(len(prompt.messages) == 2 for prompt, _ in policy.asked[1:]), "one answer grows"
+
+
+def test_idsample_whose_model_ends_early_asks_once() -> None:
+    policy = Wordy(60)
+    assert ask("idsample", policy, first=100).finish == "stop" and len(policy.asked) == 1

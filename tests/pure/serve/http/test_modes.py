@@ -129,10 +129,12 @@ VOTE = modes(MethodConfig())["vote"]
 
 
 def mode(answer: Any) -> Mode:
-    return Mode(answer, ModeSettings, Card("a mode", "here"))
+    return Mode(answer, Shared(SamplerConfig(), ANSWERS, VotesConfig()), ModeSettings, Card("a mode", "here"))
 
 
-async def working(prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
+async def working(
+    shared: Shared, prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress
+) -> ModeAnswer:
     """Tells of each of five samples, each of 10 tokens at most."""
     for number in range(5):
         (last,) = await policy.generate(prompt, Sampling(n=1, max_tokens=10))
@@ -190,7 +192,7 @@ def test_the_vote_finds_nothing_that_no_sample_says() -> None:
 @pytest.mark.parametrize("sampler", [SamplerConfig(n=1), SamplerConfig(n=8, temperature=0)])
 def test_settings_under_which_every_ballot_is_unanimous_have_no_vote(sampler: SamplerConfig) -> None:
     left = modes(MethodConfig(sampler=sampler))
-    assert left.keys() == {"reflect", "improve", "ioe", "polish", "self-refine"}
+    assert left.keys() == {"reflect", "improve", "ioe", "idsample", "polish", "self-refine"}
     assert not any(mode.card.samples for mode in left.values())
 
 
@@ -206,7 +208,7 @@ def test_modes_travel_to_a_replica(answer: AnswerConfig) -> None:
     mode: Mode = pickle.loads(packed)["vote"]
     policy: Any = Recorded("(B) 2", "(B) 2", "(A) 1")
     given = mode.settings.model_validate({"n": 3})
-    assert asyncio.run(mode.answer(as_prompt("?"), policy, given, Quiet())).text == "(B) 2"
+    assert asyncio.run(mode.answer(mode.shared, as_prompt("?"), policy, given, Quiet())).text == "(B) 2"
 
 
 # --- as a chat completion ---
@@ -276,7 +278,9 @@ def test_an_answer_can_be_sent_back_as_part_of_a_chat() -> None:
 
 
 def test_usage_counts_every_call_of_a_mode_that_asks_twice() -> None:
-    async def twice(prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
+    async def twice(
+        shared: Shared, prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress
+    ) -> ModeAnswer:
         await policy.generate(prompt, Sampling(n=2))
         (last, *_) = await policy.generate(prompt, Sampling(n=2))
         return ModeAnswer(last.text, last.finish, 1.0)
@@ -325,7 +329,9 @@ def test_hidden_work_is_sent_only_to_a_client_that_asks_to_see_it() -> None:
 
 
 def test_what_fails_after_hidden_work_was_shown_ends_the_stream_with_the_error() -> None:
-    async def failing(prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
+    async def failing(
+        shared: Shared, prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress
+    ) -> ModeAnswer:
         progress.aside("so far, so good")
         raise Unavailable("the engine is gone")
 
@@ -509,7 +515,7 @@ async def test_a_server_that_ends_the_request_ends_the_sampling() -> None:
 
 
 async def test_scoring_pins_the_version_and_counts_what_is_read() -> None:
-    policy = PinnedPolicy(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, {}, Budget(9, 9))
+    policy = PinnedPolicy(ScriptedPolicy(accuracy={0: 0.5, 3: 0.5}), V3, None, Budget(9, 9))
     found = await policy.logprobs(as_prompt("?"), "four")
     assert policy.prompt_tokens == len(found) == 5 and not policy.tokens and policy.versions == "policy@v3"
 

@@ -1,0 +1,36 @@
+"""MindStar, arXiv 2405.16265: search among the next steps of an answer, by Levin's rule or by beam.
+
+Variant: the paper's steps are valued by a reward model that was trained on labelled steps; here by rollouts
+(methods/steps.py). That value knows nothing beyond the vote, so do not expect more than a vote of as many tokens.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.messages import Prompt
+from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from methods.recipes import Shared
+from methods.search import beam, levin
+from methods.steps import Partial, Steps
+
+CARD = Card("An answer found by searching among its steps", "arXiv 2405.16265", samples=True)
+
+
+class Settings(ModeSettings):
+    rule: Literal["levin", "beam"] = "levin"
+    width: int = Field(default=3, ge=1, le=16)
+    """Steps sampled of each partial answer that is taken up."""
+    depth: int = Field(default=4, ge=1, le=32)
+    """The most steps; what is longer is finished by its rollouts."""
+    rollouts: int = Field(default=2, ge=1, le=8)
+    stop: str = Field(default=". ", min_length=1)
+    """What ends a step."""
+
+
+async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
+    steps = Steps(shared, policy, progress, given.stop, given.rollouts)
+    search = levin if given.rule == "levin" else beam
+    found = await search(Partial(prompt), steps.grow, given.width, given.depth)
+    best = found.step.state
+    return ModeAnswer(best.text, best.finish) if found.step.final else steps.elected()
