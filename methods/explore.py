@@ -135,8 +135,9 @@ def outcome(
 
 
 def sample_votes(groups: Iterable[Group], scored: Iterable[Scored], cast_at: float) -> list[Vote]:
-    """One vote per sampled candidate, for its own answer. Groups that a scorer added do not vote."""
-    sampled = {group.id for group in groups}
+    """One vote per sampled candidate, for its own answer. Groups that a scorer added do not vote, nor do further turns:
+    what a sample says twice counts once."""
+    sampled = {group.id for group in groups if group.parent is None}
     return [
         Vote(
             id=sample_vote_id(candidate.id),

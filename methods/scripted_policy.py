@@ -17,8 +17,8 @@ STOP_ID = 0
 
 
 def right_answer(prompt: Prompt) -> str:
-    """The right answer in this simulated world, a number derived from the prompt's id."""
-    return str(int(stable_id("right", prompt.id)[:6], 16) % 1000)
+    """The right answer in this simulated world, a number derived from the prompt's id, alike in all turns of a chat."""
+    return str(int(stable_id("right", prompt.root or prompt.id)[:6], 16) % 1000)
 
 
 def judgement(prompt: Prompt, index: int) -> str:

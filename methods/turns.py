@@ -39,4 +39,5 @@ def _extended(prompt: Prompt, candidate: Candidate, said: tuple[ChatMessage, ...
         role=prompt.role,
         origin=prompt.origin,
         sampled_ids=candidate.context_ids + candidate.completion_ids,
+        root=prompt.root or prompt.id,
     )

@@ -55,6 +55,8 @@ class Prompt(Message):
     """Token ids, as sampled, of the chat up to the end of its last assistant message. The engine goes on from them and
     never tokenizes that part again; without a message after it, that answer itself goes on. Empty: the whole chat is
     rendered from its text."""
+    root: str = ""
+    """Id of the prompt that this chat goes on from; empty for a first question."""
 
     @model_validator(mode="after")
     def _goes_on_from_an_answer(self) -> "Prompt":

@@ -1,0 +1,31 @@
+"""A vote of first attempts only: second ones are judged by its winner and do not vote, so that no chain counts twice.
+
+Variant of everything that the papers judge by answer keys: it rewards a move to the majority, not to what is right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.messages import Group, Scored, Verdict
+from core.protocols import Policy, Votes
+from methods.scorers.majority import Majority, answer_of
+
+
+@dataclass(frozen=True)
+class FirstVotes:
+    vote: Majority
+
+    async def __call__(
+        self, groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
+    ) -> list[Scored]:
+        first = await self.vote([group for group in groups if group.parent is None], votes, policy, known)
+        if not first:
+            return []
+        return [*first, *(self._judged(group, first[0].verdict) for group in groups if group.parent is not None)]
+
+    def _judged(self, group: Group, verdict: Verdict) -> Scored:
+        answers = tuple(answer_of(candidate, self.vote.extract) for candidate in group.candidates)
+        scores = tuple(float(verdict.winner is not None and answer == verdict.winner) for answer in answers)
+        return Scored(
+            group=group, verdict=verdict.model_copy(update={"answers": answers, "scores": scores, "shares": ()})
+        )
