@@ -14,7 +14,8 @@ def replied(prompt: Prompt, answer: str, text: str) -> Prompt:
     """The chat in which somebody answered with this text, and the user says `text`."""
     said = ChatMessage(role="assistant", content=answer), ChatMessage(role="user", content=text)
     name = stable_id("reply", prompt.id, answer, text)
-    return prompt.model_copy(update={"id": name, "messages": (*prompt.messages, *said), "sampled_ids": b""})
+    changed = {"id": name, "messages": (*prompt.messages, *said), "sampled_ids": b"", "root": prompt.root or prompt.id}
+    return prompt.model_copy(update=changed)
 
 
 def asking(prompt: Prompt, text: str) -> Prompt:

@@ -11,6 +11,7 @@ from core.protocols import Extract, Policy, Votes
 from methods.ballot import pairs
 from methods.scorers.majority import GUARDED, Majority, answer_of
 from methods.scorers.paired import paired
+from methods.turns import replied
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Comparisons:
     votes: VotesConfig = GUARDED
     flipped: bool = False
     """The null control: see `paired`."""
+    improving: str | None = None
+    """Both texts answer this request of the user to improve the worse one. None: they answer the prompt itself."""
 
     async def __call__(
         self, groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
@@ -36,6 +39,8 @@ class Comparisons:
         prompt, ref = groups[0].prompt, min((group.policy for group in groups), key=lambda ref: ref.version)
         fixed = (better.by.version == 0) != (worse.by.version == 0)
         swapped = fixed and better.by.version == 0
+        if self.improving is not None:
+            prompt = replied(prompt, worse.text, self.improving)
         texts = (worse.text, better.text) if swapped else (better.text, worse.text)
         try:
             first = await _written(prompt, texts[0], policy, groups[0].id, ref)

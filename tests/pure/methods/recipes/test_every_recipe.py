@@ -11,7 +11,7 @@ from core import config as configuration
 from core.clock import ManualClock
 from core.config import Config
 from core.errors import ConfigError
-from core.messages import Outcome, PolicyRef, Resettle, Vote
+from core.messages import Compared, Outcome, PolicyRef, Resettle, Vote
 from core.protocols import History, Method
 from core.store.writer import RunReader
 from methods import recipes
@@ -50,10 +50,12 @@ def voted(outcome: Outcome) -> tuple[Vote, ...]:
     """Thumbs for the first and against the second sample, the first above the second, and a text to imitate."""
     sampled = [scored.group for scored in outcome.scored if scored.group.id in outcome.sampled_ids]
     first, second = [candidate for group in sampled for candidate in group.candidates][:2]
+    above, below = (Compared(text=text, by=first.start) for text in ("It is 3.", "It is 4."))
     about = {"prompt_id": outcome.prompt_id, "by": "person", "cast_at": 1.0}
     return (
         Vote(id="up", candidate_id=first.id, voter="ann", **about),
         Vote(id="down", candidate_id=second.id, voter="bob", weight=-1, **about),
+        Vote(id="pair", answer="It is 3.", pair=(above, below), voter="dan", **about),
         Vote(id="text", correction="That is 3. The answer is 3.", voter="cid", **about),
     )
 
