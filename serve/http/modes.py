@@ -26,6 +26,7 @@ from serve.http.errors import Refusal, refusal_for
 from serve.http.pinned_policy import Budget, PinnedPolicy
 
 T = TypeVar("T")
+Worked = tuple[ModeAnswer, str]
 ROUTE = "/v1/chat/completions"
 NEUTRAL: Mapping[str, Any] = {
     "n": 1,
@@ -132,19 +133,23 @@ class Modes:
 
         `ref`: the version that admitted the request. `receive`: only the messages after the body. `fields`: the parsed
         body, without the fields that steer the engine."""
-        policy = None
         try:
             mode = self._mode(name)
             request, given = read(scope["path"], fields, name, mode)
-            policy = PinnedPolicy(self.policy, ref, request.seed, self._budget(given))
-            response = await self._response(request, given, mode, policy, f"{ref}:{name}", receive)
-        except VersionError as error:  # the version was unloaded after it admitted the request: not the client's fault
-            response = Refusal(503, f"{error}; ask again", "unavailable_error").response()
-        except (Refusal, RatchetError) as error:
-            response = refusal_for(error).response()
-        if response is not None:
-            await response(scope, receive, send)
-        return policy.tokens.total() if policy else 0
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, send)
+            return 0
+        policy = PinnedPolicy(self.policy, ref, request.seed, self._budget(given))
+        telling = Telling()
+        work = asyncio.ensure_future(_worked(mode, request, policy, given, telling))
+        try:
+            response = await self._response(request, given, policy, f"{ref}:{name}", receive, telling, work)
+            if response is not None:
+                await response(scope, receive, send)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        return policy.tokens.total()
 
     def _mode(self, name: str) -> Mode:
         if name not in self.modes:
@@ -165,27 +170,26 @@ class Modes:
         self,
         request: ChatRequest,
         given: ModeSettings,
-        mode: Mode,
         policy: PinnedPolicy,
         model: str,
         receive: Receive,
+        telling: Telling,
+        work: "asyncio.Future[Worked]",
     ) -> Response | None:
         """None when the client left. A stream begins with the first hidden work that the client wants to see; without
         any, nothing is sent before the answer is complete."""
         with_usage = request.stream_options is not None and request.stream_options.include_usage
         completion = Completion(self.new_id(), int(self.clock.now()), model, policy, with_usage)
-        telling = Telling()
-        work = asyncio.ensure_future(_worked(mode, request, policy, given, telling))
+        if request.stream and given.show:
+            await unless_left(telling.begun.wait(), receive)
+            if telling.told:
+                return StreamingResponse(_streamed(completion, telling, work), media_type="text/event-stream")
         try:
-            if request.stream and given.show:
-                await unless_left(telling.begun.wait(), receive)
-                if telling.told:
-                    stream, work = _streamed(completion, telling, work), None
-                    return StreamingResponse(stream, media_type="text/event-stream")
             said = await unless_left(work, receive)
-        finally:
-            if work is not None:
-                await _cancelled(work)
+        except VersionError as error:  # the version was unloaded after it admitted the request: not the client's fault
+            return Refusal(503, f"{error}; ask again", "unavailable_error").response()
+        except (Refusal, RatchetError) as error:
+            return refusal_for(error).response()
         if said is None:
             return None
         answer, spent = said
@@ -198,7 +202,7 @@ class Modes:
 
 async def _worked(
     mode: Mode, request: ChatRequest, policy: PinnedPolicy, given: ModeSettings, telling: Telling
-) -> tuple[ModeAnswer, str]:
+) -> Worked:
     """The answer, and why it is only the best so far, if its budget ended. Raises: BudgetSpent without any answer."""
     try:
         sampler = mode.shared.sampler.model_copy(update=request.sampler())
@@ -211,9 +215,7 @@ async def _worked(
         telling.end()
 
 
-async def _streamed(
-    completion: Completion, telling: Telling, work: "asyncio.Future[tuple[ModeAnswer, str]]"
-) -> AsyncIterator[str]:
+async def _streamed(completion: Completion, telling: Telling, work: "asyncio.Future[Worked]") -> AsyncIterator[str]:
     try:
         yield completion.opening()
         while (text := await telling.asides.get()) is not None:
@@ -223,13 +225,6 @@ async def _streamed(
         refusal = refusal_for(error)
         body = {"error": {"message": refusal.message, "type": refusal.kind, "code": refusal.status}}
         yield f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n"
-    finally:
-        await _cancelled(work)
-
-
-async def _cancelled(work: "asyncio.Future[Any]") -> None:
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
 
 
 def parse_model(name: Any) -> tuple[Any, str | None]:

@@ -470,8 +470,8 @@ class Held:
             self.asking -= 1
 
 
-def request(gone: asyncio.Event) -> Receive:
-    body: list[Message] = [{"type": "http.request", "body": json.dumps(QUESTION).encode()}]
+def request(gone: asyncio.Event, asked: dict[str, Any] = QUESTION) -> Receive:
+    body: list[Message] = [{"type": "http.request", "body": json.dumps(asked).encode()}]
 
     async def receive() -> Message:
         if body:
@@ -497,6 +497,25 @@ async def test_a_client_that_leaves_ends_the_sampling_and_is_told_nothing() -> N
     async with asyncio.timeout(5):
         await asking
     assert policy.asking == 0 and not sent
+
+
+async def test_a_client_that_leaves_while_it_is_shown_hidden_work_ends_the_sampling() -> None:
+    policy, gone, sent = Held(), asyncio.Event(), list[Message]()
+
+    async def tells(shared: Shared, prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> Any:
+        progress.aside("at work")
+        await policy.generate(prompt, Sampling(n=1))
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    body = {**QUESTION, "stream": True, "vote": {"show": True}}
+    asking = asyncio.create_task(front(mode(tells), policy)(dict(SCOPE), request(gone, body), send))  # type: ignore[arg-type]
+    await until(lambda: policy.asking and any(b"at work" in message.get("body", b"") for message in sent))
+    gone.set()
+    async with asyncio.timeout(5):
+        await asking
+    assert policy.asking == 0
 
 
 async def test_a_server_that_ends_the_request_ends_the_sampling() -> None:
