@@ -95,8 +95,11 @@ async def ask_all(
         body = {"model": model, "messages": messages, "max_tokens": method.sampler.max_tokens, **fields}
         async with places:
             started = time.monotonic()
-            reply = (await client.post("/v1/chat/completions", json=body)).raise_for_status()
+            reply = await client.post("/v1/chat/completions", json=body)
             seconds = time.monotonic() - started
+        if reply.status_code == 400:  # the mode's turns outgrow the engine
+            return [Reply(False, 0, seconds, None)]
+        reply.raise_for_status()
         choices = reply.json()["choices"]
         said = [extract(c["message"]["content"]) if c["finish_reason"] == "stop" else None for c in choices]
         share = reply.headers.get("x-vote-share")
@@ -145,6 +148,7 @@ def figures(replies: Sequence[Reply], greedy: Sequence[Reply]) -> dict[str, Any]
         "mended": second and _rounded(second.mended),
         "rss": second and _rounded(second.rss),
         "tokens_per_answer": round(statistics.fmean(reply.tokens for reply in replies), 1),
+        "refused": sum(reply.tokens == 0 for reply in replies),
         "seconds_p50": round(statistics.median(reply.seconds for reply in replies), 3),
         **{name: round(statistics.fmean(found), 3) for name, found in shares.items() if found},
     }

@@ -16,7 +16,7 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from core.chat_template import PLAIN_TEMPLATE, context_ids, render_id, rendered
 from core.codec import pack_floats, pack_ids
@@ -80,7 +80,7 @@ class Engine:
         self._SamplingParams, self._final_only = SamplingParams, RequestOutputKind.FINAL_ONLY
         self._vllm_arguments = AsyncEngineArgs(**arguments)
         config = await asyncio.to_thread(self._vllm_arguments.create_engine_config)
-        loggers = _stat_loggers(self._ended) if self._stat_loggers else None
+        loggers = _stat_loggers(lambda id: self._ends.get(id, _ignore)()) if self._stat_loggers else None
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
         try:
             if not self._lora:
@@ -248,11 +248,10 @@ class Engine:
     # --- internals: requests ---
 
     def _context_ids(self, context: Prompt | Sequence[ChatMessage] | Sequence[int]) -> list[int]:
-        messages = () if isinstance(context, Prompt) else [part for part in context if isinstance(part, ChatMessage)]
-        if isinstance(context, Prompt) or messages:
-            ids = self.render(context if isinstance(context, Prompt) else messages)[0]
+        if isinstance(context, Prompt) or isinstance(next(iter(context), None), ChatMessage):
+            ids = self.render(cast("Prompt | Sequence[ChatMessage]", context))[0]
         else:
-            ids = [part for part in context if isinstance(part, int)]
+            ids = list(cast(Sequence[int], context))
         if not 0 < len(ids) < self._limit:
             accepted = f"this engine accepts 1 to {self._limit - 1}"
             raise PromptError(
@@ -298,9 +297,6 @@ class Engine:
         if not outputs or any(choice.finish_reason not in ("stop", "length") for choice in outputs[-1].outputs):
             raise Unavailable("the engine aborted this request; send it again")
         return outputs[-1]
-
-    def _ended(self, request_id: str) -> None:
-        self._ends.get(request_id, _ignore)()
 
     def _candidate(
         self, id: str, choice: Any, context: bytes, start: PolicyRef, end: PolicyRef, sampling: Sampling

@@ -18,7 +18,7 @@ from core.chats import plain_chat
 from core.clock import Clock
 from core.codec import stable_id
 from core.config import ModesConfig
-from core.errors import BudgetSpent, RatchetError, VersionError
+from core.errors import BudgetSpent, PromptError, RatchetError, VersionError
 from core.messages import ChatMessage, PolicyRef, Prompt
 from core.protocols import Mode, ModeAnswer, ModeSettings, Policy
 from serve.http.completion import Completion
@@ -203,11 +203,12 @@ class Modes:
 async def _worked(
     mode: Mode, request: ChatRequest, policy: PinnedPolicy, given: ModeSettings, telling: Telling
 ) -> Worked:
-    """The answer, and why it is only the best so far, if its budget ended. Raises: BudgetSpent without any answer."""
+    """The answer, and why it is only the best so far, if its budget or the engine's room for its turns ended. Raises:
+    BudgetSpent or PromptError without any answer."""
     try:
         sampler = mode.shared.sampler.model_copy(update=request.sampler())
         return await mode.answer(replace(mode.shared, sampler=sampler), request.prompt(), policy, given, telling), ""
-    except BudgetSpent as error:
+    except (BudgetSpent, PromptError) as error:
         if telling.last is None:
             raise
         return replace(telling.last, finish="length"), str(error)

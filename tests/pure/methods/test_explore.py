@@ -148,7 +148,7 @@ def test_recipes_are_found_by_name_and_an_unknown_one_is_refused() -> None:
 
 
 def test_an_option_that_a_recipe_has_not_is_refused_with_those_it_has_and_its_null_control_ignores_it() -> None:
-    known = {"lmsi": "min_share, max_winners, distinct", "ttrl": "min_share, train_n, divide_by_std, grpo"}
+    known = {"lmsi": "min_share, max_winners, distinct, early_stop", "ttrl": "min_share, train_n, divide_by_std, grpo"}
     for name, has in known.items():
         with pytest.raises(ConfigError) as caught:
             recipes.build(MethodConfig(recipe=name, options={"min_shares": 1}))

@@ -355,6 +355,17 @@ def test_a_budget_that_ends_in_between_gives_the_best_so_far_and_says_so() -> No
     assert few["choices"][0]["message"]["content"] == "b" and "budget_samples" in few["vote"]["budget_spent"]
 
 
+def test_turns_that_outgrow_the_engine_give_the_best_so_far_and_say_so() -> None:
+    async def growing(shared: Shared, prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> Any:
+        (first,) = await policy.generate(prompt, Sampling(n=1))
+        progress.so_far(ModeAnswer(first.text, first.finish))
+        raise PromptError("the context has 300 tokens")
+
+    reply = post(front(mode(growing), Recorded("a"))).json()
+    assert reply["choices"][0]["message"]["content"] == "a" and reply["choices"][0]["finish_reason"] == "length"
+    assert reply["vote"]["budget_spent"] == "the context has 300 tokens"
+
+
 def test_no_request_may_ask_for_more_than_the_configured_budget() -> None:
     reply = post(front(mode(working), Recorded("a"), ModesConfig(budget_tokens=20)), vote={"budget_tokens": 10**6})
     assert "budget of 20" in reply.json()["vote"]["budget_spent"]
