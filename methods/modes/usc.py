@@ -19,10 +19,7 @@ from methods.samplers.iid import greedy, sampling_of
 from methods.turns import asking
 
 CARD = Card("The sample that the model finds most consistent with the others", "arXiv 2311.17311", samples=True)
-ASK = (
-    "Question:\n{question}\n\n{answers}\n\nWhich of these answers agrees most with the majority of them? "
-    "Reply with the line\nMost consistent: <its number>"
-)
+ASK = "Which of these answers agrees most with the majority of them? Reply with the line\nMost consistent: <its number>"
 NUMBER = re.compile(r"\bmost consistent[\s:=*(\[]{1,6}(?:answer\s*)?(\d+)\b", re.IGNORECASE)
 LEAST_CHARS = 200
 """Samples are not cut shorter than this."""
@@ -53,7 +50,7 @@ async def _said(shared: Shared, prompt: Prompt, policy: Policy, samples: Sequenc
     chars = max(len(sample.text) for sample in samples)
     while True:
         shown = "\n\n".join(f"Answer {i}:\n{sample.text[:chars]}" for i, sample in enumerate(samples))
-        text = ASK.replace("{answers}", shown).replace("{question}", question(prompt))
+        text = f"Question:\n{question(prompt)}\n\n{shown}\n\n{ASK}"
         asked = asking(prompt.model_copy(update={"messages": (ChatMessage(role="user", content="?"),)}), text)
         try:
             (said,) = await policy.generate(asked, greedy(shared.sampler))
