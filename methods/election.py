@@ -1,4 +1,4 @@
-"""The vote of a serving mode: one candidate is given to the user."""
+"""Which of its candidates a serving mode gives to the user."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from core.messages import Candidate, Prompt, Verdict
 from core.protocols import Policy, Votes
 from methods.recipes import Shared
 from methods.samplers.iid import grouped
-from methods.scorers.majority import Majority
+from methods.scorers.majority import Majority, answer_of
 
 
 async def elected(
@@ -18,3 +18,9 @@ async def elected(
     judged = zip(candidates, one.verdict.scores, strict=True)
     best, _ = max(judged, key=lambda pair: (pair[1], pair[0].finish == "stop"))  # of equals, max returns the first
     return best, one.verdict
+
+
+def last_readable(shared: Shared, *turns: Candidate) -> Candidate:
+    """The last of an answer's turns that has an answer; without any the last one. What cannot be read replaces nothing
+    that can."""
+    return next((turn for turn in reversed(turns) if answer_of(turn, shared.extract) is not None), turns[-1])

@@ -27,7 +27,8 @@ class Settings(ModeSettings):
 
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
     drawn = await policy.generate(prompt, sampling_of(shared.sampler, n=given.n))
-    progress.so_far(await _voted(shared, prompt, policy, drawn))
+    first = await _voted(shared, prompt, policy, drawn)
+    progress.so_far(first)
 
     async def refined(candidate: Candidate) -> Candidate:
         reviewing = then(prompt, candidate, CRITICISE)
@@ -36,7 +37,8 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
         (again,) = await policy.generate(then(reviewing, critique, REFINE), greedy(shared.sampler))
         return again
 
-    return await _voted(shared, prompt, policy, await asyncio.gather(*map(refined, drawn)))
+    last = await _voted(shared, prompt, policy, await asyncio.gather(*map(refined, drawn)))
+    return last if last.share else first  # refinements without any answer replace nothing
 
 
 async def _voted(shared: Shared, prompt: Prompt, policy: Policy, said: Sequence[Candidate]) -> ModeAnswer:

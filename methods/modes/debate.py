@@ -30,13 +30,16 @@ class Settings(ModeSettings):
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
     said = await policy.generate(prompt, sampling_of(shared.sampler, n=given.agents))
     chats = [prompt] * given.agents
+    voted = await _voted(shared, prompt, policy, said)
     for number in range(1, given.rounds):
-        progress.so_far(await _voted(shared, prompt, policy, said))
+        progress.so_far(voted)
         progress.aside(f"after round {number}: " + " | ".join(candidate.text for candidate in said))
         chats = [then(chats[i], said[i], OTHERS.replace("{others}", _others(said, i))) for i in range(given.agents)]
         replies = await asyncio.gather(*(policy.generate(chat, sampling_of(shared.sampler, n=1)) for chat in chats))
         said = [reply[0] for reply in replies]
-    return await _voted(shared, prompt, policy, said)
+        now = await _voted(shared, prompt, policy, said)
+        voted = now if now.share else voted  # a round without any answer replaces nothing
+    return voted
 
 
 def _others(said: list[Candidate], own: int) -> str:

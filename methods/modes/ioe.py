@@ -1,11 +1,13 @@
 """If-or-else prompting, arXiv 2402.12563: review an answer, keep it if confident, and decide between two that differ.
 
 At temperature 0: an answer; a review that keeps or updates it; and only if the two answers differ, a third turn that
-decides. An answer that cannot be read equals no other, so it leads to the third turn.
+decides. An answer that cannot be read equals no other, so it leads to the third turn. Deviation: a last turn that
+cannot be read does not replace one that can.
 """
 
 from core.messages import Prompt
 from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from methods.election import last_readable
 from methods.recipes import Shared
 from methods.samplers.iid import greedy
 from methods.scorers.majority import answer_of
@@ -29,4 +31,5 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: ModeSett
         return ModeAnswer(second.text, second.finish)
     progress.aside(second.text)
     (third,) = await policy.generate(then(reviewing, second, DECIDE), greedy(shared.sampler))
-    return ModeAnswer(third.text, third.finish)
+    given_one = last_readable(shared, first, second, third)
+    return ModeAnswer(given_one.text, given_one.finish)

@@ -2,7 +2,8 @@
 
 The control for every mode that reviews. Without help from outside such reviews do not make reasoning better (arXiv
 2310.01798), so it is off unless serve.modes.off says otherwise. The answer is the last one, also where the review
-stops. A review without a verdict that can be read leaves the answer as it stands.
+stops. A review without a verdict that can be read leaves the answer as it stands, and an answer that cannot be
+read replaces none that can.
 """
 
 import re
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from core.messages import Prompt
 from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from methods.election import last_readable
 from methods.recipes import Shared
 from methods.samplers.iid import greedy
 from methods.turns import then
@@ -28,6 +30,7 @@ class Settings(ModeSettings):
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
     chat = prompt
     (said,) = await policy.generate(chat, greedy(shared.sampler))
+    turns = [said]
     for _ in range(given.rounds):
         progress.so_far(ModeAnswer(said.text, said.finish))
         progress.aside(said.text)
@@ -39,4 +42,6 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
             break
         chat = then(reviewing, review, AGAIN)
         (said,) = await policy.generate(chat, greedy(shared.sampler))
-    return ModeAnswer(said.text, said.finish)
+        turns.append(said)
+    given_one = last_readable(shared, *turns)
+    return ModeAnswer(given_one.text, given_one.finish)

@@ -168,6 +168,14 @@ def test_ioe_decides_in_a_third_turn_only_if_two_answers_differ(turns: tuple[str
     assert heard.best == list(turns[:2])
 
 
+def test_a_turn_that_cannot_be_read_replaces_none_that_can() -> None:
+    assert ask("ioe", Saying(says(12), says(13), "no idea")).text == says(13)
+    assert ask("self-refine", Saying(says(1), "Verdict: wrong", "no idea"), rounds=1).text == says(1)
+    assert ask("critic", Saying(says(1), "wrong", "no idea"), n=1) == ModeAnswer(says(1), "stop", 1.0)
+    first, last = [says(5), says(5)], ["no idea", "no idea"]
+    assert ask("debate", Saying(*first, *last), agents=2, rounds=2) == ModeAnswer(says(5), "stop", 1.0)
+
+
 REWRITES = ["A: 5 apples and 7 more?", "B: 5 and 7 apples?", "C: 7 added to 5?"]
 
 
