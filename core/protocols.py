@@ -119,6 +119,8 @@ class Card:
     """It draws several samples of one context, so it needs a temperature above 0."""
     needs: tuple[str, ...] = ()
     """What a request must set under the mode's name."""
+    measured: str = "not measured: the embedded model cannot follow its instructions"
+    """Its lead over a majority of as many tokens, in points of accuracy (`./run bench modes`)."""
 
 
 @dataclass(frozen=True)

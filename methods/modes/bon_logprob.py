@@ -11,7 +11,9 @@ from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
 from methods.recipes import Shared
 from methods.samplers.iid import sampling_of
 
-CARD = Card("The likeliest of several samples", "arXiv 2412.01951", samples=True)
+CARD = Card(
+    "The likeliest of several samples", "arXiv 2412.01951", samples=True, measured="embedded model: +10.7 [+3.2, +18.1]"
+)
 
 
 class Settings(ModeSettings):

@@ -13,7 +13,12 @@ from methods.recipes import Shared
 from methods.search import uct
 from methods.steps import Partial, Steps
 
-CARD = Card("The vote of a tree search over steps", "arXiv 2404.12253", samples=True)
+CARD = Card(
+    "The vote of a tree search over steps",
+    "arXiv 2404.12253",
+    samples=True,
+    measured="embedded model: -7.3 [-15.0, +0.3]",
+)
 
 
 class Settings(ModeSettings):

@@ -14,7 +14,12 @@ from methods.election import elected
 from methods.recipes import Shared
 from methods.samplers.decided import Decided
 
-CARD = Card("The most common answer of several samples", "arXiv 2203.11171", samples=True)
+CARD = Card(
+    "The most common answer of several samples",
+    "arXiv 2203.11171",
+    samples=True,
+    measured="embedded model: -1.3 [-9.6, +6.9]",
+)
 
 
 class Settings(ModeSettings):

@@ -187,7 +187,8 @@ def cards(slots: Slots, modes: Modes, caller: Caller) -> list[dict[str, Any]]:
 
 def _about(mode: Mode) -> dict[str, Any]:
     card = mode.card
-    return {"title": card.title, "source": card.source, "needs": card.needs, "takes": list(mode.settings.model_fields)}
+    takes = list(mode.settings.model_fields)
+    return {"title": card.title, "source": card.source, "measured": card.measured, "needs": card.needs, "takes": takes}
 
 
 def resolve_model(name: Any, slots: Slots, modes: Modes, caller: Caller) -> PolicyRef:
