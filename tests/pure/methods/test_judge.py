@@ -4,6 +4,7 @@ import asyncio
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from core.answers import extractor
 from core.config import TextAnswer
@@ -254,3 +255,9 @@ def test_judgements_are_sampled_for_judging() -> None:
 
     asyncio.run(Judge(RUBRIC, Judging(k=2, max_tokens=9), TEXT)([group(candidate("y"))], Votes(), Spy()))
     assert seen == [Sampling(n=2, temperature=0.7, top_p=0.9, max_tokens=9, purpose="judge")]
+
+
+@pytest.mark.parametrize("k", [0, 65])
+def test_a_number_of_judgements_out_of_bounds_is_refused(k: int) -> None:
+    with pytest.raises(ValidationError, match="k"):
+        Judging(k=k)

@@ -148,3 +148,7 @@ def test_the_null_control_learns_no_judge_pairs_and_deals_the_scores_out_again()
     best_first = sum(pair[0] == ("short", "no") for pair in pairs)
     worst_first = sum(pair[0] == ("no", "short") for pair in pairs)
     assert {text for pair in pairs for text in pair[0]} == set(SAID) and abs(best_first - worst_first) < 10
+
+
+def test_where_nothing_was_judged_no_judgement_is_the_least_sure() -> None:
+    assert least_sure([]) is None
