@@ -36,6 +36,7 @@ STORE = "test_reader.py test_schema.py test_retention_rules.py"
 SCORERS = {
     "by_score": f"{RECIPES}_sft_sharpening.py {RECIPES}_corrupted_context.py",
     "comparisons": f"{RECIPES}_xpo.py",
+    "first_votes": f"{RECIPES}_two_turns.py",
     "formats": f"{RECIPES}_lmsi_formats.py",
     "guided": f"{RECIPES}_gsi.py",
     "judge": f"methods/test_judge.py {RECIPES}_self_rewarding.py {RECIPES}_verify_filter.py",
@@ -56,7 +57,7 @@ TESTS = {
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py "
     "training/test_rule.py training/test_sight.py training/test_statistics.py",
     "training/gate/power.py": "training/test_power.py",
-    "methods/ballot.py": "methods/test_ballot.py",
+    "methods/ballot.py": f"methods/test_ballot.py {RECIPES}_xpo.py",
     "methods/scorers/*.py": "methods/test_scorers.py",
     **{f"methods/scorers/{name}.py": tests for name, tests in SCORERS.items()},
     "actors/versions/lineage*.py": " ".join(f"actors/versions/{name}" for name in LINEAGE.split()),

@@ -65,7 +65,9 @@ def test_the_official_client_is_answered_whole_streamed_and_by_several_choices(r
         assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) and chunks[-1].usage
         assert shop.completions.create(model="policy", prompt=f"{QUESTION}\n", max_tokens=8).choices[0].text
         assert {"policy", "policy:vote", "policy@v0"} <= {model.id for model in shop.models.list()}
-        with pytest.raises(openai.NotFoundError, match=r"`policy@v99` does not exist; available: policy, policy:vote"):
+        with pytest.raises(
+            openai.NotFoundError, match=r"`policy@v99` does not exist; available: policy, .*policy:vote"
+        ):
             shop.chat.completions.create(model="policy@v99", messages=CHAT)  # type: ignore[arg-type]
         pinned = shop.chat.completions.with_raw_response.create(
             model="policy",
@@ -109,7 +111,7 @@ def test_a_mode_answers_with_its_share_and_counts_what_it_hides(run: Run) -> Non
         raw = shop.chat.completions.with_raw_response.create(model="policy:vote", messages=CHAT)  # type: ignore[arg-type]
         reply = raw.parse()
         assert 0 <= float(raw.headers["x-vote-share"]) <= 1
-        assert reply.model_extra is not None and reply.model_extra["vote"]["asked"] == 8
+        assert reply.model_extra is not None and reply.model_extra["vote"]["asked"] in range(5, 9)
         shown = len((reply.choices[0].message.content or "").split())
         assert reply.usage is not None and reply.usage.completion_tokens > 4 * shown
         text = "".join(
@@ -118,7 +120,7 @@ def test_a_mode_answers_with_its_share_and_counts_what_it_hides(run: Run) -> Non
             if chunk.choices
         )
         assert text
-        with pytest.raises(openai.BadRequestError, match="no serving mode `nope`; available: vote"):
+        with pytest.raises(openai.BadRequestError, match="no serving mode `nope`; available: .*vote"):
             shop.chat.completions.create(model="policy:nope", messages=CHAT)  # type: ignore[arg-type]
 
 
