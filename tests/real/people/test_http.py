@@ -120,7 +120,7 @@ def test_a_mode_answers_with_its_share_and_counts_what_it_hides(run: Run) -> Non
             if chunk.choices
         )
         assert text
-        with pytest.raises(openai.BadRequestError, match="no serving mode `nope`; available: .*vote"):
+        with pytest.raises(openai.BadRequestError, match=r"no serving mode `nope`; available: .*vote"):
             shop.chat.completions.create(model="policy:nope", messages=CHAT)  # type: ignore[arg-type]
 
 
