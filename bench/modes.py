@@ -90,9 +90,11 @@ async def ask_all(
     """The answers to all questions, in a list for each of the `n` samples; tokens are those of one sample."""
     extract, places = extractor(method.answer), asyncio.Semaphore(AT_ONCE)
 
-    async def ask(prompt: Prompt, answer: str) -> list[Reply]:
+    async def ask(place: int, prompt: Prompt, answer: str) -> list[Reply]:
         messages = [message.model_dump(include={"role", "content"}) for message in prompt.messages]
         body = {"model": model, "messages": messages, "max_tokens": method.sampler.max_tokens, **fields}
+        if "seed" in fields:  # one seed for all questions would draw all first tokens by the same lot
+            body["seed"] = fields["seed"] + place * POOL
         async with places:
             started = time.monotonic()
             reply = await client.post("/v1/chat/completions", json=body)
@@ -107,7 +109,7 @@ async def ask_all(
         known = None if share is None else float(share)
         return [Reply(same(each, answer), tokens, seconds, known, each) for each in said]
 
-    replies = await asyncio.gather(*(ask(*pair) for pair in asked))
+    replies = await asyncio.gather(*(ask(place, *pair) for place, pair in enumerate(asked)))
     return [list(sample) for sample in zip(*replies, strict=True)]
 
 
