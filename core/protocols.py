@@ -76,6 +76,15 @@ class Scorer(Protocol):
         ...
 
 
+class Said(Protocol):
+    """What a candidate is to a mode."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def finish(self) -> Finish: ...
+
+
 @dataclass(frozen=True)
 class ModeAnswer:
     """The answer of a serving mode."""
@@ -86,6 +95,10 @@ class ModeAnswer:
     """The answer's share of the ballot; 0 if no answer won and `text` is just a sample. None: there was no ballot."""
     least_share: float | None = None
     """The share that it has of all samples that were planned, whatever those that were not drawn would say."""
+
+    @classmethod
+    def of(cls, said: "Said", share: float | None = None, least_share: float | None = None) -> "ModeAnswer":
+        return cls(said.text, said.finish, share, least_share)
 
 
 class Progress(Protocol):
@@ -110,7 +123,7 @@ class ModeSettings(Part):
 
 
 @dataclass(frozen=True)
-class Card:
+class ModeCard:
     """What a user has to know before choosing a serving mode."""
 
     title: str
@@ -135,7 +148,7 @@ class Mode:
     shared: Any
     """methods.recipes.Shared."""
     settings: type[ModeSettings]
-    card: Card
+    card: ModeCard
 
 
 Filter = Callable[[Scored, History], DropReason | None]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.messages import Candidate, Prompt, Verdict
-from core.protocols import Policy, Votes
+from core.protocols import ModeAnswer, Policy, Votes
 from methods.recipes import Shared
 from methods.samplers.iid import grouped
 from methods.scorers.majority import Majority, answer_of
@@ -18,6 +18,11 @@ async def elected(
     judged = zip(candidates, one.verdict.scores, strict=True)
     best, _ = max(judged, key=lambda pair: (pair[1], pair[0].finish == "stop"))  # of equals, max returns the first
     return best, one.verdict
+
+
+async def voted(shared: Shared, prompt: Prompt, candidates: Sequence[Candidate], policy: Policy) -> ModeAnswer:
+    best, verdict = await elected(shared, prompt, candidates, policy)
+    return ModeAnswer.of(best, verdict.share)
 
 
 def last_readable(shared: Shared, *turns: Candidate) -> Candidate:

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pydantic import Field
+
 from core.messages import Candidate, Finish, Prompt
-from core.protocols import ModeAnswer, Policy, Progress
+from core.protocols import ModeAnswer, ModeSettings, Policy, Progress
 from methods.recipes import Shared
 from methods.samplers.iid import sampling_of
 from methods.scorers.majority import answer_of, count
@@ -15,6 +17,16 @@ from methods.turns import going_on
 
 TRIES = 5
 """Calls for a step that differs from its siblings."""
+
+
+class StepSettings(ModeSettings):
+    """What a request may set in every mode that searches among steps."""
+
+    depth: int = Field(default=4, ge=1, le=32)
+    """The most steps; what is longer is finished by its rollouts."""
+    rollouts: int = Field(default=2, ge=1, le=8)
+    stop: str = Field(default=". ", min_length=1)
+    """What ends a step."""
 
 
 @dataclass(frozen=True)
@@ -89,4 +101,4 @@ class Steps:
         """The vote of all whole answers: the first with the winning one."""
         result = count((end.answer, 1.0) for end in self.whole)
         first = next((end for end in self.whole if end.answer == result.winner), self.whole[0])
-        return ModeAnswer(first.text, first.finish, result.share)
+        return ModeAnswer.of(first, result.share)

@@ -22,7 +22,7 @@ from core.messages import BASE, Candidate, Decision, PolicyRef
 from core.messages.versions import Question
 from core.metrics import Metrics
 from core.protocols import Policy
-from core.store.facts import GateLedger, Measured, Watched
+from core.store.facts import MONITORS, GateLedger, Measured, Watched
 from core.store.records import event
 from core.store.writer import RunReader
 from methods.data.held_out import UNFINISHED, anchors_of, lacks_anchors, probes_of, report_questions, unanswered
@@ -33,7 +33,6 @@ from training.gate.power import too_few
 from training.gate.weighing import WatchResult, Weighing, greedy_candidates
 
 CANDIDATE_WAIT_S = 20.0
-MONITORS = {"flexible_ratio", "entropy_nats", "distinct_2_ratio", "sampled_ratio", "pass_n_ratio", "gap"}
 """Fields of `Measured` that are metrics."""
 RETRY_S = 1.0
 
@@ -316,7 +315,7 @@ class Evaluator(Part, MeasurePort):
     def _show(self, found: Measured) -> None:
         """In the metrics and in the status."""
         self._metrics.set("accuracy_ratio", found.accuracy)
-        shown = found.model_dump(include=MONITORS, exclude_none=True)
+        shown = found.model_dump(include=set(MONITORS), exclude_none=True)
         for name, value in shown.items():
             self._metrics.set(f"report_{name}", value)
         self._monitors = cast(MonitorsStatus, shown)

@@ -9,7 +9,7 @@ from typing import TypedDict
 from core.config import Config, Lora
 from core.messages import Decision, Event, Outcome, Published
 from core.shipped import PROGRAM
-from core.store.facts import FinalMeasured, LineageFact, Measured
+from core.store.facts import MONITORS, FinalMeasured, LineageFact, Measured
 from core.store.writer import RunReader
 
 
@@ -42,8 +42,7 @@ class VersionRow:
     gap_high: float | None = None
 
 
-SHOWN = {"flexible_ratio", "entropy_nats", "distinct_2_ratio", "sampled_ratio", "pass_n_ratio"}
-SHOWN |= {"gap", "gap_low", "gap_high"}
+SHOWN = {*MONITORS, "gap_low", "gap_high"}
 """Fields of `Measured` that a row takes as they are."""
 
 

@@ -22,11 +22,11 @@ from actors.inspect.report import VersionRow, version_rows
 from actors.inspect.sentences import sentence
 from actors.runtime.statuses import Away, ReplicaStatus, RunStatus, VersionsStatus
 from core.messages import Event
+from core.store.facts import MONITORS
 from core.store.writer import RunReader
 
 SlotName = Literal["serve", "explore", "champion", "candidate"]
 SLOTS: tuple[SlotName, ...] = ("serve", "explore", "champion", "candidate")
-MONITORS = ("flexible_ratio", "entropy_nats", "distinct_2_ratio", "sampled_ratio", "pass_n_ratio", "gap")
 SHOWN_VERSIONS = 100
 SHOWN_EVENTS = 30
 READ_EVENTS = 200

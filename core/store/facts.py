@@ -131,6 +131,10 @@ class Watched(Fact):
     """Index of its weighing, which determines the order of its probes."""
 
 
+MONITORS = ("flexible_ratio", "entropy_nats", "distinct_2_ratio", "sampled_ratio", "pass_n_ratio", "gap")
+"""Fields of `Measured` that warn early."""
+
+
 class Measured(Fact):
     """Accuracy of a version on the report's questions, with a confidence interval."""
 

@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.recipes import Shared
 from methods.samplers.iid import sampling_of
 
-CARD = Card(
+CARD = ModeCard(
     "The likeliest of several samples", "arXiv 2412.01951", samples=True, measured="embedded model: +10.7 [+3.2, +18.1]"
 )
 
@@ -31,4 +31,4 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
         nats = await policy.logprobs(prompt, text)
         scores[text] = sum(nats) / (len(nats) if given.norm == "length" else 1)
     best = max(drawn, key=lambda candidate: (candidate.finish == "stop", scores[candidate.text]))
-    return ModeAnswer(best.text, best.finish)
+    return ModeAnswer.of(best)

@@ -5,18 +5,17 @@ sampling makes them differ.
 
 import asyncio
 import random
-from collections.abc import Sequence
 
 from pydantic import Field
 
 from core.messages import Candidate, Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
-from methods.election import elected
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
+from methods.election import voted
 from methods.recipes import Shared
 from methods.samplers.iid import sampling_of
 from methods.turns import then
 
-CARD = Card("Agents that read each other's answers, then a vote", "arXiv 2501.05707", samples=True)
+CARD = ModeCard("Agents that read each other's answers, then a vote", "arXiv 2501.05707", samples=True)
 OTHERS = "Other agents answered:\n\n{others}\n\nWith this in mind, answer the question again."
 SHOWN = 5
 """The most answers of others that an agent reads."""
@@ -30,16 +29,16 @@ class Settings(ModeSettings):
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
     said = await policy.generate(prompt, sampling_of(shared.sampler, n=given.agents))
     chats = [prompt] * given.agents
-    voted = await _voted(shared, prompt, policy, said)
+    agreed = await voted(shared, prompt, said, policy)
     for number in range(1, given.rounds):
-        progress.so_far(voted)
+        progress.so_far(agreed)
         progress.aside(f"after round {number}: " + " | ".join(candidate.text for candidate in said))
         chats = [then(chats[i], said[i], OTHERS.replace("{others}", _others(said, i))) for i in range(given.agents)]
         replies = await asyncio.gather(*(policy.generate(chat, sampling_of(shared.sampler, n=1)) for chat in chats))
         said = [reply[0] for reply in replies]
-        now = await _voted(shared, prompt, policy, said)
-        voted = now if now.share else voted  # a round without any answer replaces nothing
-    return voted
+        now = await voted(shared, prompt, said, policy)
+        agreed = now if now.share else agreed  # a round without any answer replaces nothing
+    return agreed
 
 
 def _others(said: list[Candidate], own: int) -> str:
@@ -47,8 +46,3 @@ def _others(said: list[Candidate], own: int) -> str:
     texts = [candidate.text for i, candidate in enumerate(said) if i != own]
     random.Random(said[own].id).shuffle(texts)
     return "\n\n".join(texts[:SHOWN])
-
-
-async def _voted(shared: Shared, prompt: Prompt, policy: Policy, said: Sequence[Candidate]) -> ModeAnswer:
-    best, verdict = await elected(shared, prompt, said, policy)
-    return ModeAnswer(best.text, best.finish, verdict.share)

@@ -7,11 +7,13 @@ engine. Variant: whole samples are scored by log p(y | x) less the greatest log 
 from pydantic import Field
 
 from core.messages import ChatMessage, Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.recipes import Shared
 from methods.samplers.iid import sampling_of
 
-CARD = Card("The sample that least has a fault which you describe", "arXiv 2103.00453", samples=True, needs=("faults",))
+CARD = ModeCard(
+    "The sample that least has a fault which you describe", "arXiv 2103.00453", samples=True, needs=("faults",)
+)
 WITH_FAULT = "Your next answer contains {fault}."
 
 
@@ -31,7 +33,7 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
         biased = [sum(await policy.logprobs(_asking_for(prompt, fault), text)) for fault in given.faults]
         scores[text] = plain - max(biased)
     best = max(drawn, key=lambda candidate: (candidate.finish == "stop", scores[candidate.text]))
-    return ModeAnswer(best.text, best.finish)
+    return ModeAnswer.of(best)
 
 
 def _asking_for(prompt: Prompt, fault: str) -> Prompt:

@@ -7,12 +7,12 @@ the paper, so ours: the words, the numbers, and that one text grows. For reasoni
 from pydantic import Field
 
 from core.messages import Candidate, ChatMessage, Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.recipes import Shared
 from methods.samplers.iid import sampling_of
 from methods.turns import going_on
 
-CARD = Card("One answer that is made to check itself on the way", "arXiv 2502.05449")
+CARD = ModeCard("One answer that is made to check itself on the way", "arXiv 2502.05449")
 
 
 class Settings(ModeSettings):

@@ -3,13 +3,13 @@ arXiv 2310.00898. Variant: PIT trains an improver; here the served version is as
 """
 
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, Policy, Progress
 from methods.modes import reflect
 from methods.recipes import Shared
-from methods.samplers.iid import greedy
+from methods.samplers.iid import greedily
 from methods.turns import replied
 
-CARD = Card("A better answer from your feedback", "arXiv 2310.00898", needs=("feedback",))
+CARD = ModeCard("A better answer from your feedback", "arXiv 2310.00898", needs=("feedback",))
 IMPROVE = "{feedback}\n\nWrite a better answer to the question. Give only the answer."
 Settings = reflect.Settings
 
@@ -19,5 +19,5 @@ async def answer(
 ) -> ModeAnswer:
     asked, earlier = reflect.criticised(prompt, given.answer)
     chat = replied(asked, earlier, IMPROVE.replace("{feedback}", given.feedback))
-    (better,) = await policy.generate(chat, greedy(shared.sampler))
-    return ModeAnswer(better.text, better.finish)
+    (better,) = await policy.generate(chat, greedily(shared.sampler))
+    return ModeAnswer.of(better)

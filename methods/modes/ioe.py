@@ -6,30 +6,29 @@ cannot be read does not replace one that can.
 """
 
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.election import last_readable
 from methods.recipes import Shared
-from methods.samplers.iid import greedy
+from methods.samplers.iid import greedily
 from methods.scorers.majority import answer_of
 from methods.turns import then
 
-CARD = Card("An answer that is kept if the model is confident, else updated", "arXiv 2402.12563")
+CARD = ModeCard("An answer that is kept if the model is confident, else updated", "arXiv 2402.12563")
 REVIEW = "Review your answer. If you are very confident about it, keep it; else update it. Then state the answer again."
 DECIDE = "You gave two different answers. Decide which one is right, and state it."
 Settings = ModeSettings
 
 
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: ModeSettings, progress: Progress) -> ModeAnswer:
-    (first,) = await policy.generate(prompt, greedy(shared.sampler))
-    progress.so_far(ModeAnswer(first.text, first.finish))
+    (first,) = await policy.generate(prompt, greedily(shared.sampler))
+    progress.so_far(ModeAnswer.of(first))
     progress.aside(first.text)
     reviewing = then(prompt, first, REVIEW)
-    (second,) = await policy.generate(reviewing, greedy(shared.sampler))
-    progress.so_far(ModeAnswer(second.text, second.finish))
+    (second,) = await policy.generate(reviewing, greedily(shared.sampler))
+    progress.so_far(ModeAnswer.of(second))
     before, after = answer_of(first, shared.extract), answer_of(second, shared.extract)
     if before is not None and before == after:
-        return ModeAnswer(second.text, second.finish)
+        return ModeAnswer.of(second)
     progress.aside(second.text)
-    (third,) = await policy.generate(then(reviewing, second, DECIDE), greedy(shared.sampler))
-    given_one = last_readable(shared, first, second, third)
-    return ModeAnswer(given_one.text, given_one.finish)
+    (third,) = await policy.generate(then(reviewing, second, DECIDE), greedily(shared.sampler))
+    return ModeAnswer.of(last_readable(shared, first, second, third))

@@ -8,12 +8,12 @@ widths are fixed here.
 from pydantic import Field
 
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, Policy, Progress
 from methods.recipes import Shared
 from methods.search import uct
-from methods.steps import Partial, Steps
+from methods.steps import Partial, Steps, StepSettings
 
-CARD = Card(
+CARD = ModeCard(
     "The vote of a tree search over steps",
     "arXiv 2404.12253",
     samples=True,
@@ -21,16 +21,12 @@ CARD = Card(
 )
 
 
-class Settings(ModeSettings):
+class Settings(StepSettings):
     simulations: int = Field(default=6, ge=1, le=64)
     root_width: int = Field(default=4, ge=1, le=16)
     width: int = Field(default=2, ge=1, le=16)
-    depth: int = Field(default=4, ge=1, le=32)
-    rollouts: int = Field(default=2, ge=1, le=8)
     c: float = Field(default=1.0, ge=0, le=10)
     """Weight of exploring."""
-    stop: str = Field(default=". ", min_length=1)
-    """What ends a step."""
 
 
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:

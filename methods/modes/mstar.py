@@ -9,12 +9,12 @@ from typing import Literal
 from pydantic import Field
 
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, Policy, Progress
 from methods.recipes import Shared
 from methods.search import beam, levin
-from methods.steps import Partial, Steps
+from methods.steps import Partial, Steps, StepSettings
 
-CARD = Card(
+CARD = ModeCard(
     "An answer found by searching among its steps",
     "arXiv 2405.16265",
     samples=True,
@@ -22,15 +22,10 @@ CARD = Card(
 )
 
 
-class Settings(ModeSettings):
+class Settings(StepSettings):
     rule: Literal["levin", "beam"] = "levin"
     width: int = Field(default=3, ge=1, le=16)
     """Steps sampled of each partial answer that is taken up."""
-    depth: int = Field(default=4, ge=1, le=32)
-    """The most steps; what is longer is finished by its rollouts."""
-    rollouts: int = Field(default=2, ge=1, le=8)
-    stop: str = Field(default=". ", min_length=1)
-    """What ends a step."""
 
 
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
@@ -38,4 +33,4 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
     search = levin if given.rule == "levin" else beam
     found = await search(Partial(prompt), steps.grow, given.width, given.depth)
     best = found.step.state
-    return ModeAnswer(best.text, best.finish) if found.step.final else steps.elected()
+    return ModeAnswer.of(best) if found.step.final else steps.elected()

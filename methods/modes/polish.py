@@ -8,14 +8,14 @@ import re
 
 from pydantic import Field
 
-from core.messages import Candidate, Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.messages import Prompt
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.recipes import Shared
-from methods.samplers.iid import greedy
+from methods.samplers.iid import greedily
 from methods.scorers.majority import answer_of
 from methods.turns import asking
 
-CARD = Card("The answer on which rewordings of the question agree", "arXiv 2305.14497")
+CARD = ModeCard("The answer on which rewordings of the question agree", "arXiv 2305.14497")
 REWRITE = (
     "Rewrite the question below so that it is clearer and easier to answer. Keep every number and every condition, and "
     "do not answer it. Reply with the question alone.\n\n{question}"
@@ -29,22 +29,20 @@ class Settings(ModeSettings):
 
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
     text = prompt.messages[-1].content
-    (original,) = await policy.generate(prompt, greedy(shared.sampler))
-    progress.so_far(_given(original))
+    (original,) = await policy.generate(prompt, greedily(shared.sampler))
+    progress.so_far(ModeAnswer.of(original))
     last = answer_of(original, shared.extract)
     for _ in range(given.rewrites):
-        (rewrite,) = await policy.generate(asking(prompt, REWRITE.replace("{question}", text)), greedy(shared.sampler))
+        (rewrite,) = await policy.generate(
+            asking(prompt, REWRITE.replace("{question}", text)), greedily(shared.sampler)
+        )
         progress.aside(rewrite.text)
         if rewrite.finish != "stop" or sorted(NUMBER.findall(rewrite.text)) != sorted(NUMBER.findall(text)):
             continue
         text = rewrite.text
-        (next_one,) = await policy.generate(asking(prompt, text), greedy(shared.sampler))
+        (next_one,) = await policy.generate(asking(prompt, text), greedily(shared.sampler))
         said = answer_of(next_one, shared.extract)
         if said is not None and said == last:
-            return _given(next_one)
+            return ModeAnswer.of(next_one)
         last = said
-    return _given(original)
-
-
-def _given(candidate: Candidate) -> ModeAnswer:
-    return ModeAnswer(candidate.text, candidate.finish)
+    return ModeAnswer.of(original)

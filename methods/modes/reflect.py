@@ -8,12 +8,12 @@ from pydantic import Field
 
 from core.errors import PromptError
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.recipes import Shared
-from methods.samplers.iid import greedy
+from methods.samplers.iid import greedily
 from methods.turns import replied, then
 
-CARD = Card("A new answer after reflecting on your feedback", "arXiv 2405.06682", needs=("feedback",))
+CARD = ModeCard("A new answer after reflecting on your feedback", "arXiv 2405.06682", needs=("feedback",))
 REFLECT = (
     "This answer is not right: {feedback}\n\nReflect on it: where did it go wrong, and how should the question be "
     "answered? Do not answer the question yet."
@@ -31,10 +31,10 @@ class Settings(ModeSettings):
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
     asked, earlier = criticised(prompt, given.answer)
     chat = replied(asked, earlier, REFLECT.replace("{feedback}", given.feedback))
-    (reflection,) = await policy.generate(chat, greedy(shared.sampler))
+    (reflection,) = await policy.generate(chat, greedily(shared.sampler))
     progress.aside(reflection.text)
-    (again,) = await policy.generate(then(chat, reflection, AGAIN), greedy(shared.sampler))
-    return ModeAnswer(again.text, again.finish)
+    (again,) = await policy.generate(then(chat, reflection, AGAIN), greedily(shared.sampler))
+    return ModeAnswer.of(again)
 
 
 def criticised(prompt: Prompt, text: str | None) -> tuple[Prompt, str]:

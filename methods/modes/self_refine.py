@@ -11,13 +11,13 @@ import re
 from pydantic import Field
 
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.election import last_readable
 from methods.recipes import Shared
-from methods.samplers.iid import greedy
+from methods.samplers.iid import greedily
 from methods.turns import then
 
-CARD = Card("An answer that the model reviews and writes again (the control)", "arXiv 2303.17651")
+CARD = ModeCard("An answer that the model reviews and writes again (the control)", "arXiv 2303.17651")
 REVIEW = "Is this answer right? Check it, then end with the line\nVerdict: right\nor with the line\nVerdict: wrong"
 AGAIN = "Answer the question again, without these faults."
 VERDICT = re.compile(r"\bverdict[\s:=*(\[]{1,6}(right|wrong)\b", re.IGNORECASE)
@@ -29,19 +29,18 @@ class Settings(ModeSettings):
 
 async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings, progress: Progress) -> ModeAnswer:
     chat = prompt
-    (said,) = await policy.generate(chat, greedy(shared.sampler))
+    (said,) = await policy.generate(chat, greedily(shared.sampler))
     turns = [said]
     for _ in range(given.rounds):
-        progress.so_far(ModeAnswer(said.text, said.finish))
+        progress.so_far(ModeAnswer.of(said))
         progress.aside(said.text)
         reviewing = then(chat, said, REVIEW)
-        (review,) = await policy.generate(reviewing, greedy(shared.sampler))
+        (review,) = await policy.generate(reviewing, greedily(shared.sampler))
         progress.aside(review.text)
         found = VERDICT.findall(review.text)
         if not found or found[-1].casefold() == "right":
             break
         chat = then(reviewing, review, AGAIN)
-        (said,) = await policy.generate(chat, greedy(shared.sampler))
+        (said,) = await policy.generate(chat, greedily(shared.sampler))
         turns.append(said)
-    given_one = last_readable(shared, *turns)
-    return ModeAnswer(given_one.text, given_one.finish)
+    return ModeAnswer.of(last_readable(shared, *turns))

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from core.errors import PromptError
 from core.messages import Candidate, ChatMessage, Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.judge_prompts import question
 from methods.recipes import Shared
-from methods.samplers.iid import greedy, sampling_of
+from methods.samplers.iid import greedily, sampling_of
 from methods.turns import asking
 
-CARD = Card("The sample that the model finds most consistent with the others", "arXiv 2311.17311", samples=True)
+CARD = ModeCard("The sample that the model finds most consistent with the others", "arXiv 2311.17311", samples=True)
 ASK = "Which of these answers agrees most with the majority of them? Reply with the line\nMost consistent: <its number>"
 NUMBER = re.compile(r"\bmost consistent[\s:=*(\[]{1,6}(?:answer\s*)?(\d+)\b", re.IGNORECASE)
 LEAST_CHARS = 200
@@ -34,7 +34,7 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
     n = given.n or min(16, shared.sampler.n)
     drawn = await policy.generate(prompt, sampling_of(shared.sampler, n=n))
     whole = [candidate for candidate in drawn if candidate.finish == "stop"] or drawn
-    first = ModeAnswer(whole[0].text, whole[0].finish, 0.0)
+    first = ModeAnswer.of(whole[0], 0.0)
     progress.so_far(first)
     progress.aside(f"{n} samples")
     random.Random(prompt.id).shuffle(whole)  # against a liking for the first
@@ -43,7 +43,7 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
     chosen = int(found[-1]) if found else -1
     if not 0 <= chosen < len(whole):
         return first
-    return ModeAnswer(whole[chosen].text, whole[chosen].finish)
+    return ModeAnswer.of(whole[chosen])
 
 
 async def _said(shared: Shared, prompt: Prompt, policy: Policy, samples: Sequence[Candidate]) -> Candidate:
@@ -53,7 +53,7 @@ async def _said(shared: Shared, prompt: Prompt, policy: Policy, samples: Sequenc
         text = f"Question:\n{question(prompt)}\n\n{shown}\n\n{ASK}"
         asked = asking(prompt.model_copy(update={"messages": (ChatMessage(role="user", content="?"),)}), text)
         try:
-            (said,) = await policy.generate(asked, greedy(shared.sampler))
+            (said,) = await policy.generate(asked, greedily(shared.sampler))
         except PromptError:
             if chars <= LEAST_CHARS:
                 raise

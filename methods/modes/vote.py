@@ -9,12 +9,12 @@ share of 0.
 from pydantic import Field
 
 from core.messages import Prompt
-from core.protocols import Card, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.election import elected
 from methods.recipes import Shared
 from methods.samplers.decided import Decided
 
-CARD = Card(
+CARD = ModeCard(
     "The most common answer of several samples",
     "arXiv 2203.11171",
     samples=True,
@@ -32,4 +32,4 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
     draw = Decided(shared.sampler, shared.extract, n, rounds=2, drawn=lambda k: progress.aside(f"{k} of {n} samples"))
     (group,) = await draw(prompt, policy)
     best, verdict = await elected(shared, prompt, group.candidates, policy)
-    return ModeAnswer(best.text, best.finish, verdict.share, sum(verdict.scores) / n)
+    return ModeAnswer.of(best, verdict.share, sum(verdict.scores) / n)

@@ -37,7 +37,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Shared:
-    """The settings that all recipes share."""
+    """The settings that all recipes and serving modes share."""
 
     sampler: SamplerConfig
     extract: Extract

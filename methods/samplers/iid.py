@@ -27,7 +27,7 @@ class Iid:
         return [grouped(prompt, await policy.generate(prompt, sampling, self.ref), fixed=self.ref is not None)]
 
 
-def greedy(config: SamplerConfig) -> Sampling:
+def greedily(config: SamplerConfig) -> Sampling:
     return sampling_of(config, n=1, temperature=0)
 
 

@@ -7,7 +7,7 @@ from core.codec import stable_id
 from core.config import SamplerConfig
 from core.messages import Candidate, Group, Prompt
 from core.protocols import UNTUNED, Extract, Policy, Tuned
-from methods.samplers.iid import greedy, grouped, sampling_of
+from methods.samplers.iid import greedily, grouped, sampling_of
 from methods.scorers.majority import answer_of, count
 from methods.turns import then
 
@@ -33,7 +33,7 @@ class Refined:
 
     async def _refined(self, prompt: Prompt, candidate: Candidate, policy: Policy) -> Group:
         reviewing = then(prompt, candidate, self.criticise)
-        (critique,) = await policy.generate(reviewing, greedy(self.config))
+        (critique,) = await policy.generate(reviewing, greedily(self.config))
         chat = then(reviewing, critique, self.refine)
         (again,) = await policy.generate(chat, sampling_of(self.config, n=1))
         name = stable_id("refined", candidate.id, again.id)

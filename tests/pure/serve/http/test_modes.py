@@ -29,7 +29,7 @@ from core.config import (
 )
 from core.errors import ConfigError, PromptError, Unavailable, VersionError
 from core.messages import BASE, Candidate, PolicyRef, Prompt, Sampling, Slots
-from core.protocols import Card, Mode, ModeAnswer, ModeSettings, Policy, Progress
+from core.protocols import Mode, ModeAnswer, ModeCard, ModeSettings, Policy, Progress
 from methods.data.prompts import as_prompt
 from methods.modes import modes, names, vote
 from methods.recipes import Shared
@@ -129,7 +129,7 @@ VOTE = modes(MethodConfig())["vote"]
 
 
 def mode(answer: Any) -> Mode:
-    return Mode(answer, Shared(SamplerConfig(), ANSWERS, VotesConfig()), ModeSettings, Card("a mode", "here"))
+    return Mode(answer, Shared(SamplerConfig(), ANSWERS, VotesConfig()), ModeSettings, ModeCard("a mode", "here"))
 
 
 async def working(
