@@ -17,7 +17,7 @@ CARD = ModeCard(
     "The vote of a tree search over steps",
     "arXiv 2404.12253",
     samples=True,
-    measured="embedded model: -7.3 [-15.0, +0.3]",
+    measured="embedded model: -0.7 [-8.6, +7.3]",
 )
 
 

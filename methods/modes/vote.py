@@ -18,7 +18,7 @@ CARD = ModeCard(
     "The most common answer of several samples",
     "arXiv 2203.11171",
     samples=True,
-    measured="embedded model: -1.3 [-9.6, +6.9]",
+    measured="embedded model: +0.0 [-7.6, +7.6]",
 )
 
 
