@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -32,6 +33,16 @@ def drill_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--out", type=Path, default=Path(out), help="folder; an interrupted drill resumes")
     parser.add_argument("--config", default="configs/tiny.yaml")
     parser.add_argument("--run", type=Path, help="directory of a running run to use; the drill does not stop it")
+
+
+def family(main: psutil.Process) -> list[psutil.Process]:
+    """The process, all below it, and those of its own process session, which a dead fork server may have left."""
+    found = {main.pid: main} | {process.pid: process for process in main.children(recursive=True)}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it ended
+            if process.pid not in found and os.getsid(process.pid) == main.pid:
+                found[process.pid] = process
+    return list(found.values())
 
 
 def kill_all(processes: Iterable[psutil.Process]) -> None:
@@ -112,7 +123,7 @@ class LiveRun:
     def family(self) -> list[psutil.Process]:
         if self._main is None or self._ended:
             return []
-        return [self._main, *self._main.children(recursive=True)]
+        return family(self._main)
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Processes whose command line begins with `title`. Ray renames a worker when it hosts an actor."""

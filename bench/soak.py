@@ -85,7 +85,8 @@ async def measurements(live: LiveRun, load: Load, seconds: float) -> AsyncIterat
 
 
 def measurement(live: LiveRun) -> dict[str, Any]:
-    """RSS counts shared pages once per process. Proportional memory (PSS) is more exact, and 20 times as slow."""
+    """RSS counts shared pages once per process, also those that forked processes share with their server: its slope
+    tells more than its level. Proportional memory (PSS) is more exact, and 20 times as slow."""
     rss_mb, fds = 0.0, 0
     by_title: dict[str, float] = {}
     for process in live.family():

@@ -57,7 +57,7 @@ def folded(text: str) -> str:
     if not plain.isascii():
         simple = "".join(char if char < "\x80" else _plain(char) for char in plain.translate(DASHES))
         plain = unicodedata.normalize("NFC", simple)
-    tokens = [canonical(m[0]) if m["number"] else m[0] for m in _TOKEN.finditer(plain)]
+    tokens = [canonical(m[0]) if m.lastgroup else m[0] for m in _TOKEN.finditer(plain)]
     return " ".join(tokens or plain.split())
 
 

@@ -12,7 +12,7 @@ Not read, because the value is not certain or not written out: `1,5` (a pair, or
 import re
 import unicodedata
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−⁃⁻˗﹘﹣－➖", "-"))
 _ASCII = {"’": "'", "‘": "'", "ʼ": "'", "´": "'", "٫": ".", "٬": ",", "٪": "%", "⁄": "/", "∕": "/"}
@@ -115,6 +115,7 @@ def last_box(text: str) -> str | None:
     return text[last[0] : last[1]] if last else None
 
 
+@lru_cache(10_000)
 def canonical(digits: str) -> str:
     """`+01,200.50` -> `1200.5`. Works on the text, so that no number is too long and none is rounded."""
     whole, _, part = digits.lstrip("+-").replace(",", "").partition(".")

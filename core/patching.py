@@ -13,7 +13,7 @@ SWITCH = "RATCHET_NO_PATCH"
 """Environment variable: comma-separated names of patches to skip. Each node of a cluster reads its own."""
 NAMES = (
     *("amx", "cpu_lora", "fork_server", "log_handlers", "plain_app", "stat_logger", "stream_events", "tied_head"),
-    *("dashboard_address", "haproxy", "ray_processes"),
+    *("dashboard_address", "forked_workers", "haproxy", "ray_processes"),
 )
 
 

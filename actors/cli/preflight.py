@@ -69,7 +69,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
     held_out = unanswered(config)
     to_answer = [] if held_out is None else list(prompts.read(held_out, setting="gate.held_out"))
     asked = [*(question.prompt for question in probes), *to_answer]
-    suspects = list(filter(kept_out(config).holds, pool))
+    suspects = list(filter(kept_out(config, [*probes, *report]).holds, pool))
     refuse_overlap(suspects, asked, config.prompts.path, "the gate's probes")
     keyed = [question.prompt for question in report]
     if report:

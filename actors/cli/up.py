@@ -7,8 +7,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +21,7 @@ from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
 from actors.cli.samples import Turn, sample_chats
 from actors.inspect import report
+from actors.runtime import local_cluster
 from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, StorePort
 from actors.runtime.statuses import RunStatus
 from actors.runtime.supervisor import Supervisor
@@ -30,13 +31,14 @@ from core import gc_tuning
 from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import RatchetError
+from core.fork_server import share
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.shipped import PROGRAM
 from core.store.facts import FinalMeasured
 from core.store.records import as_row, event
 from core.store.writer import RunReader
 from serve.engine.arguments import environment
-from serve.engine.patches.fork_server import share
+from serve.engine.patches import fork_server
 from serve.http import keys_file
 from serve.replica.haproxy import free_ports
 
@@ -57,8 +59,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
     gc_tuning.pause()
-    engines = environment(config.model, config.serve.engine)
-    with share(engines) if address is None else nullcontext() as print_to:
+    with _fork_server(config) if address is None else nullcontext() as print_to:
         run = _opened(config, console, address)
         if print_to is not None:
             print_to(run.path / "logs" / "engines.log")
@@ -69,6 +70,17 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
         finally:
             run.close()
     return run.path
+
+
+def _fork_server(config: Config) -> AbstractContextManager[Callable[[Path], None] | None]:
+    """For the engines and the actors of this machine."""
+    if not fork_server.applies():
+        return nullcontext()
+    told = {name: value for name, value in os.environ.items() if name != keys_file.ENVIRONMENT}
+    told |= environment(config.model, config.serve.engine)
+    if not local_cluster.FORKED.on():
+        return share(told, fork_server.PRELOADED)
+    return share(told | local_cluster.forks_environment(), (*fork_server.PRELOADED, "actors.preloaded"))
 
 
 def _opened(config: Config, console: Console, address: str | None) -> RunDir:

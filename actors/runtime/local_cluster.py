@@ -1,11 +1,12 @@
 # pyright: basic
 """A Ray cluster of one node, for a run that joins no other. It ends with the process that started it.
 
-This module uses private names of Ray, which have no types: two patches, the private arguments of `ray.init`, and the
+This module uses private names of Ray, which have no types: three patches, the private arguments of `ray.init`, and the
 folder of Ray's logs. Each patch has a switch and is refused for a version of Ray that it was not made for
 (core/patching.py).
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ray._private import ray_constants
 from ray._private.node import Node
 from ray.experimental.internal_kv import _internal_kv_put
 
+from actors.runtime import forked_worker
 from core.patching import Patch
 from serve.replica.haproxy import RAY, free_ports
 
@@ -29,6 +31,16 @@ ADDRESS = Patch("dashboard_address", *RAY, without="the node's agent logs five l
 """Patched: the dashboard's address in Ray's key-value store. The node's agent
 (ray/dashboard/modules/event/event_agent.py) reads it each second, and logs five lines while there is none. Upstream: no
 known issue."""
+FORKED = Patch("forked_workers", *RAY, without="each process of a run imports Ray twice, and starts seconds later")
+"""Patched: `SETUP_WORKER_FILENAME` in ray/_private/ray_constants.py, the script that raylet starts each worker with
+(forked_worker.py). Why: Ray can start workers early, and import modules in each, but not fork them. Upstream: no known
+issue."""
+
+
+def forks_environment() -> dict[str, str]:
+    """What Ray's library reads once, when the fork server imports it: the job, and the process whose end ends a worker.
+    That is Raylet, which is not there yet, and so its parent."""
+    return {forked_worker.JOB: forked_worker.FIRST, "RAY_RAYLET_PID": str(os.getpid())}
 
 
 def start(**settings: Any) -> None:
@@ -36,6 +48,9 @@ def start(**settings: Any) -> None:
         for name in NEEDLESS:
             getattr(Node, name)  # raises AttributeError if Ray has renamed the method
             setattr(Node, name, lambda self, **_: None)
+    if FORKED.on():
+        assert ray_constants.SETUP_WORKER_FILENAME  # Ray joins it to its folder, and so this path stays as it is
+        ray_constants.SETUP_WORKER_FILENAME = forked_worker.__file__
     ray.init(
         "local",  # else Ray joins any cluster that already runs on this machine
         **settings,

@@ -1,6 +1,6 @@
 """Held-out questions of a run: the gate's probes and the report's questions, which must never be trained on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,11 @@ def report_questions(config: Config) -> list[Question]:
     return _questions(path, config, config.report.split)
 
 
-def kept_out(config: Config) -> Probes:
-    """Detects prompts that must not be trained on: probes, questions of the report, and near duplicates of them."""
-    questions = [*probes_of(config)[0], *report_questions(config)]
+def kept_out(config: Config, questions: Sequence[Question] | None = None) -> Probes:
+    """Detects prompts that must not be trained on: probes, questions of the report, and near duplicates of them.
+    `questions`: both, where they are read already."""
+    if questions is None:
+        questions = [*probes_of(config)[0], *report_questions(config)]
     asked = unanswered(config)
     unknown: Iterable[Prompt] = () if asked is None else prompts.read(asked, setting="gate.held_out")
     return Probes([*(question.prompt for question in questions), *unknown], config.gate.near_duplicate)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 
 from core.errors import ConfigError
 from core.messages import Prompt
@@ -39,7 +40,10 @@ class Probes:
         if " ".join(words) in self._exact:
             return True
         shingles = shingles_of(words)
-        shared = Counter(probe for shingle in shingles for probe in self._with.get(shingle, ()))
+        found = [probes for shingle in shingles if (probes := self._with.get(shingle))]
+        if not found:  # so most are
+            return False
+        shared = Counter(chain.from_iterable(found))
         return any(
             count >= self._near * min(size, max(len(shingles), size / 2))
             for probe, count in shared.items()

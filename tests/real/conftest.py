@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from bench._live import kill_all
+from bench._live import family, kill_all
 from tests.left_behind import left_behind
 
 ROOT = Path(__file__).parents[2]
@@ -66,11 +66,11 @@ class Run:
         return text
 
     def family(self) -> list[psutil.Process]:
-        """The run's process and all its descendants, including those that Ray moved to other process sessions."""
+        """The run's process, all its descendants, including those that Ray moved to other process sessions, and those
+        of its own session that a dead fork server left."""
         if self.process.poll() is not None:
             return []
-        parent = psutil.Process(self.process.pid)
-        return [parent, *parent.children(recursive=True)]
+        return family(psutil.Process(self.process.pid))
 
     def those(self, title: str) -> list[psutil.Process]:
         """Processes whose command line begins with `title` now. Ray renames a worker when it hosts an actor."""

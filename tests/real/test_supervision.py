@@ -44,7 +44,8 @@ LONG_CHAT = {**{name: value for name, value in LONG.items() if name != "prompt"}
 HANG_S, STOP_S, EXIT_S = 12, 30, 10
 SETTINGS = (
     "serve.replicas=2",
-    "learning.groups_per_window=96",
+    "learning.groups_per_window=64",
+    "learning.replay_windows=2",  # else the windows grow, and with them the wait for a version
     "learning.plateau=null",
     f"run.hang_s={HANG_S}",
     f"run.stop_timeout_s={STOP_S}",
@@ -208,8 +209,8 @@ def ask_until(url: str, stop_at: float) -> list[int | str]:
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         while time.monotonic() < stop_at:
             try:
-                reply = http.post("/v1/chat/completions", json=SHORT | {"max_tokens": 40, "ignore_eos": True})
-                complete = reply.status_code != 200 or reply.json()["usage"]["completion_tokens"] == 40
+                reply = http.post("/v1/chat/completions", json=SHORT | {"max_tokens": 16, "ignore_eos": True})
+                complete = reply.status_code != 200 or reply.json()["usage"]["completion_tokens"] == 16
                 seen.append(reply.status_code if complete else "cut short")
             except httpx.TransportError as error:
                 seen.append(repr(error))
@@ -231,15 +232,6 @@ def test_without_any_replica_users_wait_or_are_told_to_try_again(run: Run, http:
 
     until("replica", run, answers)
     assert {(reply.status_code, reply.headers.get("retry-after")) for reply in refused} <= {(503, "1")}
-
-
-def test_the_server_of_all_engines_dies_and_its_replicas_come_back_without_it(run: Run, http: httpx.Client) -> None:
-    (server,) = [p for p in psutil.Process(run.process.pid).children() if "import serve_forks" in " ".join(p.cmdline())]
-    before = {process.pid for process in run.those("ray::ServeReplica")}
-    server.kill()
-    until("replicas that died with it", run, lambda: not before & {p.pid for p in run.those("ray::ServeReplica")})
-    until("all replicas", run, lambda: whole(asked(run)))
-    until("an answer", run, lambda: answered(http), 30)  # the gateway learns of a new replica seconds later
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_answer_ends_it_and_frees_its_seat(
@@ -322,6 +314,15 @@ def test_a_full_disk_stops_learning_and_not_serving_and_learning_goes_on_by_itse
     (event,) = events(run, "disk_full")
     assert event["seconds"] > 5
     assert len(events(run, "hung")) == hung
+
+
+def test_the_server_of_all_engines_dies_and_its_replicas_come_back_without_it(run: Run, http: httpx.Client) -> None:
+    (server,) = [p for p in psutil.Process(run.process.pid).children() if "import serve_forks" in " ".join(p.cmdline())]
+    before = {process.pid for process in run.those("ray::ServeReplica")}
+    server.kill()
+    until("replicas that died with it", run, lambda: not before & {p.pid for p in run.those("ray::ServeReplica")})
+    until("all replicas", run, lambda: whole(asked(run)))
+    until("an answer", run, lambda: answered(http), 30)  # the gateway learns of a new replica seconds later
 
 
 def test_a_run_whose_every_process_is_killed_goes_on_with_what_it_had(run: Run) -> None:

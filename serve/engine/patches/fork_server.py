@@ -1,7 +1,7 @@
 """Forks the engine process on a CPU from a fork server that has vLLM imported, or is importing it.
 
 vLLM spawns that process after its own imports, and the new process repeats them: on two cores this takes a third of
-the time to the first answer. `ratchet up` first starts one fork server for all replicas of its machine (`share`). A
+the time to the first answer. `ratchet up` first starts one fork server for its machine (`core/fork_server.py`). A
 replica without a shared server starts its own while it imports vLLM (`begin`). The engine process ends when its replica
 ends for any reason. With a GPU vLLM spawns as usual.
 
@@ -11,33 +11,24 @@ fork (`VLLM_WORKER_MULTIPROC_METHOD`) but not use a fork server, and Python's fo
 Upstream: no issue is known. Holds for: vLLM 0.31 on Python 3.11 and 3.12.
 """
 
-import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from core import gc_tuning
+from core.fork_server import SERVER, connect
 from serve.engine.patches import cpu_build, vllm_patch
-from serve.http import keys_file
 
 PATCH = vllm_patch("fork_server", without="an engine on a CPU starts later, and may outlive a killed replica")
-PRELOADED = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine.worker"]
+PRELOADED = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine.worker")
 NICER = 5
 """Added to the replica's niceness for its engine. Learning has a higher niceness still."""
-SERVER = "RATCHET_ENGINE_SERVER"
-"""Environment variable: the socket of this machine's fork server."""
 
 
 class EngineProcess(ForkServerProcess):
@@ -70,91 +61,19 @@ def _end_with_the_replica() -> None:
     os.close(engine)
 
 
-@contextmanager
-def share(environment: Mapping[str, str]) -> Iterator[Callable[[Path], None]]:
-    """Start this machine's fork server, for the engines of all replicas that this process starts from now on. It
-    imports vLLM at once. It forks nothing until the yielded function has set the file that all engines print to."""
-    if not _applies():
-        yield lambda log: None
-        return
-    with tempfile.TemporaryDirectory(prefix="ratchet-") as folder, socket.socket(socket.AF_UNIX) as listener:
-        address = f"{folder}/engines.sock"  # the path of a unix socket must be short
-        listener.bind(address)
-        listener.listen()
-        ends, lives = os.pipe()  # the server ends when the last write end of the pipe is closed
-        main = f"from serve.engine.patches.fork_server import serve_forks; serve_forks({listener.fileno()}, {ends})"
-        printed = Path(folder, "printed")
-        with printed.open("ab") as out:
-            server = subprocess.Popen(
-                [sys.executable, "-c", main],
-                env={k: v for k, v in os.environ.items() if k != keys_file.ENVIRONMENT} | dict(environment),
-                pass_fds=[listener.fileno(), ends],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=out,
-                # It must not get Ctrl-C. Not a new session: Linux gives each session an equal CPU share, whatever its
-                # niceness (`sched_autogroup_enabled`)
-                process_group=0,
-            )
-        listener.close()  # only the server may hold it: clients of a dead server would wait forever
-        os.close(ends)
-        os.environ[SERVER] = address
-
-        def print_to(log: Path) -> None:
-            with log.open("ab") as file:
-                file.write(printed.read_bytes())
-            assert server.stdin is not None
-            with suppress(BrokenPipeError):  # the server is dead; each replica starts its own
-                server.stdin.write(os.fsencode(log.resolve()))
-                server.stdin.close()
-
-        try:
-            yield print_to
-        finally:
-            del os.environ[SERVER]
-            os.close(lives)
-            server.kill()
-            server.wait()
-
-
-def serve_forks(listener: int, ends: int) -> None:
-    """The main function of the shared fork server."""
-    gc_tuning.pause()
-    for module in PRELOADED:
-        importlib.import_module(module)
-    gc_tuning.freeze()
-    log = os.open(os.fsdecode(sys.stdin.buffer.read()), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    multiprocessing.forkserver.main(listener, ends, [])
-
-
-class SharedServer(multiprocessing.forkserver.ForkServer):
-    """A `multiprocessing` fork server that another process owns."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__()
-        self._forkserver_address = address
-        self._forkserver_alive_fd = os.pipe()[1]
-
-    def ensure_running(self) -> None:
-        """Does nothing: its owner keeps it running."""
-
-
 def begin() -> None:
     """Start a fork server that imports vLLM, unless this machine has a shared one. Call this before anything else, with
     the engine's environment variables set."""
-    if not _applies():
+    if not applies():
         return
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     if SERVER not in os.environ:
         multiprocessing.forkserver.ensure_running()
 
 
 def adopt() -> None:
     """Make vLLM start its engine from the fork server."""
-    if _applies():
+    if applies():
         from vllm.v1.engine import utils
 
         context = multiprocessing.get_context("forkserver")
@@ -166,10 +85,11 @@ def adopt() -> None:
 
 def _connect(fds: Sequence[int]) -> tuple[int, int]:
     try:
-        return SharedServer(os.environ[SERVER]).connect_to_new_process(fds)
+        return connect(fds)
     except OSError:  # the shared server is dead
         return multiprocessing.forkserver._forkserver.connect_to_new_process(fds)
 
 
-def _applies() -> bool:
+def applies() -> bool:
+    """Whether engines are forked on this machine."""
     return cpu_build() and PATCH.on()

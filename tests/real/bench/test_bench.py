@@ -35,6 +35,13 @@ def test_the_system_adds_little_to_what_the_engine_costs() -> None:
     assert 0.3 < found["ratio_all"] < found["ratio"]  # every other process costs something, and none dominates
 
 
+@long("start")
+def test_forked_workers_start_sooner_than_ray_s_own(tmp_path: object) -> None:
+    found = bench("start", "--out", str(tmp_path))
+    assert found["cpu_s_ratio"] < 0.8  # .6 here; the seconds depend on what else the machine does
+    assert found["forked"]["back_s"][0] > 0 and found["first_answer_s_ratio"] < 1
+
+
 def test_a_trainer_alone_eats_windows_and_publishes() -> None:
     found = bench("train", "--objective", "grpo", "--steps", "2", "model.weights={kind: full}")
     assert found["steps"] == 2 and found["tokens_per_s"] > 0

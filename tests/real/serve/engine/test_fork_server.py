@@ -21,7 +21,8 @@ DRIVER = """
     from core.messages import BASE, Sampling
     from serve.engine.engine import Engine
     from serve.engine.arguments import environment
-    from serve.engine.patches.fork_server import share
+    from core.fork_server import share
+    from serve.engine.patches.fork_server import PRELOADED
 
     config = load("configs/tiny.yaml", [])
 
@@ -39,7 +40,7 @@ DRIVER = """
     if sys.argv[-1] == "replica":
         os.nice(7)
         sys.exit(asyncio.run(replica()))
-    with share(environment(config.model, config.serve.engine)) as print_to:
+    with share({**os.environ, **environment(config.model, config.serve.engine)}, PRELOADED) as print_to:
         print_to(Path(sys.argv[2]))
         if sys.argv[-1] == "gone":
             (server,) = psutil.Process().children()
