@@ -16,12 +16,10 @@ _rays: Any = ray.actor
 _ActorClassID = _rays.ActorClassID
 _rays.ActorClassID = SimpleNamespace(from_random=lambda: _ActorClassID(os.urandom(_ActorClassID.size())))
 
-import peft  # noqa: E402, F401
+import peft  # noqa: E402, F401  # the trainer's
 import ray._private.workers.default_worker  # noqa: E402
 import ray.serve._private.controller  # noqa: E402
 import ray.serve._private.haproxy  # noqa: E402
-import vllm.entrypoints.launchers.app  # noqa: E402
-import vllm.v1.engine.async_llm  # noqa: E402, F401
 
 import actors.system  # noqa: E402, F401
 

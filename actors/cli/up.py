@@ -80,7 +80,8 @@ def _fork_server(config: Config) -> AbstractContextManager[Callable[[Path], None
     told |= environment(config.model, config.serve.engine)
     if not local_cluster.FORKED.on():
         return share(told, fork_server.PRELOADED)
-    return share(told | local_cluster.forks_environment(), (*fork_server.PRELOADED, "actors.preloaded"))
+    preloaded = (*fork_server.PRELOADED, *fork_server.OF_REPLICAS, "actors.preloaded")
+    return share(told | local_cluster.forks_environment(), preloaded)
 
 
 def _opened(config: Config, console: Console, address: str | None) -> RunDir:

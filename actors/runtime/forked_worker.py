@@ -62,12 +62,12 @@ class Worker(ForkServerProcess):
 def _make_its_own() -> None:
     """What a fork has from others and must not share: random numbers, OpenMP's threads, a tracker."""
     import numpy
-    import torch
 
     tracker: Any = resource_tracker._resource_tracker
     tracker._fd = None
     numpy.random.seed()
-    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+    torch, threads = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
+    if torch is not None and threads.isdecimal():
         torch.set_num_threads(int(threads))
 
 

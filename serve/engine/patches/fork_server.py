@@ -27,6 +27,7 @@ from serve.engine.patches import cpu_build, vllm_patch
 
 PATCH = vllm_patch("fork_server", without="an engine on a CPU starts later, and may outlive a killed replica")
 PRELOADED = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "serve.engine.worker")
+OF_REPLICAS = ("vllm.v1.engine.async_llm", "vllm.entrypoints.launchers.app")
 NICER = 5
 """Added to the replica's niceness for its engine. Learning has a higher niceness still."""
 

@@ -17,6 +17,8 @@ from serve.replica.haproxy import RAY
 ROOT = Path(__file__).parents[3]
 SOURCES = [*(ROOT / "serve").rglob("*.py"), *(ROOT / "actors").rglob("*.py")]
 MAY_NAME_RAYS_PRIVATE_PARTS = {
+    "actors/preloaded.py",
+    "actors/runtime/forked_worker.py",
     "actors/runtime/local_cluster.py",
     "actors/cli/service.py",
     "actors/cli/forget_cluster.py",
