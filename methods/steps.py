@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from core.messages import Candidate, Finish, Prompt
+from core.messages import Candidate, Finish, Group, Prompt
 from core.protocols import ModeAnswer, ModeSettings, Policy, Progress
 from methods.recipes import Shared
-from methods.samplers.iid import sampling_of
+from methods.samplers.iid import grouped, sampling_of
 from methods.scorers.majority import answer_of, count
 from methods.search import Step
 from methods.turns import going_on
 
+STEPS, ENDS = "steps", "ends"
+"""Kinds of groups: the next steps of a partial answer, and rollouts from it."""
 TRIES = 5
 """Calls for a step that differs from its siblings."""
 
@@ -39,6 +41,8 @@ class Partial:
     finish: Finish = "stop_string"
     answer: str | None = None
     """Of a whole one."""
+    last: str | None = None
+    """The id of its last candidate."""
 
 
 @dataclass
@@ -56,6 +60,10 @@ class Steps:
     """Every whole answer that was seen."""
     _known: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     """Prompt id -> texts of the steps that it has."""
+    _drawn: dict[tuple[str, str], tuple[Partial, list[Candidate]]] = field(
+        default_factory=dict[tuple[str, str], tuple[Partial, list[Candidate]]]
+    )
+    """Kind and prompt id -> where they begin, and what was drawn."""
 
     async def grow(self, state: Partial, width: int) -> list[Step[Partial]]:
         known = self._known.setdefault(state.prompt.id, set())
@@ -69,6 +77,7 @@ class Steps:
             )
             found += [c for i, c in enumerate(drawn) if c.text not in known | {d.text for d in drawn[:i]}]
             known |= {candidate.text for candidate in drawn}
+        self._keep(STEPS, state, found)
         return list(await asyncio.gather(*(self._valued(state, candidate) for candidate in found)))
 
     async def _valued(self, state: Partial, candidate: Candidate) -> Step[Partial]:
@@ -77,6 +86,7 @@ class Steps:
             self._note([step])
             return Step(step, self._shares().get(step.answer or "", 0.0), final=True)
         drawn = await self.policy.generate(step.prompt, sampling_of(self.shared.sampler, n=self.rollouts))
+        self._keep(ENDS, step, drawn)
         ends = [self._partial(step, each) for each in drawn]
         self._note(ends)
         winner = max(self._shares().items(), key=lambda pair: pair[1], default=(None, 0.0))[0]
@@ -86,7 +96,19 @@ class Steps:
         text = state.text + candidate.text
         whole = candidate.model_copy(update={"text": text})
         answer = answer_of(whole, self.shared.extract)
-        return Partial(going_on(state.prompt, candidate), text, candidate.finish, answer)
+        return Partial(going_on(state.prompt, candidate), text, candidate.finish, answer, candidate.id)
+
+    def _keep(self, kind: str, start: Partial, drawn: Sequence[Candidate]) -> None:
+        self._drawn.setdefault((kind, start.prompt.id), (start, []))[1].extend(drawn)
+
+    def groups(self) -> list[Group]:
+        """All that was drawn, the first steps first. What two calls drew of one partial answer is one group; its
+        `parent` is the step that it goes on from."""
+        found = [
+            grouped(start.prompt, drawn, kind=kind).model_copy(update={"parent": start.last})
+            for (kind, _), (start, drawn) in self._drawn.items()
+        ]
+        return [group for group in found if group.candidates]
 
     def _note(self, ends: Sequence[Partial]) -> None:
         self.whole += ends

@@ -49,6 +49,7 @@ SCORERS = {
     "self_logprob": f"{RECIPES}_sft_sharpening.py {RECIPES}_sharpening.py",
     "thumbs": f"{RECIPES}_kto.py",
     "tournament": f"{RECIPES}_verify_filter.py",
+    "tree_values": f"{RECIPES}_trees.py",
     "verified": f"{RECIPES}_verify_filter.py",
 }
 """Scorers of one recipe or two are tested where the recipes are."""

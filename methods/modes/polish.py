@@ -23,6 +23,10 @@ REWRITE = (
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
+def keeps_its_numbers(rewrite: str, question: str) -> bool:
+    return sorted(NUMBER.findall(rewrite)) == sorted(NUMBER.findall(question))
+
+
 class Settings(ModeSettings):
     rewrites: int = Field(default=3, ge=1, le=8)
 
@@ -37,7 +41,7 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
             asking(prompt, REWRITE.replace("{question}", text)), greedily(shared.sampler)
         )
         progress.aside(rewrite.text)
-        if rewrite.finish != "stop" or sorted(NUMBER.findall(rewrite.text)) != sorted(NUMBER.findall(text)):
+        if rewrite.finish != "stop" or not keeps_its_numbers(rewrite.text, text):
             continue
         text = rewrite.text
         (next_one,) = await policy.generate(asking(prompt, text), greedily(shared.sampler))
