@@ -8,6 +8,8 @@ once greedily, POOL times as samples, and once to each serving mode that needs n
     majority        the vote of as many samples as the mode's tokens buy, at least one, and the paired `lead` over it
     kept, mended    of the right greedy answers, the part that stays right (CL); of the wrong ones, the part that is
                     mended (CS); rss above .5: the mode is more often right than the greedy answer (arXiv 2412.19513)
+    oracle          of this bench alone: the key says when the greedy answer stays and when the mode's is taken. What it
+                    gains is the key's, not the mode's (arXiv 2310.01798); no serving path has it
     share_of_...    the mean vote share of right and of wrong answers, which shows whether the share separates them
 """
 
@@ -149,6 +151,7 @@ def figures(replies: Sequence[Reply], greedy: Sequence[Reply]) -> dict[str, Any]
         "kept": second and _rounded(second.kept),
         "mended": second and _rounded(second.mended),
         "rss": second and _rounded(second.rss),
+        "oracle": round(statistics.fmean(a.right or b.right for a, b in zip(replies, greedy, strict=True)), 4),
         "tokens_per_answer": round(statistics.fmean(reply.tokens for reply in replies), 1),
         "refused": sum(reply.tokens == 0 for reply in replies),
         "seconds_p50": round(statistics.median(reply.seconds for reply in replies), 3),

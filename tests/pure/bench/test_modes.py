@@ -28,4 +28,5 @@ def test_a_second_answer_is_told_by_what_it_keeps_and_what_it_mends() -> None:
     greedy = replies(["1", "2", "9", "8"], KEYS, 10)
     found = figures(replies(["1", "9", "3", "8"], KEYS, 30), greedy)
     assert (found["accuracy"], found["gain"], found["kept"], found["mended"], found["rss"]) == (0.5, 0.0, 0.5, 0.5, 0.5)
+    assert found["oracle"] == 0.75
     assert figures(greedy, greedy)["kept"] == 1 and figures(greedy, greedy)["mended"] == 0
