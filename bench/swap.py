@@ -148,24 +148,26 @@ async def measure(kind: str, swaps: int) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def service(kind: str, *settings: str) -> AsyncIterator[tuple[Any, str, list[Published]]]:
     """Runs the policy service alone. Yields the `Versions` actor, the URL, and versions to serve."""
+    from actors.runtime import local_cluster
     from serve.http.keys import Keys
     from serve.replica.app import deploy, open_gateway, undeploy
     from serve.replica.haproxy import free_ports
 
     with tempfile.TemporaryDirectory() as folder:
         config = load(CONFIGS[kind], [f"serve.port={free_ports(1)[0]}", *settings])
-        base, versions = await asyncio.to_thread(make_versions, config, Path(folder))
-        ray.init(
-            "local", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
-        )
-        try:
-            actor = ray.remote(Versions).options(name="versions", num_cpus=0.02).remote(base)
-            await asyncio.to_thread(open_gateway, config)
-            await asyncio.to_thread(deploy, config, NAMESPACE, 0, {}, Keys())
-            yield actor, f"http://{config.serve.host}:{config.serve.port}", versions
-        finally:
-            await asyncio.to_thread(undeploy)
-            ray.shutdown()
+        with local_cluster.forks(config) as print_to:
+            base, versions = await asyncio.to_thread(make_versions, config, Path(folder))
+            if print_to is not None:
+                print_to(Path(folder) / "engines.log")
+            local_cluster.start(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                actor = ray.remote(Versions).options(name="versions", num_cpus=0.02).remote(base)
+                await asyncio.to_thread(open_gateway, config)
+                await asyncio.to_thread(deploy, config, NAMESPACE, 0, {}, Keys())
+                yield actor, f"http://{config.serve.host}:{config.serve.port}", versions
+            finally:
+                await asyncio.to_thread(undeploy)
+                ray.shutdown()
 
 
 async def _under_load(actor: Any, url: str, versions: list[Published], swaps: int) -> dict[str, Any]:

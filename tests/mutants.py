@@ -206,7 +206,7 @@ class Runner:
         output = self._copy / ".output"
         child = os.fork()
         if child == 0:
-            os.setsid()
+            os.setpgid(0, 0)  # not a session: Linux would give it a full share of the CPU, whatever our niceness
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             with output.open("w") as file:
                 os.dup2(file.fileno(), 1)

@@ -7,8 +7,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
@@ -31,14 +31,11 @@ from core import gc_tuning
 from core.clock import Clock, SystemClock
 from core.config import Config
 from core.errors import RatchetError
-from core.fork_server import share
 from core.metrics import JsonlSink, Sink, TensorBoardSink, WandbSink
 from core.shipped import PROGRAM
 from core.store.facts import FinalMeasured
 from core.store.records import as_row, event
 from core.store.writer import RunReader
-from serve.engine.arguments import environment
-from serve.engine.patches import fork_server
 from serve.http import keys_file
 from serve.replica.haproxy import free_ports
 
@@ -59,7 +56,7 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
     if config.serve.port == 0:
         config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": free_ports(1)[0]})})
     gc_tuning.pause()
-    with _fork_server(config) if address is None else nullcontext() as print_to:
+    with local_cluster.forks(config) if address is None else nullcontext() as print_to:
         run = _opened(config, console, address)
         if print_to is not None:
             print_to(run.path / "logs" / "engines.log")
@@ -70,18 +67,6 @@ def up(config: Config, console: Console, address: str | None = None) -> Path:
         finally:
             run.close()
     return run.path
-
-
-def _fork_server(config: Config) -> AbstractContextManager[Callable[[Path], None] | None]:
-    """For the engines and the actors of this machine."""
-    if not fork_server.applies():
-        return nullcontext()
-    told = {name: value for name, value in os.environ.items() if name != keys_file.ENVIRONMENT}
-    told |= environment(config.model, config.serve.engine)
-    if not local_cluster.FORKED.on():
-        return share(told, fork_server.PRELOADED)
-    preloaded = (*fork_server.PRELOADED, *fork_server.OF_REPLICAS, "actors.preloaded")
-    return share(told | local_cluster.forks_environment(), preloaded)
 
 
 def _opened(config: Config, console: Console, address: str | None) -> RunDir:

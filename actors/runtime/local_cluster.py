@@ -7,6 +7,8 @@ folder of Ray's logs. Each patch has a switch and is refused for a version of Ra
 """
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,12 @@ from ray._private.node import Node
 from ray.experimental.internal_kv import _internal_kv_put
 
 from actors.runtime import forked_worker
+from core.config import Config
+from core.fork_server import share
 from core.patching import Patch
+from serve.engine.arguments import environment
+from serve.engine.patches import fork_server
+from serve.http import keys_file
 from serve.replica.haproxy import RAY, free_ports
 
 NEEDLESS = ("start_monitor", "start_api_server", "start_log_monitor")
@@ -41,6 +48,19 @@ def forks_environment() -> dict[str, str]:
     """What Ray's library reads once, when the fork server imports it: the job, and the process whose end ends a worker.
     That is Raylet, which is not there yet, and so its parent."""
     return {forked_worker.JOB: forked_worker.FIRST, "RAY_RAYLET_PID": str(os.getpid())}
+
+
+def forks(config: Config) -> AbstractContextManager[Callable[[Path], None] | None]:
+    """The fork server of this machine's engines and workers (`core.fork_server.share`); None where nothing is forked.
+    Enter it before `start`."""
+    if not fork_server.applies():
+        return nullcontext()
+    told = {name: value for name, value in os.environ.items() if name != keys_file.ENVIRONMENT}
+    told |= environment(config.model, config.serve.engine)
+    if not FORKED.on():
+        return share(told, fork_server.PRELOADED)
+    preloaded = (*fork_server.PRELOADED, *fork_server.OF_REPLICAS, "actors.preloaded")
+    return share(told | forks_environment(), preloaded)
 
 
 def start(**settings: Any) -> None:

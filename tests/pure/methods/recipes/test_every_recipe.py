@@ -157,3 +157,9 @@ def test_its_card_names_a_control_that_exists(name: str) -> None:
     assert control in ("", *NAMES) or "=" in control
     if "=" in control:
         recipes.build(settings(name, control).method)
+
+
+def test_every_recipe_has_its_place_in_the_table_of_systems() -> None:
+    text = (Path(__file__).parents[4] / "docs/methods.md").read_text()
+    table = text.partition("### Every system")[2].partition("\n### ")[0]
+    assert not [name for name in NAMES if name != "unvoted" and f"`{name}`" not in table]

@@ -12,11 +12,13 @@ import pytest
 import ray
 import torch
 
+from actors.runtime import local_cluster
 from actors.train.group import TrainGroup
 from core.arrival_proof import Proof, vector
 from core.artifacts import read_manifest
 from core.codec import pack_floats
 from core.errors import MismatchError
+from core.fork_server import share
 from core.messages import BASE, Example, PolicyRef, Published, Window
 from tests.pure.examples import behaviour
 from tests.real.training.llama_windows import QUESTIONS, STEPS, llama_session, llama_windows
@@ -31,9 +33,17 @@ def windows() -> dict[str, Window]:
     return {objective: made[0] for objective, made in llama_windows(QUESTIONS, 8).items()}
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Workers are forked as in a run, and import nothing themselves."""
+    with share({**os.environ, **local_cluster.forks_environment()}, ("actors.preloaded",)) as print_to:
+        print_to(tmp_path_factory.mktemp("forks") / "printed.log")
+        yield
+
+
 @pytest.fixture
-def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+def cluster(forks: None) -> Iterator[None]:
+    local_cluster.start(num_cpus=2, log_to_driver=False)
     yield
     # ray.shutdown sometimes crashes this process (SIGSEGV) while a thread still waits for its train group
     for process in psutil.Process().children(recursive=True):
