@@ -47,6 +47,7 @@ SCORERS = {
     "read": f"{RECIPES}_iwsi.py",
     "rival_arms": f"{RECIPES}_xpo.py",
     "self_logprob": f"{RECIPES}_sft_sharpening.py {RECIPES}_sharpening.py",
+    "self_verified": f"{RECIPES}_s2r.py",
     "thumbs": f"{RECIPES}_kto.py",
     "tournament": f"{RECIPES}_verify_filter.py",
     "tree_values": f"{RECIPES}_trees.py",
