@@ -27,13 +27,12 @@ class SelfVerified:
     async def __call__(
         self, groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
     ) -> list[Scored]:
-        sampled = [group for group in groups if group.by == "sample"]
-        judged, *written = await self.vote([_stopped(sampled[0])], votes, policy)
+        judged, *written = await self.vote([_stopped(groups[0])], votes, policy)
         made: list[Scored] = []
         truth: dict[str, bool] = {}
         """Segment -> whether the solution in it, or before it, is right."""
-        goes_on = {group.parent for group in sampled}
-        for group in sampled:  # a segment comes after its parent
+        goes_on = {group.parent for group in groups}
+        for group in groups:  # a segment comes after its parent
             scores, answers = list[float](), list[str | None]()
             for candidate in group.candidates:
                 right, answer = self._judged(

@@ -24,14 +24,13 @@ class TreeValues:
     async def __call__(
         self, groups: Sequence[Group], votes: Votes, policy: Policy, known: Sequence[Scored] = ()
     ) -> list[Scored]:
-        sampled = [group for group in groups if group.by == "sample"]
-        whole = list(whole_answers(sampled))
+        whole = list(whole_answers(groups))
         if not whole:
             return []
-        judged, *written = await self.vote([grouped(sampled[0].prompt, whole)], votes, policy)
-        behind = _behind(sampled)
+        judged, *written = await self.vote([grouped(groups[0].prompt, whole)], votes, policy)
+        behind = _behind(groups)
         answers = {candidate.id: answer_of(candidate, self.extract) for candidate in whole}
-        found = [Scored(group=group, verdict=judged.verdict.model_copy(update={"shares": ()})) for group in sampled]
+        found = [Scored(group=group, verdict=judged.verdict.model_copy(update={"shares": ()})) for group in groups]
         return [*(_valued(one, answers, behind) for one in found), *written]
 
 

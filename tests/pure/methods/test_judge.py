@@ -65,7 +65,7 @@ FOUR = {"y1": stars(4, 5, 3), "y2": stars(2, 3, "many"), "y3": stars(4, 4, 4), "
 
 def test_a_score_is_the_mean_of_the_judgements_that_could_be_read() -> None:
     scored, *judgements = judged(saying(FOUR), "y1", "y2", "y3", "y4")
-    assert scored.verdict.scores == pytest.approx((4, 2.5, 4, 5 / 3))
+    assert scored.verdict.scores == pytest.approx((4, 2.5, 4, 5 / 3)) and scored.verdict.winner == "y1"
     assert [one.verdict.answers for one in judgements][1] == ("2", "3", None)
     assert [one.group.parent for one in judgements] == ["c-y1", "c-y2", "c-y3", "c-y4"]
     assert malformed([scored, *judgements], {}) == {"malformed": 1 / 12}
@@ -73,7 +73,9 @@ def test_a_score_is_the_mean_of_the_judgements_that_could_be_read() -> None:
 
 def test_a_candidate_of_which_no_judgement_could_be_read_has_no_score_and_not_the_lowest() -> None:
     scored, *_ = judged(saying({"y": stars("none", 6, -1), "z": stars(0, 0, 0)}), "y", "z")
-    assert scored.verdict.scores == (UNJUDGED, 0.0)
+    assert scored.verdict.scores == (UNJUDGED, 0.0) and scored.verdict.winner == "z"
+    nothing, *_ = judged(saying({"y": stars("none", 6, -1)}), "y")
+    assert nothing.verdict.winner is None
 
 
 def test_a_candidate_that_was_cut_off_is_not_judged() -> None:

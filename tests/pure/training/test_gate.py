@@ -255,6 +255,14 @@ def test_anchors_saturate_by_what_the_champion_answered_and_keys_never():
     )
 
 
+@pytest.mark.parametrize(("hit", "why"), [(0.5, "agrees with fewer than 87.0%"), (1.0, "not below 87.0%")])
+def test_a_decision_on_saturated_anchors_says_what_it_was_about(hit: float, why: str) -> None:
+    hits = [float(i % 2 < 2 * hit - 0.5 or hit == 1) for i in range(600)]
+    decision = Gate(PRECISION, SATURATED).decide(answered(hits, [1] * 600))
+    assert decision is not None and decision.saturated, decision
+    assert decision.verdict == ("reject" if hit < 1 else "promote") and why in decision.reason
+
+
 def test_the_ledger_learns_the_champions_agreement_from_each_weighing():
     gate = Gate(PRECISION, GateLedger(champion=PolicyRef(version=2)))
     gate.decide(answered([1] * 300, [1] * 270 + [0] * 30))

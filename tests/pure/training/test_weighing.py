@@ -131,6 +131,33 @@ def test_a_watch_is_taken_up_from_known_answers_or_not_at_all():
     assert weighing(policy, Gate(GateConfig(batch=16)), 2000, 1, cache).take_up(decision) is False
 
 
+FIRST = GateLedger(champion=PolicyRef(version=1))
+
+
+def test_a_watch_needs_every_answer_of_the_base_to_the_probes_that_guard() -> None:
+    cache, policy = {}, FakePolicy({0: 0.6, 1: 0.6, 2: 0.7})
+    asyncio.run(weighing(policy, Gate(GateConfig(batch=16), FIRST), 2000, 2, cache, PolicyRef(version=1)).verdict())
+    again = weighing(policy, Gate(GateConfig(batch=16), FIRST), 2000, 2, cache, PolicyRef(version=1))
+    decision = asyncio.run(again.verdict())
+    del cache[BASE, again._order[1].prompt.id]
+    once_more = weighing(policy, Gate(GateConfig(batch=16), FIRST), 2000, 2, cache, PolicyRef(version=1))
+    assert once_more.take_up(decision) is False
+
+
+def test_who_keeps_the_answers_is_told_of_every_version_that_was_asked() -> None:
+    told: list[PolicyRef] = []
+
+    async def learned(refs: list[PolicyRef]) -> None:
+        told.extend(refs)
+
+    made = weighing(
+        FakePolicy({0: 0.5, 1: 0.5, 2: 0.9}), Gate(GateConfig(batch=16), FIRST), 300, 2, {}, PolicyRef(version=1)
+    )
+    made.learned = learned
+    asyncio.run(made.verdict())
+    assert set(told) == {BASE, PolicyRef(version=1), PolicyRef(version=2)}
+
+
 def test_a_promoted_version_that_is_better_becomes_the_champion_when_asked_on():
     gate = Gate(GateConfig(batch=16))
     made = weighing(FakePolicy({0: 0.6, 1: 0.66}), gate, 2000, 1, {})

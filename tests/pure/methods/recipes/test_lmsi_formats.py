@@ -70,6 +70,7 @@ def test_two_winning_paths_are_eight_items_of_which_six_are_distinct() -> None:
         ("Be brief./3 and 4?", direct): 2,
     }
     assert len(made.examples) == 6 and sum(example.weight for example in made.examples) == 8
+    assert [one.verdict.scores for one in made.scored] == [(1, 1, 0), *[(1, 1)] * 3]
 
 
 def test_a_prompt_without_examples_has_three_formats() -> None:

@@ -64,6 +64,12 @@ def test_a_slip_in_a_cluster_neither_votes_nor_wins() -> None:
     assert len(edited.scored[0].group.candidates) == 6
 
 
+def test_an_answer_that_only_removed_samples_have_has_no_share() -> None:
+    verdict = settled(built("simple"), group(*CLUSTER, SLIP.replace("8", "9"), *FAR)).scored[0].verdict
+    assert verdict.answers == ("7", "7", "7", "9", "8", "8")
+    assert verdict.shares == pytest.approx((0.6, 0.6, 0.6, 0, 0.4, 0.4))
+
+
 def test_an_edit_can_turn_the_vote() -> None:
     texts = [*CLUSTER[:2], SLIP, SLIP.replace("three", "two"), *FAR, CLUSTER[2]]
     assert settled(built("lmsi", "method.options.min_share=0"), group(*texts)).scored[0].verdict.winner == "8"

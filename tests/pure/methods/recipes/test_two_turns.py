@@ -30,6 +30,11 @@ class Fixed(ScriptedPolicy):
         return self.second[prompt.messages[1].content]
 
 
+def test_without_a_first_attempt_there_is_nothing_to_judge() -> None:
+    made = method("score")
+    assert asyncio.run(made.score([], Votes(), ScriptedPolicy())) == []
+
+
 def learned(made: Method, policy: Fixed, *, stage: int = 2, votes: tuple[Vote, ...] = ()) -> list[Example]:
     async def both() -> list[Example]:
         groups = await made.sample(PROMPT, policy)

@@ -90,9 +90,9 @@ def test_late_votes_ask_for_no_verdict_again() -> None:
         assert (policy.tokens["judge"], policy.asked) == (spent, asked)
 
 
-def played(*answers: str, judged: object = judge) -> tuple[float, ...]:
+def played(*answers: str, judged: object = judge, k: int = 1) -> tuple[float, ...]:
     policy = Texts((), judged)  # type: ignore[arg-type]
-    tournament = Tournament(PAIR, Judging(), extractor(TextAnswer()))
+    tournament = Tournament(PAIR, Judging(k=k), extractor(TextAnswer()))
     group = scored(policy, answers, (0.0,) * len(answers)).group
     return asyncio.run(tournament([group], Votes(), policy))[0].verdict.scores
 
@@ -106,6 +106,12 @@ def test_the_best_wins_a_tournament_of_any_size(players: int) -> None:
 
 def test_in_a_tournament_of_four_one_loser_of_the_final_went_on_once() -> None:
     assert sorted(played("1", "2", "3", "4")) == [0, 0, 0.5, 1]
+
+
+def test_in_a_tournament_the_second_goes_on_where_the_judgements_are_divided() -> None:
+    divided = played("1", "2", k=2, judged=lambda prompt, index: "Winner: " + "AB"[index])
+    first = played("1", "2", judged=lambda prompt, index: "Winner: A")
+    assert sorted(divided) == [0, 1] and divided == tuple(reversed(first))
 
 
 def test_a_tournament_that_cannot_be_read_has_no_scores() -> None:
