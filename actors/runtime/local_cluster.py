@@ -19,7 +19,7 @@ from ray.experimental.internal_kv import _internal_kv_put
 
 from actors.runtime import forked_worker
 from core.config import Config
-from core.fork_server import share
+from core.fork_server import SERVER, share
 from core.patching import Patch
 from serve.engine.arguments import environment
 from serve.engine.patches import fork_server
@@ -68,7 +68,7 @@ def start(**settings: Any) -> None:
         for name in NEEDLESS:
             getattr(Node, name)  # raises AttributeError if Ray has renamed the method
             setattr(Node, name, lambda self, **_: None)
-    if FORKED.on():
+    if FORKED.on() and SERVER in os.environ:
         assert ray_constants.SETUP_WORKER_FILENAME  # Ray joins it to its folder, and so this path stays as it is
         ray_constants.SETUP_WORKER_FILENAME = forked_worker.__file__
     ray.init(
