@@ -40,6 +40,7 @@ SCORERS = {
     "formats": f"{RECIPES}_lmsi_formats.py",
     "guided": f"{RECIPES}_gsi.py",
     "judge": f"methods/test_judge.py {RECIPES}_self_rewarding.py {RECIPES}_verify_filter.py",
+    "last_votes": f"{RECIPES}_multiagent.py",
     "meta_judge": f"{RECIPES}_meta_rewarding.py",
     "neighbours": f"{RECIPES}_simple.py",
     "overlap": f"{RECIPES}_corrupted_context.py",

@@ -33,7 +33,7 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
     for number in range(1, given.rounds):
         progress.so_far(agreed)
         progress.aside(f"after round {number}: " + " | ".join(candidate.text for candidate in said))
-        chats = [then(chats[i], said[i], OTHERS.replace("{others}", _others(said, i))) for i in range(given.agents)]
+        chats = [then(chats[i], said[i], OTHERS.replace("{others}", others(said, i))) for i in range(given.agents)]
         replies = await asyncio.gather(*(policy.generate(chat, sampling_of(shared.sampler, n=1)) for chat in chats))
         said = [reply[0] for reply in replies]
         now = await voted(shared, prompt, said, policy)
@@ -41,7 +41,7 @@ async def answer(shared: Shared, prompt: Prompt, policy: Policy, given: Settings
     return agreed
 
 
-def _others(said: list[Candidate], own: int) -> str:
+def others(said: list[Candidate], own: int) -> str:
     """What the agent reads: never its own text."""
     texts = [candidate.text for i, candidate in enumerate(said) if i != own]
     random.Random(said[own].id).shuffle(texts)

@@ -1,17 +1,17 @@
 """Makes an example of each segment of a sample, with an advantage over what others had got with the same beginning."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from core.messages import Candidate, Example, Group, Scored
+from core.messages import Example, Scored
 from core.protocols import Facts, History, Tuned
+from methods.chains import Link, chains
 from methods.rows import example, row
 from methods.scorers.self_verified import is_verification
 
 COUNTED = 4
 """Segments whose beginnings have a baseline; what follows longer ones has none."""
-Segment = tuple[Group, Candidate, float]
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ def beginnings() -> list[str]:
     return ["".join(signs) for length in range(COUNTED) for signs in product("+-", repeat=length)]
 
 
-def beginning(chain: Sequence[Segment]) -> str:
+def beginning(chain: Sequence[Link]) -> str:
     return "".join("+" if reward > 0 else "-" for _, _, reward in chain)
 
 
-def advantages(chain: Sequence[Segment], tuned: Tuned, enough: int) -> list[float]:
+def advantages(chain: Sequence[Link], tuned: Tuned, enough: int) -> list[float]:
     found: list[float] = []
     solution: float | None = None
     for place, (_, candidate, reward) in enumerate(chain):
@@ -86,16 +86,3 @@ def advantages(chain: Sequence[Segment], tuned: Tuned, enough: int) -> list[floa
         cut = place > 0 and candidate.finish == "length"
         found.append(-1.0 if cut else (reward - baseline) * emphasis)
     return found
-
-
-def chains(scored: Sequence[Scored]) -> Iterator[list[Segment]]:
-    """The segments of each sample, in order."""
-    after = {one.group.parent: one for one in scored if one.group.parent is not None}
-    for one in scored:
-        if one.group.parent is not None or one.group.by != "sample":
-            continue
-        for candidate, reward in zip(one.group.candidates, one.verdict.scores, strict=True):
-            chain: list[Segment] = [(one.group, candidate, reward)]
-            while (further := after.get(chain[-1][1].id)) is not None:
-                chain.append((further.group, further.group.candidates[0], further.verdict.scores[0]))
-            yield chain

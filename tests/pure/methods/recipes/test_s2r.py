@@ -8,10 +8,11 @@ import pytest
 from core.codec import pack_floats, pack_ids, unpack_floats, unpack_ids
 from core.messages import Candidate, Group, PolicyRef, Prompt, Sampling
 from core.protocols import Facts, History
+from methods.chains import chains
 from methods.samplers.segmented import segments
 from methods.scorers.self_verified import verdict_of
 from methods.scripted_policy import ScriptedPolicy
-from methods.selectors.by_segment import advantages, beginnings, chains
+from methods.selectors.by_segment import advantages, beginnings
 from tests.pure.methods.recipes.hand_made import PROMPT, method, settled
 
 OPTIONS = ("method.answer={kind: number}", "method.sampler.n=3")
