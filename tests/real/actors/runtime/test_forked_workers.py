@@ -73,7 +73,7 @@ def driven(folder: Path, how: str) -> dict[str, Any]:
     """What the actors of a driver told, which has a fork server (`with`) or a dead one."""
     script = folder / "driver.py"
     script.write_text(textwrap.dedent(DRIVER))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
     command = [sys.executable, str(script), str(folder), how]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
