@@ -3,7 +3,7 @@
 
 Ray draws the ids of workers and tasks from a random stream that a fork would go on with: two workers with the same ids
 end in a crash. The stream begins with the first id drawn, and a class that becomes an actor class at import draws one.
-Here it gets its id from the operating system instead. This module refuses to be imported if forks still agree.
+Here it gets its id from the operating system instead. Import this module before `ray.serve`.
 """
 
 import os
@@ -39,5 +39,9 @@ def drawn_by_a_fork() -> bytes:
     return drawn
 
 
-if drawn_by_a_fork() == drawn_by_a_fork():
-    raise ImportError("two forks of this process draw the same ids of Ray; workers must start without a fork server")
+def check_before_forking() -> None:
+    """Called by the fork server (`core.fork_server`)."""
+    if drawn_by_a_fork() == drawn_by_a_fork():
+        raise ImportError(
+            "two forks of this process draw the same ids of Ray; workers must start without a fork server"
+        )

@@ -22,6 +22,10 @@ from core import gc_tuning
 SERVER = "RATCHET_FORK_SERVER"
 """Environment variable: the socket of this machine's fork server."""
 
+CHECK = "check_before_forking"
+"""A function that a preloaded module may have. It raises if forks of this process would not be as good as processes of
+their own; the server then ends, and every process starts by itself."""
+
 
 @contextmanager
 def share(environment: Mapping[str, str], preloaded: Sequence[str]) -> Generator[Callable[[Path], None]]:
@@ -71,8 +75,9 @@ def share(environment: Mapping[str, str], preloaded: Sequence[str]) -> Generator
 def serve_forks(listener: int, ends: int, preloaded: Sequence[str]) -> None:
     """The main function of the fork server."""
     gc_tuning.pause()
-    for module in preloaded:
-        importlib.import_module(module)
+    for name in preloaded:
+        module = importlib.import_module(name)
+        getattr(module, CHECK, lambda: None)()
     gc_tuning.freeze()
     log = os.open(os.fsdecode(sys.stdin.buffer.read()), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(log, 1)

@@ -38,7 +38,6 @@ def whole_answers(groups: Sequence[Group]) -> Iterator[Candidate]:
     """Each candidate that ends its answer, with the text of the whole answer."""
     for group in groups:
         before = "" if group.prompt.new_messages else group.prompt.messages[-1].content
-        before = before if group.parent is not None else ""
         for candidate in group.candidates:
             if candidate.finish != "stop_string":
                 yield candidate.model_copy(update={"text": before + candidate.text})

@@ -242,6 +242,13 @@ def test_a_judge_that_cannot_be_read_is_refused_by_name_with_the_remedy() -> Non
         watched("self_rewarding", Judging(), facts(0.51))
 
 
+@pytest.mark.parametrize("temperature", [-0.1, 5.1])
+def test_a_temperature_out_of_bounds_is_refused(temperature: float) -> None:
+    with pytest.raises(ValidationError, match="temperature"):
+        Judging(temperature=temperature)
+    assert Judging(temperature=5).temperature == 5 and Judging(temperature=0).temperature == 0
+
+
 def test_equal_judgements_are_refused() -> None:
     with pytest.raises(ValueError, match=r"k=3 judgements at temperature 0 are equal; use k=1, or"):
         Judging(k=3, temperature=0)

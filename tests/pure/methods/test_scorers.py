@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.answers import extractor
 from core.codec import pack_ids, stable_id
-from core.config import NumberAnswer, TextAnswer, VotesConfig
+from core.config import NumberAnswer, PatternAnswer, TextAnswer, VotesConfig
 from core.errors import PromptError
 from core.messages import BASE, Candidate, Finish, Group, PolicyRef, Prompt, Scored, Verdict, Vote
 from core.protocols import History, Votes
@@ -92,6 +92,13 @@ def test_people_vote_in_the_same_ballot_by_answer_by_sentence_or_by_candidate() 
     assert judged(samples, vote("It is 6", 2)).winner == "6"
     by_candidate = judged(samples, vote(weight=2, candidate_id="g-2"))
     assert by_candidate.winner == "6" and by_candidate.share == pytest.approx(3 / 5)
+
+
+def test_what_a_person_types_may_be_the_bare_answer_where_samples_have_to_state_it() -> None:
+    stated = extractor(PatternAnswer(pattern=r"it is (\w+)"))
+    samples = group("it is rain", "it is rain", "it is snow")
+    made = asyncio.run(Majority(stated, OPEN)([samples], Votes((vote("Snow", 2),)), ScriptedPolicy()))[0].verdict
+    assert made.winner == "snow" and stated("Snow") is None
 
 
 def test_a_vote_against_makes_a_ballot_less_sure_and_never_negative() -> None:

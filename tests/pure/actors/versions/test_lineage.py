@@ -19,6 +19,7 @@ def test_a_promotion_moves_serve_and_only_a_gain_moves_the_champion() -> None:
     made.decide(decision(1, "gain"))
     made.decide(decision(2, "promote", champion=1))
     assert (made.serve, made.champion) == (ref(2), ref(1))
+    assert (made.slots().serve, made.slots().champion) == (ref(2), ref(1)), "replicas are told so"
     assert made.without_gain == 1
 
 

@@ -207,3 +207,19 @@ def test_records_are_plain_rows(tmp_path: Path) -> None:
     assert {name for name in names if name[0] == "examples"} == {("examples", e.id, group) for e in one.examples}
     assert names[-1] == ("outcomes", "3", one.prompt_id) and len(names) == 6
     assert Forgotten() == Forgotten(0, 0, 0)
+
+
+def test_old_answers_of_users_and_what_was_explored_are_thrown_away(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    asked = [as_prompt(f"question {n}", origin="asked") for n in range(2)]
+    answers = [Response(id=f"r{n}", prompt=None, texts=("5",), start=BASE, end=BASE, at=1.0) for n in range(5)]
+    store.write([message("responses", r.id, "", r) for r in answers])
+    store.write([message("asked", prompt.id, "asked", prompt) for prompt in asked])
+    outcome = Outcome(lease_id="l", place=0, prompt_id=asked[0].id)
+    store.write(outcome_records(outcome))
+    assert store.forget_responses(keep=2) == 3 and store.forget_responses(keep=2) == 0
+    reader = RunReader(tmp_path)
+    assert reader.ids("responses") == ["r3", "r4"] and reader.ids("asked") == [asked[1].id]
+    assert [prompt.id for prompt in reader.unexplored_requests()] == [asked[1].id]
+    assert store.remove({"responses": ["r4", "r9"], "asked": []}) == 1
+    store.close()

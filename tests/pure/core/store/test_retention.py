@@ -30,7 +30,6 @@ from core.messages import (
     Prompt,
     Published,
     ReplicaReport,
-    Response,
     Scored,
     Verdict,
     Vote,
@@ -40,7 +39,6 @@ from core.store.facts import GateLedger, LineageFact, WindowDecided, WindowDrawn
 from core.store.records import message, outcome_records
 from core.store.schema import SCHEMA
 from core.store.writer import FILE, RunReader, RunStore
-from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy
 from tests.pure.examples import imitate
 from tests.pure.test_in_process import settings
@@ -376,19 +374,3 @@ def test_a_migration_that_dies_half_way_leaves_the_old_schema(tmp_path: Path, mo
         RunStore(tmp_path)
     monkeypatch.undo()
     assert len(told(RunReader(tmp_path))[1]) == 8
-
-
-def test_old_answers_of_users_and_what_was_explored_are_thrown_away(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    asked = [as_prompt(f"question {n}", origin="asked") for n in range(2)]
-    answers = [Response(id=f"r{n}", prompt=None, texts=("5",), start=BASE, end=BASE, at=1.0) for n in range(5)]
-    store.write([message("responses", r.id, "", r) for r in answers])
-    store.write([message("asked", prompt.id, "asked", prompt) for prompt in asked])
-    outcome = Outcome(lease_id="l", place=0, prompt_id=asked[0].id)
-    store.write(outcome_records(outcome))
-    assert store.forget_responses(keep=2) == 3 and store.forget_responses(keep=2) == 0
-    reader = RunReader(tmp_path)
-    assert reader.ids("responses") == ["r3", "r4"] and reader.ids("asked") == [asked[1].id]
-    assert [prompt.id for prompt in reader.unexplored_requests()] == [asked[1].id]
-    assert store.remove({"responses": ["r4", "r9"], "asked": []}) == 1
-    store.close()

@@ -8,6 +8,7 @@ from core.codec import pack_ids, unpack_ids
 from core.messages import Candidate, Example, Group, PolicyRef, Prompt, Sampling, Scored
 from core.protocols import History, Votes
 from methods.explore import settle
+from methods.scorers.tree_values import whole_answers
 from methods.scripted_policy import ScriptedPolicy
 from tests.pure.methods.recipes.hand_made import PROMPT, method, settled
 
@@ -93,6 +94,11 @@ def test_a_step_is_worth_the_part_of_the_whole_answers_behind_it_that_reach_the_
     assert {one.verdict.winner for one in found} == {"r"} and {one.verdict.share for one in found} == {3 / 5}
     answers = {c.text: a for one in found for c, a in zip(one.group.candidates, one.verdict.answers, strict=True)}
     assert answers["add. "] is None and answers["so r"] == "r" and answers["or w"] == "w"
+
+
+def test_whole_answers_are_whole() -> None:
+    texts = {candidate.text for candidate in whole_answers(drawn(search="levin", width=3, depth=2, rollouts=1))}
+    assert texts == {"add. right. r", "add. wrong. w", "add. so r", "guess. or w"}
 
 
 def test_the_best_path_is_learned_whole_behind_the_question() -> None:
