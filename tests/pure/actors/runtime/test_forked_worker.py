@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
@@ -93,24 +92,3 @@ def test_a_worker_whose_server_is_dead_starts_as_ray_starts_it(monkeypatch: pyte
     monkeypatch.setattr("multiprocessing.resource_tracker.getfd", None)
     here = {SERVER: "/nobody/listens", forked_worker.JOB: forked_worker.FIRST}
     assert Path(started(monkeypatch, **here)).name == "setup_worker.py"
-
-
-DRAWS = """
-import os, sys
-{first}
-import actors.preloaded
-try:
-    actors.preloaded.check_before_forking()
-except ImportError as error:
-    print("refused", error)
-else:
-    print("fine")
-"""
-
-
-@pytest.mark.parametrize(("first", "said"), [("", "fine"), ("import ray; ray.WorkerID.from_random()", "refused")])
-def test_a_server_whose_forks_would_draw_the_same_ids_refuses_itself(first: str, said: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), "VLLM_LOGGING_LEVEL": "ERROR"}
-    command = [sys.executable, "-c", DRAWS.format(first=first)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip().splitlines()[-1].split()[0] == said, done.stderr[-2000:]

@@ -102,3 +102,24 @@ def test_workers_start_as_ray_starts_them_when_the_server_is_dead(tmp_path: Path
     assert len({each["random"][2] for each in told["first"]}) == len(told["first"])
     assert all(each["threads"] == [1, "1"] for each in told["first"])
     assert told["again"]["pid"] not in [each["pid"] for each in told["first"]]
+
+
+DRAWS = """
+import os, sys
+{first}
+import actors.preloaded
+try:
+    actors.preloaded.check_before_forking()
+except ImportError as error:
+    print("refused", error)
+else:
+    print("fine")
+"""
+
+
+@pytest.mark.parametrize(("first", "said"), [("", "fine"), ("import ray; ray.WorkerID.from_random()", "refused")])
+def test_a_server_whose_forks_would_draw_the_same_ids_refuses_itself(first: str, said: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), "VLLM_LOGGING_LEVEL": "ERROR"}
+    command = [sys.executable, "-c", DRAWS.format(first=first)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip().splitlines()[-1].split()[0] == said, done.stderr[-2000:]
