@@ -52,6 +52,7 @@ def test_scores_are_sums_or_means_of_the_samples_own_log_probabilities() -> None
     (mean,) = settled(method("sft_sharpening", "method.options.norm=length"), worked()).scored
     assert plain.verdict.scores == pytest.approx(SUMS, abs=1e-5)
     assert mean.verdict.scores == pytest.approx((-1, -1.5, -0.6, -1.25), abs=1e-6)
+    assert (mean.verdict.winner, mean.verdict.share, mean.verdict.margin) == ("y", 0.25, 0), "each said something else"
 
 
 def test_a_sample_that_was_cut_off_is_not_picked_however_likely() -> None:
