@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.path[0] = str(Path(script).parent)
         forkserver.connect_to_new_process = connect
         resource_tracker.getfd = lambda: os.open(os.devnull, os.O_WRONLY)  # else one more process for each worker
-        with suppress(OSError):  # the server is dead
+        with suppress(OSError, EOFError):  # the server is dead, or dies now
             Worker(script, rest, {**os.environ, **context.get("env_vars", {})}).start()
             os._exit(0)
     ray = find_spec("ray")
