@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
+from core.config import Part
 from core.messages import Candidate, Finish, Group, Prompt
 from core.protocols import ModeAnswer, ModeSettings, Policy, Progress
 from methods.recipes import Shared
@@ -21,14 +22,18 @@ TRIES = 5
 """Calls for a step that differs from its siblings."""
 
 
-class StepSettings(ModeSettings):
-    """What a request may set in every mode that searches among steps."""
+class StepShape(Part):
+    """How answers are cut into steps, in modes and in recipes."""
 
     depth: int = Field(default=4, ge=1, le=32)
     """The most steps; what is longer is finished by its rollouts."""
     rollouts: int = Field(default=2, ge=1, le=8)
     stop: str = Field(default=". ", min_length=1)
     """What ends a step."""
+
+
+class StepSettings(StepShape, ModeSettings):
+    """What a request may set in every mode that searches among steps."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Steps:
         """All that was drawn, the first steps first. What two calls drew of one partial answer is one group; its
         `parent` is the step that it goes on from."""
         found = [
-            grouped(start.prompt, drawn, kind=kind).model_copy(update={"parent": start.last})
+            grouped(start.prompt, drawn, kind=kind, parent=start.last)
             for (kind, _), (start, drawn) in self._drawn.items()
         ]
         return [group for group in found if group.candidates]

@@ -33,7 +33,6 @@ from training.gate.power import too_few
 from training.gate.weighing import WatchResult, Weighing, greedy_candidates
 
 CANDIDATE_WAIT_S = 20.0
-"""Fields of `Measured` that are metrics."""
 RETRY_S = 1.0
 
 

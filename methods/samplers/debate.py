@@ -29,7 +29,7 @@ class Debate:
             replies = await asyncio.gather(*(policy.generate(chat, sampling_of(self.config, n=1)) for chat in chats))
             said = [reply[0] for reply in replies]
             groups += [
-                grouped(chat, [now], kind="debate").model_copy(update={"parent": earlier.id})
+                grouped(chat, [now], kind="debate", parent=earlier.id)
                 for chat, now, earlier in zip(chats, said, before, strict=True)
             ]
         return groups

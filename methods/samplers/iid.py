@@ -37,7 +37,14 @@ def sampling_of(config: SamplerConfig, **other: object) -> Sampling:
     return Sampling.model_validate({name: getattr(config, name) for name in names} | other)
 
 
-def grouped(prompt: Prompt, candidates: list[Candidate], *, fixed: bool = False, kind: str = "group") -> Group:
+def grouped(
+    prompt: Prompt,
+    candidates: list[Candidate],
+    *,
+    fixed: bool = False,
+    kind: str = "group",
+    parent: str | None = None,
+) -> Group:
     """A group of sampled candidates, named by them."""
     name = stable_id(kind, prompt.id, *(candidate.id for candidate in candidates))
-    return Group(id=name, prompt=prompt, candidates=tuple(candidates), fixed=fixed)
+    return Group(id=name, prompt=prompt, candidates=tuple(candidates), fixed=fixed, parent=parent)

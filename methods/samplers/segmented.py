@@ -77,7 +77,7 @@ def _further(prompt: Prompt, chain: list[Candidate]) -> list[Group]:
     found: list[Group] = []
     for before, candidate in pairwise(chain):
         prompt = going_on(prompt, before)
-        found.append(grouped(prompt, [candidate], kind="segments").model_copy(update={"parent": before.id}))
+        found.append(grouped(prompt, [candidate], kind="segments", parent=before.id))
     return found
 
 

@@ -5,17 +5,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.config import Part
 from core.messages import Group, Prompt
 from core.protocols import UNTUNED, ModeAnswer, Policy, Tuned
 from methods.recipes import Shared
 from methods.search import beam, levin, uct
-from methods.steps import Partial, Steps
+from methods.steps import Partial, Steps, StepShape
 
 Search = Literal["uct", "levin", "beam"]
 
 
-class Shape(Part):
+class Shape(StepShape):
     """The settings of every recipe that searches among steps."""
 
     search: Search = "uct"
@@ -25,10 +24,6 @@ class Shape(Part):
     """The most first steps of uct."""
     width: int = Field(default=2, ge=1, le=16)
     """The most steps that go on from another one."""
-    depth: int = Field(default=4, ge=1, le=32)
-    rollouts: int = Field(default=2, ge=1, le=8)
-    stop: str = Field(default=". ", min_length=1)
-    """What ends a step."""
 
 
 @dataclass(frozen=True)

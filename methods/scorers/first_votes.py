@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.messages import Group, Scored, Verdict
-from core.protocols import Policy, Votes
+from core.protocols import Extract, Policy, Votes
 from methods.scorers.majority import Majority, answer_of
 
 
@@ -21,11 +21,12 @@ class FirstVotes:
         first = await self.vote([group for group in groups if group.parent is None], votes, policy, known)
         if not first:
             return []
-        return [*first, *(self._judged(group, first[0].verdict) for group in groups if group.parent is not None)]
+        further = [group for group in groups if group.parent is not None]
+        return [*first, *(judged_by(first[0].verdict, group, self.vote.extract) for group in further)]
 
-    def _judged(self, group: Group, verdict: Verdict) -> Scored:
-        answers = tuple(answer_of(candidate, self.vote.extract) for candidate in group.candidates)
-        scores = tuple(float(verdict.winner is not None and answer == verdict.winner) for answer in answers)
-        return Scored(
-            group=group, verdict=verdict.model_copy(update={"answers": answers, "scores": scores, "shares": ()})
-        )
+
+def judged_by(verdict: Verdict, group: Group, extract: Extract) -> Scored:
+    """A group that did not vote: 1 for every answer that won."""
+    answers = tuple(answer_of(candidate, extract) for candidate in group.candidates)
+    scores = tuple(float(verdict.winner is not None and answer == verdict.winner) for answer in answers)
+    return Scored(group=group, verdict=verdict.model_copy(update={"answers": answers, "scores": scores, "shares": ()}))

@@ -128,7 +128,7 @@ async def judgements(form: JudgePrompt, asked: Prompt, parent: str, judging: Jud
     except PromptError:
         return None
     values = [form.read(candidate.text) if candidate.finish == "stop" else None for candidate in candidates]
-    group = grouped(asked, candidates, fixed=judging.ref is not None, kind=JUDGE)
+    group = grouped(asked, candidates, fixed=judging.ref is not None, kind=JUDGE, parent=parent)
     verdict = Verdict(
         scores=tuple(value or 0.0 for value in values),
         answers=tuple(None if value is None else f"{value:g}" for value in values),
@@ -136,7 +136,7 @@ async def judgements(form: JudgePrompt, asked: Prompt, parent: str, judging: Jud
         share=0,
         margin=0,
     )
-    return Scored(group=group.model_copy(update={"parent": parent}), verdict=verdict)
+    return Scored(group=group, verdict=verdict)
 
 
 async def scored_by(

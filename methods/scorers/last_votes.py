@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from core.messages import Group, Scored
 from core.protocols import Extract, Policy, Scorer, Votes
 from methods.samplers.iid import grouped
-from methods.scorers.majority import answer_of
+from methods.scorers.first_votes import judged_by
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,4 @@ class LastVotes:
         went_on = {group.parent for group in groups}
         last = [c for group in groups for c in group.candidates if c.id not in went_on]
         judged, *written = await self.vote([grouped(groups[0].prompt, last)], votes, policy)
-        made: list[Scored] = []
-        for group in groups:
-            answers = tuple(answer_of(candidate, self.extract) for candidate in group.candidates)
-            scores = tuple(float(answer is not None and answer == judged.verdict.winner) for answer in answers)
-            update = {"scores": scores, "answers": answers, "shares": ()}
-            made.append(Scored(group=group, verdict=judged.verdict.model_copy(update=update)))
-        return [*made, *written]
+        return [*(judged_by(judged.verdict, group, self.extract) for group in groups), *written]

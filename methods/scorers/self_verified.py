@@ -65,7 +65,7 @@ def is_verification(candidate: Candidate) -> bool:
 def verdict_of(text: str, last: bool) -> bool:
     """What a verification says of the solution: its last word on it. Without one, a sample that ends there is taken to
     be content, and one that tries again is not."""
-    said = [found for found in _SAYS.finditer(text)]
+    said = list(_SAYS.finditer(text))
     if not said:
         return last
     return said[-1][1] is None and said[-1][2] is None
