@@ -92,6 +92,7 @@ _TABLE = (
     Metric("report_sampled_ratio", "gauge", "Share of right samples of the newest reported version (report.sampled)"),
     Metric("report_pass_n_ratio", "gauge", "Share of questions with at least one right sample of that version"),
     Metric("report_gap", "gauge", "Generation-verification gap of that version, with the vote as verifier"),
+    Metric("other_task_ratio", "gauge", "Share of right answers on a task that is not learned", {"task": ()}),
     Metric("swaps_total", "counter", "Swaps of weights in a replica", {"result": ("ok", "failed")}),
     Metric("swap_seconds", "histogram", "Time from the order to load a version until its proof", bounds=_SWAP_S),
     Metric("arrival_ratio", "gauge", "Part of the newest proven version's step that the engine's precision has left"),

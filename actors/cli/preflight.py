@@ -23,6 +23,7 @@ from core.redact import redactor
 from methods import recipes
 from methods.data import prompts
 from methods.data.held_out import kept_out, lacks_anchors, probes_of, report_questions, unanswered
+from methods.data.other_tasks import other_tasks
 from methods.data.probes import refuse_overlap
 from serve.http import cors, keys_file
 from training import objectives
@@ -67,6 +68,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
     probes, _ = probes_of(config)
     report = report_questions(config)
     held_out = unanswered(config)
+    others = other_tasks(config)
     to_answer = [] if held_out is None else list(prompts.read(held_out, setting="gate.held_out"))
     asked = [*(question.prompt for question in probes), *to_answer]
     suspects = list(filter(kept_out(config, [*probes, *report]).holds, pool))
@@ -75,6 +77,8 @@ def check(config: Config, joining: bool = False) -> list[str]:
     if report:
         refuse_overlap(suspects, keyed, config.prompts.path, config.report.questions or "")
         refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
+    for other in others:
+        refuse_overlap(list(pool), [question.prompt for question in other.questions], config.prompts.path, other.name)
     _check_anchors(config)
     if not joining:
         _check_port(config.serve.host, config.serve.port)

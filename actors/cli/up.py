@@ -199,6 +199,10 @@ async def _finish(
             )
             ends = [FinalMeasured(**dict(found)).record(at) for at, found in (("start", start), ("end", end))]
             await store.append([*map(as_row, ends)])
+    if config.report.other_tasks:
+        with console.status("asking them what the run does not learn"):
+            for version in (0, versions.get("slots", {}).get("serve", 0)):
+                await evaluator.measure_other_tasks(version)
     finished = event(time.time(), "driver", "finished", decided=versions.get("decided", 0))
     await store.append([as_row(finished)])
     timing = {"wall_s": wall_s, "first_answer_s": first_answer_s, "cpu_s": cpu_s}
@@ -213,6 +217,8 @@ async def _finish(
             f"accuracy {100 * body['accuracy_start']:.1f}% -> {100 * body['accuracy_end']:.1f}% "
             f"on {body['accuracy_n']} questions, {body['tokens_generated'] / 1e6:.2f}M collector tokens, {wall_s:.0f} s"
         )
+    for change in body["other_tasks"]:
+        console.print(report.change_sentence(change))
     if (held := report.held_sentence(rows, body)) is not None:
         console.print(held, style="yellow", soft_wrap=True)
 

@@ -11,6 +11,7 @@ from typing import cast
 from actors.evaluate.anchors import Anchoring
 from actors.evaluate.answer_cache import AnswerCache
 from actors.evaluate.measuring import measured, sampled
+from actors.evaluate.other_tasks import OtherTasks
 from actors.runtime.ports import GatePort, MeasurePort, Pairing, Part, StorePort
 from actors.runtime.pulse_policy import PulsePolicy
 from actors.runtime.statuses import EvaluatorStatus, MonitorsStatus, RatesStatus, WeighingStatus
@@ -58,6 +59,7 @@ class Evaluator(Part, MeasurePort):
         self._max_tokens = config.method.sampler.max_tokens
         self._probes: list[Question] = []
         self._report: list[Question] = []
+        self._others = OtherTasks(config, self._policy, versions, store, metrics, self._clock)
         self._asked: set[PolicyRef] = set()
         self._known = AnswerCache()
         self._watched: Weighing | None = None
@@ -82,6 +84,7 @@ class Evaluator(Part, MeasurePort):
         Random(self._config.run.seed).shuffle(self._report)
         reader = RunReader(self._run_dir)
         self._reported = {int(version) for version in reader.read_all(Measured)}
+        await self._others.start(reader)
         self._known.restore(reader, self._probes)
         self._restore_watch(reader)
         reader.close()
@@ -93,6 +96,7 @@ class Evaluator(Part, MeasurePort):
             tasks.create_task(self._report_on(BASE))
             for left in (await self._versions.status())["reporting"]:  # left over from before a restart
                 tasks.create_task(self._report_on(PolicyRef(version=left)))
+            tasks.create_task(self._others.look())
             await self._make_anchors()
             while True:
                 asked = time.monotonic()
@@ -105,6 +109,7 @@ class Evaluator(Part, MeasurePort):
                         self._asked.add(work.candidate)
                         tasks.create_task(self._report_on(work.candidate))
                     await self._weigh_or_try_again(work)
+                    tasks.create_task(self._others.look())
 
     async def stop(self) -> None: ...
 
@@ -135,6 +140,10 @@ class Evaluator(Part, MeasurePort):
         asked = self._report[:questions]
         said = await greedy_candidates(self._policy, asked, ref, self._max_tokens, purpose="report")
         return measured(version, asked, said, self._config.method.answer)
+
+    async def measure_other_tasks(self, version: int) -> None:
+        """The same on the tasks that the run does not learn, stored as `OtherMeasured`."""
+        await self._others.measure(version)
 
     async def _read_probes(self) -> None:
         self._probes, self._certified = await asyncio.to_thread(probes_of, self._config, self._run_dir)

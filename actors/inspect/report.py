@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
+from actors.inspect.task_changes import TaskChange, changes
 from core.config import Config, Lora
 from core.messages import Decision, Event, Outcome, Published
 from core.shipped import PROGRAM
-from core.store.facts import MONITORS, FinalMeasured, LineageFact, Measured
+from core.store.facts import MONITORS, FinalMeasured, LineageFact, Measured, OtherMeasured
 from core.store.writer import RunReader
 
 
@@ -64,6 +65,8 @@ class ReportBody(TypedDict):
     seed: int
     gate: str
     """certified, guarded, or off."""
+    other_tasks: list[TaskChange]
+    """Of the served version, on tasks that the run does not learn."""
     better_held: int | None
     """The held version with the highest accuracy, if that is above the served one's of the same questions."""
     versions: list[dict[str, object]]
@@ -102,6 +105,7 @@ def write(
     reader = RunReader(run_dir)
     rows = version_rows(reader)
     start, end = reader.read(FinalMeasured, "start"), reader.read(FinalMeasured, "end")
+    others, lineage = list(reader.read_all(OtherMeasured).values()), reader.read(LineageFact) or LineageFact()
     reader.close()
     body: ReportBody = {
         "accuracy_start": start.accuracy if start else None,
@@ -117,6 +121,7 @@ def write(
         "method": config.method.recipe,
         "seed": config.run.seed,
         "gate": "off" if not config.gate.enabled else "certified" if config.gate.keys else "guarded",
+        "other_tasks": changes(others, lineage.serve),
         "better_held": held.version if (held := better_held(rows, end.version if end else 0)) else None,
         "versions": [vars(row) for row in rows],
     }
@@ -143,6 +148,13 @@ def held_sentence(rows: Sequence[VersionRow], body: ReportBody) -> str | None:
         f"To try it while the run lives: {PROGRAM} ask --version policy@v{row.version} QUESTION (admins). "
         f"To serve it all the same: {PROGRAM} promote v{row.version} --reason WHY"
     )
+
+
+def change_sentence(change: TaskChange) -> str:
+    """What the served version keeps of a task that the run does not learn."""
+    moved = f"{100 * change['change']:+.1f} points (95%: {100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
+    rates = f"{_percent(change['before'])} -> {_percent(change['after'])} of {change['n']} questions"
+    return f"not learned: {change['task']} {rates}, {moved}"
 
 
 def _row(version: int, decision: Decision | None, measured: Measured | None, tokens: int) -> VersionRow:
@@ -194,6 +206,7 @@ def _markdown(body: ReportBody, rows: Sequence[VersionRow]) -> str:
         f"on {body['accuracy_n']} questions that the gate and the trainer never see.",
         f"Tokens: {body['tokens_generated']} by collectors, {body['tokens_evaluated']} by gate and report. "
         f"{body['wall_s']:.0f} s in all. Promotions are {body['gate']}.",
+        *map(change_sentence, body["other_tasks"]),
         *([held] if (held := held_sentence(rows, body)) else []),
         "",
         *_gaps(rows),

@@ -29,6 +29,13 @@ def _swallowed(arrived: float | None) -> str:
     )
 
 
+def _kept(found: Mapping[str, float]) -> str:
+    """One task of the event `other_tasks`."""
+    change = f"{100 * found['before']:.1f} -> {100 * found['after']:.1f}%"
+    lost = " [red](lost)[/]" if found["high"] < 0 else ""
+    return f"{escape(str(found['task']))} {change} of {found['n']}{lost}"
+
+
 def sentence(event: Event) -> str | None:
     """One event as a sentence with Rich markup; None for an event that people do not need."""
     d = event.detail
@@ -41,6 +48,8 @@ def sentence(event: Event) -> str | None:
         case "anchored":
             made = f"{d['anchors']} anchors made of the base's answers to {d['questions']} held-out questions"
             return f"{made}; [yellow]{escape(d['few'])}[/]" if d["few"] else made
+        case "other_tasks":
+            return f"v{d['version']} on tasks that are not learned: {'; '.join(map(_kept, d['tasks']))}"
         case "published":
             return f"v{d['version']} trained: loss {d.get('loss', 0):.3f}, {d.get('seconds', 0):.1f} s"
         case "proven":

@@ -323,3 +323,7 @@ class MeasurePort(Protocol):
 
         Raises: ConfigError if the run has no report questions."""
         ...
+
+    async def measure_other_tasks(self, version: int) -> None:
+        """The same on the tasks that the run does not learn, stored as `OtherMeasured`."""
+        ...

@@ -81,6 +81,11 @@ class ReportConfig(Part):
     has nothing more to teach. None: never."""
     final: int = Field(default=2400, ge=0)
     """Questions for the base and for the served version at the end of a run."""
+    other_tasks: list[str] = Field(default_factory=list)
+    """Tasks that the run does not learn, asked of the base and of every version that comes to be served, to see what is
+    lost on them: `words/NAME`, `reasoning-gym/NAME`, or a file of prompts and answers."""
+    per_other_task: int = Field(default=400, ge=1)
+    """Questions of each at most."""
 
     @model_validator(mode="after")
     def _gap_is_measured(self) -> "ReportConfig":

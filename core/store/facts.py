@@ -8,6 +8,7 @@
     answers:V       Answers         evaluator         answers of version V to probes
     accuracy:V      Measured        evaluator         accuracy of version V on the report's questions
     final:start/end Measured        driver            accuracy of the first and the served version at the end
+    other:V:T       OtherMeasured   evaluator         accuracy of version V on task T, which the run does not learn
     window:N        WindowDrawn     buffer            the places of window N
     buffer          BufferCounts    buffer            counts of the buffer when the newest window was drawn
     tuned           TunedFact       buffer            what the method's tuner decided at the newest draw
@@ -168,6 +169,14 @@ class FinalMeasured(Measured):
     """The same, at the end of a run."""
 
     NAME = "final:"
+
+
+class OtherMeasured(Measured):
+    """The same on a task that the run does not learn."""
+
+    NAME = "other:"
+    task: str
+    """As in `report.other_tasks`."""
 
 
 class WindowDrawn(Fact):

@@ -34,6 +34,14 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, floa
     return mean, max(-1.0, mean - Z95_ONE_SIDED * math.sqrt(variance / n))
 
 
+def paired_interval(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float, float]:
+    """Mean of a minus b on the same questions with its 95% interval (low, high); normal, for 30 questions or more.
+    Raises: ValueError if the lengths differ."""
+    mean, low = paired_difference(a, b)
+    half = (mean - low) * Z95 / Z95_ONE_SIDED
+    return mean, max(-1.0, mean - half), min(1.0, mean + half)
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of independent values with its 95% interval (low, high), by Student's t. The interval of a single value is
     infinite. Raises: ValueError without values."""
