@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from actors.cli.app import console
+from actors.cli.derived import with_derived
 from core.config import Config
 from methods.data import tasks
 from training.pretrained.cache import folder_of, ready
@@ -24,9 +25,13 @@ def model(
     console.print(str(ready(name, _tell)), soft_wrap=True, highlight=False)
 
 
-def prepared(config: Config) -> Config:
-    """The config with the files of its task and its model, which are made or fetched first if the cache lacks them."""
-    return with_model(tasks.with_task(config, _tell))
+def prepared(config: Config, here: bool = True) -> Config:
+    """The config with the files of its task and its model, which are made or fetched first if the cache lacks them, and
+    with the settings that follow from the model. `here`: whether the engines run on this machine."""
+    config, found = with_derived(with_model(tasks.with_task(config, _tell)), here)
+    if found:
+        _tell(f"set for this model: {'; '.join(found)}")
+    return config
 
 
 def with_model(config: Config) -> Config:

@@ -185,7 +185,7 @@ def _check_model(config: Config) -> None:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"model.path={config.model.path!r} has no {name}; save the model and its tokenizer there")
-    positions, asked = _shape(folder / "config.json")["max_position_embeddings"], config.serve.engine.max_tokens
+    positions, asked = shape_of(folder / "config.json")["max_position_embeddings"], config.serve.engine.max_tokens
     if positions and asked > positions:
         raise ConfigError(f"serve.engine.max_tokens={asked} exceeds the {positions} positions of the model; lower it")
 
@@ -293,10 +293,10 @@ def _check_memory(config: Config) -> None:
     folder = Path(config.model.path)
     if not folder.is_dir() or not any(folder.glob("*.safetensors")):
         return
-    shape = _shape(folder / "config.json")
+    shape = shape_of(folder / "config.json")
     need = here(config, memory(config, parameters_of(folder), shape))
     have = psutil.virtual_memory().available
-    if need.total > have and not _has_gpu():
+    if need.total > have and not has_gpu():
         parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in vars(need).items())
         learning = config.learning
         raise ConfigError(
@@ -307,7 +307,7 @@ def _check_memory(config: Config) -> None:
         )
 
 
-def _shape(file: Path) -> dict[str, int]:
+def shape_of(file: Path) -> dict[str, int]:
     """Sizes from a model's config.json; an optional size that is missing is 0. Raises: ConfigError naming the bad
     field."""
     try:
@@ -329,7 +329,7 @@ def _lora_parameters(config: Config, shape: Mapping[str, int]) -> int:
     return per_layer * shape["num_hidden_layers"]
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     return Path("/dev/nvidia0").exists()
 
 

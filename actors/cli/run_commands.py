@@ -39,7 +39,7 @@ def up(
     given = [f"{name}={value}" for name, value in named.items() if value is not None]
     own = Path(dir) / CONFIG_FILE if dir else DEFAULT
     chosen = config or (own if own.is_file() else DEFAULT)
-    path = run_up(prepared(load(chosen, [*(overrides or []), *given])), console, address)
+    path = run_up(prepared(load(chosen, [*(overrides or []), *given]), here=address is None), console, address)
     console.print(str(path), soft_wrap=True, highlight=False)
 
 
