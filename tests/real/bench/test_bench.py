@@ -25,6 +25,13 @@ def test_the_gate_keeps_its_chance_of_error_in_simulation() -> None:
     assert found["missed_gains"] <= 0.05
 
 
+def test_other_gates_let_more_worse_versions_through_and_a_rival_s_rule_is_its_own() -> None:
+    found = bench("gates")
+    assert found["adaptergate_differs"] == 0
+    ours, *others = (row["worse_promoted"]["-0.03"] for row in found["rules"].values())
+    assert ours < 0.1 and sum(theirs > 1 for theirs in others) >= 6
+
+
 def test_the_system_adds_little_to_what_the_engine_costs() -> None:
     found = bench("generation")
     assert all(turn["tokens"] > 1000 for name in ("system", "bare", "bare_queued") for turn in found[name])
