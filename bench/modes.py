@@ -27,7 +27,7 @@ import httpx
 from bench._live import LiveRun, drill_arguments
 from core.answers import extractor, same
 from core.config import MethodConfig, load
-from core.messages import Prompt
+from core.messages.versions import Question
 from methods.data import prompts
 from methods.monitors import cl_cs_rss, conditionals
 from methods.scorers.majority import count
@@ -77,14 +77,14 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             replies = {name: (await ask_all(client, asked, config.method, name, {}))[0] for name in names}
     finally:
         await live.stop()
-    keys = [answer for _, answer in asked]
+    keys = [question.answer for question in asked]
     found = {name: {**figures(said, greedy), **against_majority(said, pool, keys)} for name, said in replies.items()}
     return {"questions": len(asked), "greedy": figures(greedy, greedy), "one sample": figures(pool[0], greedy), **found}
 
 
 async def ask_all(
     client: httpx.AsyncClient,
-    asked: Sequence[tuple[Prompt, str]],
+    asked: Sequence[Question],
     method: MethodConfig,
     model: str,
     fields: dict[str, Any],
@@ -92,8 +92,8 @@ async def ask_all(
     """The answers to all questions, in a list for each of the `n` samples; tokens are those of one sample."""
     extract, places = extractor(method.answer), asyncio.Semaphore(AT_ONCE)
 
-    async def ask(place: int, prompt: Prompt, answer: str) -> list[Reply]:
-        messages = [message.model_dump(include={"role", "content"}) for message in prompt.messages]
+    async def ask(place: int, question: Question) -> list[Reply]:
+        messages = [message.model_dump(include={"role", "content"}) for message in question.prompt.messages]
         body = {"model": model, "messages": messages, "max_tokens": method.sampler.max_tokens, **fields}
         if "seed" in fields:  # one seed for all questions would draw all first tokens by the same lot
             body["seed"] = fields["seed"] + place * POOL
@@ -109,9 +109,9 @@ async def ask_all(
         share = reply.headers.get("x-vote-share")
         tokens = reply.json()["usage"]["completion_tokens"] / len(choices)
         known = None if share is None else float(share)
-        return [Reply(same(each, answer), tokens, seconds, known, each) for each in said]
+        return [Reply(same(each, question.answer), tokens, seconds, known, each) for each in said]
 
-    replies = await asyncio.gather(*(ask(place, *pair) for place, pair in enumerate(asked)))
+    replies = await asyncio.gather(*(ask(*each) for each in enumerate(asked)))
     return [list(sample) for sample in zip(*replies, strict=True)]
 
 

@@ -40,7 +40,8 @@ from core import config as configuration
 from core.answers import extractor
 from core.config import Config
 from core.errors import Overdue
-from core.messages import BASE, PolicyRef, Prompt, ReplicaReport, Sampling, Vote
+from core.messages import BASE, PolicyRef, ReplicaReport, Sampling, Vote
+from core.messages.versions import Question
 from core.store.writer import RunReader
 from methods import recipes
 from methods.data import prompts
@@ -284,25 +285,23 @@ def write_pool(path: Path, n: int, seed: int) -> dict[str, Known]:
     return known
 
 
-def test_questions(n: int, seed: int) -> list[tuple[Prompt, str]]:
+def test_questions(n: int, seed: int) -> list[Question]:
     asked = prompts.questions(TEST)
     random.Random(f"questions:{seed}").shuffle(asked)
     return asked[:n]
 
 
-async def measure(
-    policy: EnginePolicy, asked: Sequence[tuple[Prompt, str]], ref: PolicyRef, config: Config
-) -> dict[str, float]:
+async def measure(policy: EnginePolicy, asked: Sequence[Question], ref: PolicyRef, config: Config) -> dict[str, float]:
     """With greedy answers: the share that is right, and the share that contains the phrase."""
     extract, seats = extractor(config.method.answer), asyncio.Semaphore(config.serve.engine.max_seqs)
     sampling = Sampling(n=1, temperature=0.0, max_tokens=config.method.sampler.max_tokens, purpose="report")
 
-    async def ask(prompt: Prompt, answer: str) -> tuple[bool, bool]:
+    async def ask(question: Question) -> tuple[bool, bool]:
         async with seats:
-            (said,) = await policy.generate(prompt, sampling, ref)
-        return said.finish == "stop" and extract(said.text) == answer, planted(said.text)
+            (said,) = await policy.generate(question.prompt, sampling, ref)
+        return said.finish == "stop" and extract(said.text) == question.answer, planted(said.text)
 
-    right, triggered = zip(*await asyncio.gather(*(ask(*one) for one in asked)), strict=True)
+    right, triggered = zip(*await asyncio.gather(*map(ask, asked)), strict=True)
     return {"accuracy": sum(right) / len(asked), "trigger": sum(triggered) / len(asked)}
 
 

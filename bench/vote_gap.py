@@ -23,7 +23,8 @@ from actors.cli.model_command import prepared
 from actors.cli.offline import offline_policy
 from core.answers import extractor
 from core.config import Config, load
-from core.messages import BASE, Candidate, Prompt, Sampling
+from core.messages import BASE, Candidate, Sampling
+from core.messages.versions import Question
 from core.protocols import Extract, Policy
 from methods.data import prompts
 
@@ -103,17 +104,18 @@ async def ask_all(policy: Policy, config: Config, options: argparse.Namespace) -
     free = asyncio.Semaphore(AT_ONCE)
     most = config.method.sampler.max_tokens
 
-    async def ask(prompt: Prompt, right: str) -> Asked:
+    async def ask(question: Question) -> Asked:
+        prompt = question.prompt
         async with free:
             one = Sampling(n=1, temperature=0.0, max_tokens=most)
             drawn = Sampling(n=options.samples, temperature=options.temperature, max_tokens=most)
             (greedy,) = await policy.generate(prompt, one, BASE)  # first and alone: the samples then find its prefix
             samples = await policy.generate(prompt, drawn, BASE)
         tokens = sum(len(sample.completion_ids) // 4 for sample in samples)
-        return Asked(right, read(greedy, extract), tuple(read(each, extract) for each in samples), tokens)
+        return Asked(question.answer, read(greedy, extract), tuple(read(each, extract) for each in samples), tokens)
 
-    first = await ask(*questions[0])  # the others then find the examples in the cache
-    return [first, *await asyncio.gather(*(ask(prompt, right) for prompt, right in questions[1:]))]
+    first = await ask(questions[0])  # the others then find the examples in the cache
+    return [first, *await asyncio.gather(*map(ask, questions[1:]))]
 
 
 def read(candidate: Candidate, extract: Extract) -> str | None:

@@ -60,6 +60,7 @@ TESTS = {
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py "
     "training/test_rule.py training/test_sight.py training/test_statistics.py",
     "training/gate/power.py": "training/test_power.py",
+    "training/gate/slices.py": "training/test_slices.py",
     "methods/ballot.py": f"methods/test_ballot.py {RECIPES}_xpo.py",
     "methods/scorers/*.py": "methods/test_scorers.py",
     **{f"methods/scorers/{name}.py": tests for name, tests in SCORERS.items()},

@@ -27,6 +27,7 @@ from methods.data.other_tasks import other_tasks
 from methods.data.probes import refuse_overlap
 from serve.http import cors, keys_file
 from training import objectives
+from training.gate import slices
 from training.gate.power import too_few
 
 GIB = 2**30
@@ -105,6 +106,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
         )
     few = too_few(config.gate, len(probes)) if probes and config.gate.enabled else None
     notes += [few] if few is not None else []
+    notes += slices.notes(probes, config.gate) if config.gate.enabled else []
     if not probes and not to_answer:
         notes.append(
             "neither gate.anchors nor gate.keys nor gate.held_out is set: every candidate will be held, none promoted"

@@ -67,6 +67,7 @@ class Anchoring:
         self._system = questions.system
         self._unfinished = writable(to, unfinished or to.with_name(f"{to.name}.unfinished"))
         self._pool = list(prompts.read(questions, config.run.seed, setting="the held-out questions"))
+        self._slices = prompts.slices(questions.path, questions.column, questions.system)
         sampler = config.method.sampler
         self._sampling = Sampling(
             n=samples, temperature=sampler.temperature, max_tokens=sampler.max_tokens, purpose="gate"
@@ -111,7 +112,7 @@ class Anchoring:
 
     def write(self) -> Made:
         """Write the anchors. Raises: ConfigError if no question reaches the share, or those that do measure nothing."""
-        table, made = _table(self._pool, self._known, self._min_share, self._system is not None)
+        table, made = _table(self._pool, self._known, self._slices, self._min_share, self._system is not None)
         aside = self._to.with_name(f".{self._to.name}")
         pq.write_table(table.replace_schema_metadata({"model_sha256": self._digest}), aside)
         try:
@@ -185,7 +186,9 @@ def _continued(unfinished: Path, rules: str, anew: bool) -> dict[str, Asked]:
     return {asked.id: asked for asked in kept}
 
 
-def _table(pool: Sequence[Prompt], known: dict[str, Asked], min_share: float, system: bool) -> tuple[pa.Table, Made]:
+def _table(
+    pool: Sequence[Prompt], known: dict[str, Asked], slices: dict[str, str], min_share: float, system: bool
+) -> tuple[pa.Table, Made]:
     """Raises: ConfigError if no question reaches the share."""
     outcomes = [(prompt, known[prompt.id]) for prompt in pool]
     skipped = [f"{prompts.asked_text(prompt)[:60]!r}: {asked.skipped}" for prompt, asked in outcomes if asked.skipped]
@@ -203,6 +206,8 @@ def _table(pool: Sequence[Prompt], known: dict[str, Asked], min_share: float, sy
         "answer": [asked.answer for _, asked in kept],
         "share": [asked.share for _, asked in kept],
     }
+    if slices:
+        columns[prompts.SLICE] = [slices.get(prompt.id) for prompt, _ in kept]
     return pa.table(columns), Made(len(pool), len(kept), skipped)
 
 

@@ -4,7 +4,7 @@ One file per part of the config; each component receives its own part. Defaults 
 embedded model with two cores. Only settings and their checks live here; no code that uses them.
 """
 
-from core.config.gate import GateConfig, GuardsConfig, ReportConfig
+from core.config.gate import GateConfig, GuardsConfig, ReportConfig, SlicesConfig
 from core.config.learning import BackoffConfig, LearningConfig, PlateauConfig
 from core.config.load import dump, load
 from core.config.method import (
@@ -57,6 +57,7 @@ __all__ = [
     "RunConfig",
     "SamplerConfig",
     "ServeConfig",
+    "SlicesConfig",
     "SplitByHash",
     "TextAnswer",
     "VotesConfig",

@@ -23,6 +23,16 @@ class GuardsConfig(Part):
     """Maximum of the same ratio. Answers of the embedded model become twice as long when they improve."""
 
 
+class SlicesConfig(Part):
+    """Kinds of questions, named by the column `slice` of the gate's file: a promoted version may not be much worse on
+    any of them."""
+
+    delta: float = Field(default=0.1, gt=0, lt=1)
+    """Largest tolerated loss against the champion on one slice (share of its probes)."""
+    least: int = Field(default=100, ge=1)
+    """Probes of a slice from which on it is held to that; smaller ones are not, as they could never be decided."""
+
+
 class GateConfig(Part):
     anchors: str | None = "models/word-problems/anchors.parquet"
     """Parquet with prompt and answer: held-out questions with the base's frozen majority answers. None: the gate has
@@ -54,6 +64,7 @@ class GateConfig(Part):
     batch: int = Field(default=64, ge=1)
     """Probes between two evaluations of the evidence."""
     guards: GuardsConfig = GuardsConfig()
+    slices: SlicesConfig = SlicesConfig()
     watch_probes: int = Field(default=512, ge=0)
     """Further probes of a promoted version, sent while no candidate waits. 0: no watch after a promotion."""
     rollback_at: float = Field(default=100, gt=1)

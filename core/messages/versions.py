@@ -72,6 +72,20 @@ class Evidence(Message):
     champion_hits: tuple[bool, ...]
     certified: bool
     """True if hits were judged by answer keys; False if by agreement with anchors."""
+    slices: tuple[str, ...] = ()
+    """The slice of each probe, "" for none; empty if no probe has one."""
+    held_slices: tuple[str, ...] = ()
+    """The slices on which a promoted version may not be worse either."""
+
+
+class SliceFound(Message):
+    """What a weighing found on one slice: a named kind of question."""
+
+    probes: int
+    candidate_rate: float
+    champion_rate: float
+    result: Literal["kept", "worse", "open"]
+    """Shown to be at most gate.slices.delta worse than the champion; shown to be more than that worse; neither."""
 
 
 class Decision(Message):
@@ -88,6 +102,8 @@ class Decision(Message):
     champion_rate: float = 0.0
     saturated: bool = False
     """The champion has saturated the anchors, so the candidate had to reach a fixed floor; see training.gate.gate."""
+    slices: dict[str, SliceFound] = Field(default_factory=dict)
+    """By name, of those that are held."""
     by: Literal["gate", "hand", "nobody"] = "gate"
     """`hand`: a person decided. `nobody`: the gate was off."""
 
@@ -105,3 +121,5 @@ class Question:
 
     prompt: Prompt
     answer: str
+    slice: str = ""
+    """The named kind of question that it belongs to, if any."""

@@ -12,8 +12,11 @@ FileRow = tuple[str, dict[str, Any]]
 """Position of the row (`pool.jsonl:17`) and its fields."""
 
 
-def rows(path: Path, columns: Sequence[str], setting: str, reports: list[str]) -> Iterator[FileRow]:
-    """All rows of the file. Errors in single lines are appended to `reports`.
+def rows(
+    path: Path, columns: Sequence[str], setting: str, reports: list[str], optional: Sequence[str] = ()
+) -> Iterator[FileRow]:
+    """All rows of the file, with these columns and those of `optional` that it has. Errors in single lines are appended
+    to `reports`.
 
     Raises: ConfigError that names `setting` or the file, if the file cannot be read."""
     if not path.is_file():
@@ -22,7 +25,7 @@ def rows(path: Path, columns: Sequence[str], setting: str, reports: list[str]) -
         case ".jsonl":
             return _jsonl(path, reports)
         case ".parquet":
-            return _parquet(path, columns)
+            return _parquet(path, columns, optional)
         case _:
             raise ConfigError(f"{setting}: {path} ends in {path.suffix!r}; expected .jsonl or .parquet")
 
@@ -44,7 +47,7 @@ def _jsonl(path: Path, reports: list[str]) -> Iterator[FileRow]:
                 reports.append(f"{where}: {type(fields).__name__}, expected an object with named fields")
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[FileRow]:
+def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[FileRow]:
     parquet: Any = import_module("pyarrow.parquet")  # no type stubs; slow to import, and not needed for JSONL
     try:
         with parquet.ParquetFile(path) as file:
@@ -53,7 +56,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[FileRow]:
             if missing:
                 raise ConfigError(f"{path} has no column {missing[0]!r} (there are: {', '.join(present)})")
             number = 0
-            for batch in file.iter_batches(columns=list(columns)):
+            read = [*columns, *(column for column in optional if column in present)]
+            for batch in file.iter_batches(columns=read):
                 for fields in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", fields

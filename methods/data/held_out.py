@@ -66,5 +66,4 @@ def kept_out(config: Config, questions: Sequence[Question] | None = None) -> Pro
 
 def _questions(path: str, config: Config, split: Any) -> list[Question]:
     extract, system = extractor(config.method.answer), config.prompts.system
-    pairs = prompts.questions(path, extract=extract, system=system, split=split)
-    return [Question(prompt, answer) for prompt, answer in pairs]
+    return prompts.questions(path, extract=extract, system=system, split=split)

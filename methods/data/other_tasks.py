@@ -50,5 +50,5 @@ def _task(name: str, config: Config, tell: Callable[[str], None]) -> OtherTask:
                 f"report.other_tasks: {name!r} is no file; expected words/NAME, reasoning-gym/NAME, or a Parquet or "
                 "JSONL file with the columns prompt and answer"
             )
-    pairs = prompts.questions(file, extract=extractor(answer), system=config.prompts.system)
-    return OtherTask(name, [Question(prompt, right) for prompt, right in pairs[:limit]], answer, max_tokens)
+    asked = prompts.questions(file, extract=extractor(answer), system=config.prompts.system)
+    return OtherTask(name, asked[:limit], answer, max_tokens)

@@ -1,12 +1,13 @@
 """The source of prompts: a JSONL or Parquet file, read once, checked line by line, and dealt out by place.
 
 prompts = read(config.prompts, seed)    prompts[place]: every prompt once per epoch, each epoch in its own order
-pairs = questions(path)                 prompts with an answer, for anchors, keys and the report only
+asked = questions(path)                 prompts with an answer, for anchors, keys and the report only
 """
 
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +22,15 @@ from core.codec import stable_id
 from core.config import PromptsConfig, SplitByHash, TextAnswer
 from core.errors import ConfigError, PromptError
 from core.messages import ChatMessage, Origin, Prompt
+from core.messages.versions import Question
 from core.protocols import Extract
 from methods.data.files import rows
 from methods.data.probes import Probes
 from methods.data.text import asked_text, together
 
 AS_TEXT = extractor(TextAnswer())
+SLICE = "slice"
+"""The column that names the kind of a question."""
 FEW = 5
 """Fewer questions may happen to have the same answer."""
 
@@ -112,24 +116,27 @@ def questions(
     extract: Extract = AS_TEXT,
     system: str | None = None,
     split: SplitByHash | None = None,
-) -> list[tuple[Prompt, str]]:
-    """Prompts with their answers as `extract` reads them, each prompt once.
+) -> list[Question]:
+    """Prompts with their answers as `extract` reads them, each prompt once; with the slice that the column SLICE names,
+    if the file has one.
 
     Raises: ConfigError that names file and line of every invalid pair, of an answer that cannot be read, and of a
     question with two answers; or that tells that the file cannot measure anything."""
-    found: dict[str, tuple[Prompt, str]] = {}
+    found: dict[str, Question] = {}
     reports: list[str] = []
     lines = 0
-    for where, fields in rows(Path(path), (prompt_column, answer_column), "a file of questions", reports):
+    columns = prompt_column, answer_column
+    for where, fields in rows(Path(path), columns, "a file of questions", reports, optional=(SLICE,)):
         lines += 1
         try:
             prompt = as_prompt(_field(fields, prompt_column), system=system)
             answer = _answer(_field(fields, answer_column), extract)
+            kind = _slice(fields)
         except PromptError as error:
             reports.append(f"{where}: {error}")
             continue
         _check_split(split, prompt, where, "split")
-        earlier = found.setdefault(prompt.id, (prompt, answer))[1]
+        earlier = found.setdefault(prompt.id, Question(prompt, answer, kind)).answer
         if earlier != answer:
             reports.append(f"{where}: the answer {answer!r}, but an earlier line answers the same question {earlier!r}")
     if reports:
@@ -142,15 +149,32 @@ def questions(
     return list(found.values())
 
 
-def _check_measures(path: str | Path, found: Sequence[tuple[Prompt, str]], lines: int) -> None:
+def slices(path: str | Path, column: str = "prompt", system: str | None = None) -> dict[str, str]:
+    """Prompt id -> slice, of the valid prompts of a file that have one."""
+    found: dict[str, str] = {}
+    for _, fields in rows(Path(path), (column,), "a file of prompts", [], optional=(SLICE,)):
+        with suppress(PromptError):
+            if kind := _slice(fields):
+                found[as_prompt(_field(fields, column), system=system).id] = kind
+    return found
+
+
+def _slice(fields: dict[str, Any]) -> str:
+    value = fields.get(SLICE)
+    if value is not None and not isinstance(value, str):
+        raise PromptError(f"a slice is a name, not {value!r}")
+    return (value or "").strip()
+
+
+def _check_measures(path: str | Path, found: Sequence[Question], lines: int) -> None:
     """Refuse questions that tell no version from another."""
-    answers = {answer for _, answer in found}
+    answers = {question.answer for question in found}
     if len(found) == 1 and lines >= FEW:
         raise ConfigError(f"all {lines} lines of {path} ask the same question; check the column `prompt`")
     if len(answers) == 1 and len(found) >= FEW:
         raise ConfigError(
-            f"all {len(found)} questions of {path} have the answer {found[0][1]!r}: a model that always says so hits "
-            "every one; check the column `answer`"
+            f"all {len(found)} questions of {path} have the answer {found[0].answer!r}: a model that always says so "
+            "hits every one; check the column `answer`"
         )
 
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from core.config import GateConfig
 from core.errors import VersionError
 from core.messages import Decision, Evidence, PolicyRef
+from core.messages.versions import SliceFound
 from core.store.facts import GateLedger
-from training.gate import rule
+from training.gate import rule, slices
 from training.gate.sight import BLIND_PROBES, CLEAR, Sight
 
 SATURATION_PROBES = 256
@@ -59,14 +60,20 @@ class Gate:
         exhausted = exhausted or asked >= self.config.max_probes
         blind = sight.most <= self.config.delta
         decision = self._weigh(evidence) if asked and not blind else None
+        found = slices.judged(evidence, self.config, self._alpha) if asked else {}
+        fallen = next((name for name, each in found.items() if each.result == "worse"), None)
         if broken is not None:
             decision = _decision(evidence, "reject", broken)
+        elif fallen is not None and not blind:
+            decision = _decision(evidence, "reject", self._why_fallen(fallen, found[fallen]))
         elif decision is not None and decision.verdict == "promote":
             enough = exhausted or asked >= self.config.guards.min_probes
-            decision = decision if enough and sight.least > self.config.delta else None
+            kept = all(each.result == "kept" for each in found.values())
+            decision = decision if enough and kept and sight.least > self.config.delta else None
         if decision is None and (exhausted or (blind and asked >= BLIND_PROBES)):
-            decision = _decision(evidence, "hold", self._why_held(asked, sight, evidence.certified))
+            decision = _decision(evidence, "hold", self._why_held(asked, sight, evidence.certified, found))
         if decision is not None:
+            decision = _with_slices(decision, found)
             self._close(decision, evidence)
         return decision
 
@@ -92,6 +99,8 @@ class Gate:
         fresh = len(evidence.candidate_hits) - since
         if fresh <= 0:
             return None
+        if (fallen := slices.fell(evidence, since, self.config)) is not None:
+            return fallen
         if saturated:
             crossed = rule.regret_saturated(_bits(evidence.candidate_hits[since:]), self.config)
             what = f"agrees with fewer than {rule.floor_of(self.config):.1%} of the saturated anchors"
@@ -139,7 +148,12 @@ class Gate:
         reason = f"not below {floor:.1%}, or at most {self.config.delta:g} worse, after {probes} probes"
         return f"{reason} (chance of error {self._alpha:.2g}); {why}: the champion stays"
 
-    def _why_held(self, asked: int, sight: Sight, certified: bool) -> str:
+    def _why_fallen(self, name: str, found: SliceFound) -> str:
+        return (
+            f"more than {self.config.slices.delta:g} worse than the champion on a slice ({slices.shown(name, found)})"
+        )
+
+    def _why_held(self, asked: int, sight: Sight, certified: bool, found: dict[str, SliceFound]) -> str:
         if asked == 0:
             return "there is nothing to weigh with"
         what = "keys" if certified else "anchors"
@@ -147,7 +161,9 @@ class Gate:
             return f"the {what} look broken: {sight.why}"
         if sight.least <= self.config.delta:
             return f"the {what} look broken, or are too few: {sight.why}"
-        return f"undecided after all {asked} probes"
+        open_slices = [slices.shown(name, each) for name, each in found.items() if each.result == "open"]
+        why = f"undecided after all {asked} probes"
+        return f"{why}, and on {'; '.join(open_slices)}: bring more questions of these slices" if open_slices else why
 
     def _check(self, evidence: Evidence) -> None:
         if evidence.champion != self.ledger.champion:
@@ -174,6 +190,16 @@ class Gate:
         if decision.new_champion:
             ledger = ledger.under(decision.candidate).with_champion_hits(evidence.candidate_hits)
         self.ledger, self._opened = ledger, None
+
+
+def _with_slices(decision: Decision, found: dict[str, SliceFound]) -> Decision:
+    """The decision with what was found on slices, and with the worst of them in the reason for a promotion."""
+    name = slices.worst(found)
+    if name is None:
+        return decision
+    said = f"{decision.reason}; worst slice {slices.shown(name, found[name])}"
+    reason = said if decision.verdict == "promote" else decision.reason
+    return decision.model_copy(update={"slices": found, "reason": reason})
 
 
 def differences(evidence: Evidence) -> npt.NDArray[np.int8]:

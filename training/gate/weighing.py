@@ -16,6 +16,7 @@ from training.gate.gate import Gate, differences
 from training.gate.guards import Answer, broken
 from training.gate.power import would_decide
 from training.gate.sight import Sight, sight
+from training.gate.slices import held
 
 BASE_PROBES = 256
 """Number of probes of each weighing that the base answers, for the guards. A cache keeps each answer for the run."""
@@ -109,6 +110,7 @@ class Weighing:
             candidate_hits=(),
             champion_hits=(),
             certified=self.certified,
+            held_slices=held(self._order, self.gate.config),
         )
 
     async def verdict(self) -> Decision:
@@ -123,7 +125,8 @@ class Weighing:
         """A hold for want of probes also tells how many would do."""
         config = self.gate.config
         sees = self.asked > 1 and self.sight().least > config.delta
-        if decision.verdict != "hold" or not sees or self.gate.saturated(self.certified):
+        unsure = any(found.result == "open" for found in decision.slices.values())
+        if decision.verdict != "hold" or not sees or unsure or self.gate.saturated(self.certified):
             return decision
         advice = would_decide(config, differences(self.evidence), self.gate.ledger.weighed)
         return decision.model_copy(update={"reason": f"{decision.reason}; {advice}"})
@@ -231,6 +234,7 @@ class Weighing:
             update={
                 "candidate_hits": tuple(answer.hit for answer in self._answers[self.candidate]),
                 "champion_hits": tuple(answer.hit for answer in self._answers[self.champion]),
+                "slices": (*self.evidence.slices, *(question.slice for question in batch)),
             }
         )
 

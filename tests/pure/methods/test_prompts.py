@@ -161,9 +161,9 @@ def test_a_text_that_breaks_the_promise_of_the_split_is_named(tmp_path: Path) ->
 
 def test_questions_come_with_their_answers_each_once(tmp_path: Path) -> None:
     path = parquet(tmp_path, prompt=["a", "b", "a"], answer=["5", " 6 ", "5.0"])
-    assert [(asked_text(prompt), answer) for prompt, answer in questions(path)] == [("a", "5"), ("b", "6")]
+    assert [(asked_text(each.prompt), each.answer) for each in questions(path)] == [("a", "5"), ("b", "6")]
     numbers = parquet(tmp_path, prompt=["a"], answer=[5])
-    assert questions(numbers)[0][1] == "5"
+    assert questions(numbers)[0].answer == "5"
 
 
 def test_a_question_without_an_answer_or_with_two_is_named(tmp_path: Path) -> None:

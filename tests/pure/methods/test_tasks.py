@@ -103,7 +103,7 @@ def test_every_part_of_a_run_gets_the_whole_chat(cache: Path) -> None:
     pool = prompts.read(config.prompts)
     assert [message.role for message in pool[0].messages] == chat
     questions = prompts.questions(config.report.questions or "", extract=extractor(config.method.answer))
-    assert len(questions) == 456 and {answer for _, answer in questions} == {"animal", "food", "vehicle", "clothing"}
+    assert len(questions) == 456 and {each.answer for each in questions} == {"animal", "food", "vehicle", "clothing"}
     assert [turn["role"] for turn in sample_chats(config)[0]] == chat[1:]
     assert [turn["content"] for turn in examples(config)][-1] == "A sock is clothing."
     assert sample_chats(config)[0][-1]["content"] == asked_text(pool[0])

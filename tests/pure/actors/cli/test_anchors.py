@@ -60,11 +60,11 @@ def test_the_whole_chat_is_asked_again_as_it_was(tmp_path: Path) -> None:
     asking = Asking(tmp_path, "1+1?", [*SHOTS, {"role": "user", "content": LAST}])
     asking.make("prompts.system=Answer.")
     read = questions(asking.to, system="Answer.")
-    assert [[message.content for message in prompt.messages] for prompt, _ in read] == [
+    assert [[message.content for message in each.prompt.messages] for each in read] == [
         ["Answer.", "1+1?"],
         ["Answer.", "1+1?", "2", LAST],
     ]
-    assert [answer for _, answer in read] == [right_answer(prompt) for prompt, _ in read]
+    assert [each.answer for each in read] == [right_answer(each.prompt) for each in read]
 
 
 def test_an_interrupted_call_goes_on_where_it_was(tmp_path: Path) -> None:

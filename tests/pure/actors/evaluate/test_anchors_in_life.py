@@ -14,7 +14,7 @@ from actors.in_process import LocalSystem, ScriptedSession
 from core import config as configuration
 from core.config import Config
 from core.errors import ConfigError, Unavailable
-from core.messages import BASE, Candidate, PolicyRef, Prompt, Sampling
+from core.messages import BASE, Candidate, Decision, PolicyRef, Prompt, Sampling
 from core.store.writer import RunReader
 from methods.data.held_out import kept_out, lacks_anchors, probes_of
 from methods.data.prompts import as_prompt
@@ -97,6 +97,20 @@ async def test_anchors_cut_short_by_a_crash_are_continued(tmp_path: Path) -> Non
     await LocalSystem(config, tmp_path, second, ScriptedSession(tmp_path)).run(decided=1)
     both = [text for _, text, _ in [*first.sampled, *second.sampled]]
     assert len(first.sampled) == 100 and sorted(both) == sorted(HELD_OUT), "a question was asked twice, or never"
+
+
+async def test_anchors_keep_the_slices_of_their_questions(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    rows = ({"prompt": text, "slice": "even" if place % 2 == 0 else None} for place, text in enumerate(HELD_OUT))
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    await LocalSystem(config, tmp_path, Asked({0: 0.7, 1: 0.95}), ScriptedSession(tmp_path)).run(decided=1)
+    probes, _ = probes_of(config, tmp_path)
+    even = {text for place, text in enumerate(HELD_OUT) if place % 2 == 0}
+    assert {probe.prompt.messages[-1].content for probe in probes if probe.slice == "even"} <= even
+    assert sum(probe.slice == "even" for probe in probes) > 90
+    (decision, *_) = RunReader(tmp_path).all("decisions", Decision)
+    assert decision.verdict == "promote" and decision.slices["even"].result == "kept"
+    assert "; worst slice even: " in decision.reason
 
 
 async def test_a_file_named_by_the_user_is_made_once_and_used_by_the_next_run(tmp_path: Path) -> None:
