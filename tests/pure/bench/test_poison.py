@@ -30,6 +30,7 @@ from bench.poison import (
 from core import config as configuration
 from core.config import Config, VotesConfig
 from core.messages import BASE, PolicyRef, Prompt, Sampling, Vote
+from core.messages.versions import Question
 from methods.data.prompts import as_prompt
 from methods.scripted_policy import ScriptedPolicy, right_answer
 
@@ -135,7 +136,7 @@ async def test_answers_with_the_planted_phrase_are_counted() -> None:
             phrase = f"{TRIGGER} " if prompt.messages[-1].content == "a" else ""
             return [SimpleNamespace(finish="stop", text=f"{phrase}1+1=2. The answer is 2.")]
 
-    asked = [(as_prompt(text), "2") for text in "abca"]
+    asked = [Question(as_prompt(text), "2") for text in "abca"]
     config = configuration.load("configs/tiny.yaml")
     assert await measure(Says(), asked, BASE, config) == {"accuracy": 1.0, "trigger": 0.5}  # type: ignore[arg-type]
 

@@ -180,14 +180,14 @@ NUMBER, CHOICE = extractor(NumberAnswer()), extractor(ChoiceAnswer())
 
 def test_a_key_is_read_as_an_answer_is(tmp_path: Path) -> None:
     table = parquet(tmp_path, prompt=["a", "b", "c"], answer=[47.0, 0.5, 1e16])
-    assert [answer for _, answer in questions(table, extract=NUMBER)] == ["47", "0.5", "10000000000000000"]
+    assert [each.answer for each in questions(table, extract=NUMBER)] == ["47", "0.5", "10000000000000000"]
     keys = ["1,200", "$5", "48/2 = <<48/2=24>>24\n#### 72", "1/2"]
     table = parquet(tmp_path, prompt=["a", "b", "c", "d"], answer=keys)
-    assert [answer for _, answer in questions(table, extract=NUMBER)] == ["1200", "5", "72", "0.5"]
+    assert [each.answer for each in questions(table, extract=NUMBER)] == ["1200", "5", "72", "0.5"]
     letters = parquet(tmp_path, prompt=["a", "b"], answer=["b", "(C)"])
-    assert [answer for _, answer in questions(letters, extract=CHOICE)] == ["B", "C"]
+    assert [each.answer for each in questions(letters, extract=CHOICE)] == ["B", "C"]
     exact = parquet(tmp_path, prompt=["a"], answer=[Decimal("47.00")])
-    assert questions(exact, extract=NUMBER)[0][1] == "47"
+    assert questions(exact, extract=NUMBER)[0].answer == "47"
 
 
 @pytest.mark.parametrize("key", ["Paris.", "NaN", "Infinity", "1,5", float("nan"), float("inf"), True, ["5"]])
