@@ -40,15 +40,14 @@ def judged(evidence: Evidence, config: GateConfig, alpha: float) -> dict[str, Sl
 
 
 def _judged(evidence: Evidence, name: str, config: GateConfig, alpha: float) -> SliceFound:
-    hits, theirs = _hits(evidence, name)
+    hits, theirs = _hits(evidence, name, 0)
     n = len(hits)
-    if n == 0:
-        return SliceFound(probes=0, candidate_rate=0.0, champion_rate=0.0, result="open")
     d, delta = hits - theirs, config.slices.delta
     kept = _crossed(rule.wealth(d, delta), 1 / alpha)
     worse = _crossed(rule.wealth_worse(d, delta), config.reject_at * len(evidence.held_slices))
     result = "open" if min(kept, worse) > n else "kept" if kept < worse else "worse"
-    return SliceFound(probes=n, candidate_rate=hits.mean(), champion_rate=theirs.mean(), result=result)
+    rates = [each.sum() / max(1, n) for each in (hits, theirs)]
+    return SliceFound(probes=n, candidate_rate=rates[0], champion_rate=rates[1], result=result)
 
 
 def fell(evidence: Evidence, since: int, config: GateConfig) -> str | None:
@@ -79,7 +78,7 @@ def _crossed(path: rule.Floats, level: float) -> int:
     return int(rule.first(path, [level])[0]) if len(path) else 1
 
 
-def _hits(evidence: Evidence, name: str, since: int = 0) -> tuple[rule.Bits, rule.Bits]:
+def _hits(evidence: Evidence, name: str, since: int) -> tuple[rule.Bits, rule.Bits]:
     places = [place for place, slice in enumerate(evidence.slices) if slice == name and place >= since]
     mine, theirs = (np.array(hits, dtype=np.int8) for hits in (evidence.candidate_hits, evidence.champion_hits))
     return mine[places], theirs[places]

@@ -71,9 +71,20 @@ def test_an_undecided_slice_holds_the_candidate_and_says_what_is_missing() -> No
     )
 
 
+def test_the_evidence_for_a_rejection_grows_with_the_number_of_slices() -> None:
+    """50 for one slice are reached by 13 losses in a row; 100 for two by 14."""
+    for held, losses in ((("sums",), 13), (("chat", "sums"), 14)):
+        for n, result in ((losses - 1, "open"), (losses, "worse")):
+            found = slices.judged(evidence(*[("sums", -1)] * n, held=held), GateConfig(), 0.05)
+            assert found["sums"].result == result, (held, n)
+            assert (found["sums"].candidate_rate, found["sums"].champion_rate, found["sums"].probes) == (0, 1, n)
+
+
 def test_a_slice_without_any_probe_yet_is_open() -> None:
     assert Gate(GateConfig()).decide(evidence(*[("chat", 1)] * 200, held=("chat", "sums"))) is None
-    assert slices.judged(evidence(("chat", 1), held=("sums",)), GateConfig(), 0.05)["sums"].probes == 0
+    one, found = slices.judged(evidence(("chat", 1), held=("chat", "sums")), GateConfig(), 0.05).values()
+    assert (one.probes, one.candidate_rate, one.champion_rate, one.result) == (1, 1, 0, "open")
+    assert (found.probes, found.candidate_rate, found.champion_rate, found.result) == (0, 0, 0, "open")
 
 
 def test_a_version_that_is_worse_on_a_slice_by_more_than_delta_is_kept_no_oftener_than_alpha() -> None:
@@ -105,6 +116,9 @@ def test_a_promoted_version_is_rolled_back_for_a_slice_on_fresh_probes_only() ->
     assert said is not None and said.startswith("more than 0.1 worse than the champion on the slice sums, on ")
     assert "(evidence 200 to 1)" in said
     assert gate.regret(fallen, since=140, saturated=False) is None
+    for losses, back in ((15, False), (16, True)):  # 200 for two slices are reached by 16 losses in a row
+        found = evidence(("sums", -1), *[("sums", -1)] * losses, held=("chat", "sums"))
+        assert (slices.fell(found, 1, GateConfig()) is not None) == back, losses
     assert gate.regret(evidence(*before, ("sums", 0), held=("sums",)), since=100, saturated=False) is None
 
 
@@ -148,7 +162,9 @@ def test_the_start_says_which_slices_are_held_and_which_are_too_small() -> None:
         "no version more than 0.1 worse is served on: chat",
         "too few probes to hold these slices (gate.slices.least=100): rare (10)",
     ]
-    assert slices.notes([a_probe("")], GateConfig()) == []
+    assert slices.notes([a_probe("")] * 200, GateConfig()) == [], "what has no name is no slice"
+    exact = [a_probe("chat")] * 100
+    assert slices.held(exact, GateConfig()) == ("chat",) and slices.held(exact[1:], GateConfig()) == ()
     assert slices.held(probes, GateConfig(max_probes=99)) == (), "those beyond max_probes are never asked"
 
 

@@ -83,6 +83,14 @@ def test_judgements_that_agree_are_not_compared() -> None:
     assert len(outcome.examples) == 1
 
 
+def test_two_judgements_that_could_be_read_are_enough_to_vary() -> None:
+    def third_is_lost(prompt: Prompt, index: int) -> str:
+        return "Well." if index == 2 and "Judgement A:" not in prompt.messages[0].content else judge(prompt, index)
+
+    one = least_sure(explored(built("meta_rewarding", TEXT), samples(third_is_lost)).scored)
+    assert one is not None and [c.text for c in readable(one)] == ["Score: 5", "Score: 1"]
+
+
 def test_a_comparison_that_cannot_be_read_is_no_battle() -> None:
     def silent(prompt: Prompt, index: int) -> str:
         return "Both." if "Judgement A:" in prompt.messages[0].content else judge(prompt, index)
