@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
+from actors.cli import webhooks
 from actors.storage.run_dir import RUNS
 from actors.storage.store import free_bytes
 from core.arrival_proof import fingerprint
@@ -61,6 +62,8 @@ def check(config: Config, joining: bool = False) -> list[str]:
 
     Raises: ConfigError naming the field and the remedy."""
     notes = check_access(config, os.environ)
+    if config.run.webhooks.urls and webhooks.secret_of(os.environ.get(webhooks.SECRET)) is None:
+        notes.append(f"webhooks are not signed: set {webhooks.SECRET} to a secret that their receivers know")
     method = recipes.build(config.method)
     objectives.check(method)
     redactor(config.prompts.live.redact)

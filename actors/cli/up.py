@@ -20,6 +20,7 @@ from rich.markup import escape
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
 from actors.cli.samples import Turn, sample_chats
+from actors.cli.webhooks import SECRET, Webhooks, secret_of
 from actors.inspect import report
 from actors.runtime import local_cluster
 from actors.runtime.ports import AdminPort, HasStatus, MeasurePort, StorePort
@@ -82,6 +83,7 @@ def _opened(config: Config, console: Console, address: str | None) -> RunDir:
 
 async def _run(config: Config, run: RunDir, console: Console, address: str | None) -> None:
     console.print(f"run directory {run.path}", soft_wrap=True)
+    secret = secret_of(os.environ.pop(SECRET, None))
     keys, own = keys_file.read(config.serve.access, os.environ).with_own()
     os.environ.pop(keys_file.ENVIRONMENT, None)  # no child process needs them
     system = RaySystem(config, run.path, address, keys)
@@ -95,9 +97,10 @@ async def _run(config: Config, run: RunDir, console: Console, address: str | Non
         first_answer_s, _ = await asyncio.gather(_first_answer(url, config, console, own), supervisor.learn())
         gc_tuning.freeze()
         run.announce(url=url, namespace=system.namespace)
-        status = await _until_done(config, run, supervisor, system, url, console)
-        if config.run.versions is not None:
-            await _finish(config, run, system, console, status, first_answer_s)
+        async with Webhooks(config.run.webhooks, run.path, system.port(StorePort, "store"), secret).telling():
+            status = await _until_done(config, run, supervisor, system, url, console)
+            if config.run.versions is not None:
+                await _finish(config, run, system, console, status, first_answer_s)
     finally:
         with console.status("stopping"):
             await supervisor.stop()

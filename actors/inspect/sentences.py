@@ -90,6 +90,8 @@ def sentence(event: Event) -> str | None:
             return f"[red]a replica hangs[/]: {escape(d['why'])}"
         case "abandoned":
             return f"[yellow]training stopped[/]: {escape(str(d['why']))}"
+        case "webhook_failed":
+            return f"[red]{escape(d['url'])} did not take an event[/] ({d['of']}): {escape(d['why'])}"
         case "disk_full":
             return f"[yellow]the disk was full[/] for {d['seconds']:.0f} s; learning continues"
     return None

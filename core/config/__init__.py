@@ -24,7 +24,7 @@ from core.config.method import (
 from core.config.model import Full, Lora, ModelConfig
 from core.config.part import Part
 from core.config.root import Config
-from core.config.run import ClusterConfig, CollectConfig, RetentionConfig, RunConfig
+from core.config.run import ClusterConfig, CollectConfig, RetentionConfig, RunConfig, WebhooksConfig
 from core.config.serve import ORIGIN, AccessConfig, EngineConfig, ModesConfig, ServeConfig
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "SplitByHash",
     "TextAnswer",
     "VotesConfig",
+    "WebhooksConfig",
     "dump",
     "load",
 ]

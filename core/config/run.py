@@ -46,6 +46,33 @@ class RetentionConfig(Part):
     """At this size metrics.jsonl is moved to metrics.jsonl.1 and replaces the previous one."""
 
 
+class WebhooksConfig(Part):
+    """Other servers that are told what happens to versions (actors/cli/webhooks.py)."""
+
+    urls: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = (
+        "decided",
+        "crowned",
+        "rolled_back",
+        "promoted_by_hand",
+        "serving_held",
+        "serving_released",
+        "paused",
+        "resumed",
+        "alert",
+    )
+    """Kinds of events that are sent."""
+    attempts: int = Field(default=12, ge=1)
+    """Tries for an event that an address does not take, after 1, 2, 4 ... at most 300 s; then it is left out."""
+
+    @model_validator(mode="after")
+    def _addresses(self) -> "WebhooksConfig":
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")) or " " in url:
+                raise ValueError(f"{url!r} is no address; expected http:// or https:// and a host")
+        return self
+
+
 class RunConfig(Part):
     dir: str | None = None
     """Run directory. An existing one is resumed. None makes a new one under runs/."""
@@ -68,6 +95,7 @@ class RunConfig(Part):
     """With less free space on the disk of the run directory nothing is written: learning waits for space, serving goes
     on."""
     retention: RetentionConfig = RetentionConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
 
     @model_validator(mode="after")
     def _a_budget_is_of_a_run_with_an_end(self) -> "RunConfig":
