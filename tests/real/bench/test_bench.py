@@ -32,6 +32,12 @@ def test_other_gates_let_more_worse_versions_through_and_a_rival_s_rule_is_its_o
     assert ours < 0.1 and sum(theirs > 1 for theirs in others) >= 6
 
 
+@long("recipes")
+def test_a_recipe_of_people_learns_from_them_and_is_decided(tmp_path: Path) -> None:
+    (found,) = bench("recipes", "--out", str(tmp_path))["recipes"].values()
+    assert found["ended"] == "decided" and len(found["verdicts"]) == 1
+
+
 def test_the_system_adds_little_to_what_the_engine_costs() -> None:
     found = bench("generation")
     assert all(turn["tokens"] > 1000 for name in ("system", "bare", "bare_queued") for turn in found[name])
