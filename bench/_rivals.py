@@ -1,10 +1,15 @@
-"""Runs other people's programs in an environment of their own, `.venv-rivals`, which is made at the first use."""
+"""Runs other people's programs in an environment of their own, `.venv-rivals`, which is made at the first use.
+
+What they need and we have (torch, vLLM, transformers, peft) they read from our environment, so both sides compute with
+the same versions.
+"""
 
 import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from site import getsitepackages
 from typing import Any
 
 from actors.inspect.surroundings import ROOT
@@ -15,13 +20,14 @@ SCRIPTS = Path(__file__).parent / "rivals"
 
 
 def answer(script: str, given: Any) -> Any:
-    """What `bench/rivals/SCRIPT.py` answers to this JSON on its standard input. Raises: RatchetError with its end."""
+    """The last line of what `bench/rivals/SCRIPT.py` prints when it reads this JSON. Raises: RatchetError with the end
+    of its errors."""
     done = subprocess.run(
         [str(python()), str(SCRIPTS / f"{script}.py")], input=json.dumps(given), capture_output=True, text=True
     )
     if done.returncode:
         raise RatchetError(f"bench/rivals/{script}.py failed: {done.stderr[-500:]}")
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def python() -> Path:
@@ -32,10 +38,12 @@ def python() -> Path:
         return own
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(FOLDER)],
-        [str(own), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(LOCK)],
+        [str(own), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "-r", str(LOCK)],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RatchetError(f"the rivals could not be installed: {done.stderr[-500:]}")
+    (site,) = FOLDER.glob("lib/python*/site-packages")
+    (site / "ours.pth").write_text("\n".join(getsitepackages()))
     stamp.write_text(digest)
     return own

@@ -32,6 +32,13 @@ def test_other_gates_let_more_worse_versions_through_and_a_rival_s_rule_is_its_o
     assert ours < 0.1 and sum(theirs > 1 for theirs in others) >= 6
 
 
+@long("rounds")
+def test_rounds_of_bare_vllm_and_trl_learn_as_well(tmp_path: Path) -> None:
+    found = bench("rounds", "--out", str(tmp_path))
+    assert all(0.2 < accuracy < 0.9 for ends in found["end"].values() for accuracy in ends)
+    assert found["points"]["ratchet"][0][0]["cpu_s"] > 0
+
+
 @long("recipes")
 def test_a_recipe_of_people_learns_from_them_and_is_decided(tmp_path: Path) -> None:
     (found,) = bench("recipes", "--out", str(tmp_path))["recipes"].values()
