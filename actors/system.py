@@ -42,6 +42,7 @@ from core.metrics import Metrics
 from core.store.records import as_row, event
 from methods import recipes
 from methods.data import prompts
+from methods.data.samples import examples
 from methods.modes import modes
 from serve.http.keys import Keys
 from serve.replica.app import PolicyHandles, deploy, open_gateway, undeploy
@@ -165,7 +166,8 @@ class RaySystem:
         )
         for index in range(config.collect.collectors):
             self._host(f"collector-{index}", Collector, leases, config, policy)
-        self._host("admin", Admin, self._admin_ports(), config.report.final, run_dir)
+        shown = examples(config)
+        self._host("admin", Admin, self._admin_ports(), config.report.final, run_dir, examples=shown)
         gate = self.port(GatePort, "versions", "gate")
         self._host("evaluator", Evaluator, run_dir, store, gate, config, policy, _metrics())
 

@@ -53,7 +53,7 @@ def ask(
     ] = "policy",
 ) -> None:
     """Ask the served model a question. The examples of the run's task, if it has one, go before it."""
-    from actors.cli.samples import examples, sample_chats
+    from methods.data.samples import examples, sample_chats
 
     path = find(dir)
     config = load(path / CONFIG_FILE, [])

@@ -19,7 +19,6 @@ from rich.markup import escape
 
 from actors.cli import preflight
 from actors.cli.progress import Progress, tokens_by_purpose, versions_table
-from actors.cli.samples import Turn, sample_chats
 from actors.cli.webhooks import SECRET, Webhooks, secret_of
 from actors.inspect import report
 from actors.runtime import local_cluster
@@ -37,6 +36,7 @@ from core.shipped import PROGRAM
 from core.store.facts import FinalMeasured
 from core.store.records import as_row, event
 from core.store.writer import RunReader
+from methods.data.samples import Turn, sample_chats
 from serve.http import keys_file
 from serve.replica.haproxy import free_ports
 

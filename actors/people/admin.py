@@ -2,7 +2,7 @@
 commands."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -55,9 +55,18 @@ class Ports:
 
 
 class Admin(Part, AdminPort):
-    def __init__(self, ports: Ports, questions: int, run_dir: str, clock: Clock | None = None) -> None:
-        """`questions`: number of report questions that the `eval` command asks."""
+    def __init__(
+        self,
+        ports: Ports,
+        questions: int,
+        run_dir: str,
+        clock: Clock | None = None,
+        examples: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        """`questions`: number of report questions that the `eval` command asks. `examples`: the turns before each
+        question of the task."""
         self._ports = ports
+        self._examples = [dict(turn) for turn in examples]
         self._questions = questions
         self._past = Past(Path(run_dir))
         self._reading = asyncio.Lock()
@@ -83,7 +92,7 @@ class Admin(Part, AdminPort):
 
     async def overview(self) -> dict[str, object]:
         status, past = await asyncio.gather(self.status(), self._read_past())
-        return overview(self._clock.now(), status, past)
+        return {**overview(self._clock.now(), status, past), "examples": self._examples}
 
     async def command(self, name: str, argument: object) -> Mapping[str, object]:
         ports = self._ports

@@ -10,6 +10,7 @@ learning    fill of the buffer, agreement of votes, current work of trainer and 
 replicas    versions that each replica serves and has proven
 events      the newest SHOWN_EVENTS as sentences
 away        parts that did not answer
+examples    the turns that the task puts before each question (added by the admin actor)
 """
 
 from collections.abc import Mapping, Sequence

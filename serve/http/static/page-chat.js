@@ -8,6 +8,15 @@ const SAID = {
   waiting: "Thank you. Your vote is kept, and will count after the model has explored this question.",
 };
 
+let examples = [];
+
+/** The turns that the run's task puts before each question; asked in front of the user's own if the box is ticked. */
+export function offerExamples({ examples: given }) {
+  examples = given ?? [];
+  $("examples").hidden = examples.length === 0;
+  $("examples-say").textContent = `behind the ${examples.length / 2} examples that the model learns with`;
+}
+
 /** Attach the chat's event handlers. `wantKey` is called when the server asks for an API key. */
 export function startChat(wantKey) {
   const turns = [];
@@ -23,7 +32,8 @@ export function startChat(wantKey) {
     try {
       const earlier = $("follow-up").checked ? turns.flatMap(messagesOf) : [];
       $("question").value = "";
-      await answer(turn, [...earlier, { role: "user", content: question }], halt.signal);
+      const shown = $("with-examples").checked ? examples : [];
+      await answer(turn, [...shown, ...earlier, { role: "user", content: question }], halt.signal);
       if (turn.text) turns.push(turn);
     } catch (error) {
       if (error instanceof KeyWanted) {

@@ -1,6 +1,6 @@
 // The status page: follows /events and redraws each part when it changes.
 
-import { loadModels, startChat } from "./page-chat.js";
+import { loadModels, offerExamples, startChat } from "./page-chat.js";
 import { VERDICTS, drawCurve, sparkline } from "./page-curve.js";
 import { drawMonitors } from "./page-monitors.js";
 import { $, clock, el, percent } from "./page-draw.js";
@@ -38,6 +38,7 @@ const VIEWS = [
   [drawReplicas, ["replicas"]],
   [drawEvents, ["events"]],
   [offerModels, ["slots", "versions"]],
+  [offerExamples, ["examples"]],
 ];
 
 const state = {};

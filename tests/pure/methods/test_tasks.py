@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from actors.cli.samples import examples, sample_chats
 from core.answers import extractor
 from core.config import Config, NumberAnswer, PatternAnswer, dump, load
 from core.errors import ConfigError
 from methods.data import prompts, word_tasks
 from methods.data.held_out import kept_out
+from methods.data.samples import examples, sample_chats
 from methods.data.task_items import Item
 from methods.data.tasks import made, splits, with_task
 from methods.data.text import asked_text

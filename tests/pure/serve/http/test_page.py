@@ -200,7 +200,8 @@ async def test_admin_gathers_statuses_and_the_run_directory(tmp_path: Path) -> N
         "buffer": Part(paused="too hot", tokens=70, waiting=3, vote_share=0.123456),
         "evaluator": Part(tokens={"gate": 8, "explore": 1}, weighing={"candidate": 2, "champion": 0}),
     }
-    console = Admin(ports(**parts), 1, str(tmp_path), ManualClock(99.0))
+    shots = [{"role": "user", "content": "Is soup food?"}, {"role": "assistant", "content": "Soup is food."}]
+    console = Admin(ports(**parts), 1, str(tmp_path), ManualClock(99.0), shots)
     shown = await console.overview()
     await console.stop()
     assert json.loads(json.dumps(shown)) == shown and shown["at"] == 99.0
@@ -216,6 +217,7 @@ async def test_admin_gathers_statuses_and_the_run_directory(tmp_path: Path) -> N
     told_event = {"id": 2, "at": 11.0, "kind": "decided"}
     assert shown["events"] == [{**told_event, "text": "v1 promote (guarded): at most 0.03 worse [really]"}]
     assert shown["away"] == dict.fromkeys(("store", "feedback", "trainer"), "not up")
+    assert shown["examples"] == shots
 
 
 async def test_a_run_directory_that_cannot_be_read_leaves_the_rest_standing(tmp_path: Path) -> None:
