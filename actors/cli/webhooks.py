@@ -61,6 +61,9 @@ class Webhooks:
             if task is not None:
                 await asyncio.wait({task}, timeout=LAST_S)
                 task.cancel()
+                (ended,) = await asyncio.gather(task, return_exceptions=True)
+                if isinstance(ended, Exception):
+                    log.error("webhooks ended before the run: %r", ended)
 
     async def _run(self) -> None:
         reader = RunReader(self._run_dir)
@@ -69,6 +72,7 @@ class Webhooks:
         try:
             for url in self._config.urls:
                 self._cursors.setdefault(url, reader.newest_event())  # a new address is not told the past
+            self._remember()
             async with httpx.AsyncClient(timeout=TIMEOUT_S) as client, asyncio.TaskGroup() as tasks:
                 for url in self._config.urls:
                     tasks.create_task(self._send_to(url, reader, client))

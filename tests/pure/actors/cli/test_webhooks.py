@@ -93,6 +93,7 @@ async def test_new_events_are_told_in_order_and_again_when_they_are_not_taken(tm
     async with server.up() as url:
         async with of(tmp_path, store, url).telling():
             await asyncio.sleep(0.1)
+            assert json.loads((tmp_path / CURSORS).read_text()) == {url: 1}, "also if the run ends before a delivery"
             store.decide(2)
             store.decide(3)
             await reaches(server, 4)
