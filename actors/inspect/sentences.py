@@ -42,6 +42,8 @@ def sentence(event: Event) -> str | None:
     match event.kind:
         case "drawn":
             return f"window {d['window']}: {d['prompts']} prompts, {d['examples']} examples to train on"
+        case "empty":
+            return f"window {d['window']} had no example to learn from, so it makes no version"
         case "voted":
             left_out = f", {d['left_out']} left out" if d["left_out"] else ""
             return f"people cast {d['votes']} votes{left_out}; {d['resettled']} prompts settled again"

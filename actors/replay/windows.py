@@ -10,10 +10,14 @@ from core.messages import Window
 from core.store.facts import BufferCounts, WindowDecided, WindowDrawn
 from core.store.records import Record
 
+EMPTY_WINDOWS = 3
+
 
 class Windows(WindowPort):
     def __init__(self, state: BufferState) -> None:
         self._state = state
+        self._empty = 0
+        """Windows in a row, up to the newest decided one, without an example."""
 
     async def draw(self, after: int, newest: int, wait_s: float) -> Window | None:
         state = self._state
@@ -42,11 +46,25 @@ class Windows(WindowPort):
         before = state.rejected.get(window)
         if before is None:
             (state.throttle.discard if discarded else state.throttle.decide)()
+            await self._pause_after_empty(window, empty=discarded and version == 0)
         if before is None or (rejected and not before):
             state.rejected[window] = rejected
             state.outbox.add(WindowDecided(version=version, rejected=rejected, discarded=discarded).record(window))
             await state.outbox.write()
         await state.wake()
+
+    async def _pause_after_empty(self, window: int, empty: bool) -> None:
+        """In a run with an end, pause after EMPTY_WINDOWS in a row without an example. A service waits for more."""
+        state = self._state
+        self._empty = self._empty + 1 if empty else 0
+        if self._empty == EMPTY_WINDOWS and state.throttle.windows_wanted is not None:
+            self._empty = 0
+            reason = (
+                f"{EMPTY_WINDOWS} windows in a row, the last window {window}, had no example: the recipe keeps nothing "
+                f"of their {state.learning.groups_per_window} prompts each; loosen its filters (method.options), take "
+                "other prompts, or another recipe"
+            )
+            await state.pause.begin(reason, lasting=False)
 
     def _quarantine(self, window: int, version: int) -> None:
         withdrawn = self._state.replay.quarantine(version)

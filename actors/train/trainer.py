@@ -81,6 +81,8 @@ class Trainer(Part):
         self._metrics = metrics
         self._clock = clock or SystemClock()
         self._at: PolicyRef | None = None
+        self._skipped = 0
+        """The newest window without an example. After a restart it is drawn, and skipped, again."""
         self._phase = "starting"
         self._step, self._steps = 0, 0
         self._idle_s = 0.0
@@ -93,6 +95,9 @@ class Trainer(Part):
         await self._load()
         while True:
             window = await self._draw()
+            if not window.examples:
+                await self._skip(window)
+                continue
             parent = await self._versions.parent()
             await self._remote_node.fetch({parent.ref.version, *_sampled_by(window)})
             if parent.ref != self._at:
@@ -148,12 +153,18 @@ class Trainer(Part):
         self._phase = "waiting for a window"
         asked = time.monotonic()
         while True:
-            last = await self._versions.last_window()
+            last = max(await self._versions.last_window(), self._skipped)
             newest = await self._versions.newest()
             window = await self._windows.draw(last, newest, DRAW_WAIT_S)
             if window is not None:
                 self._idle_s += time.monotonic() - asked
                 return window
+
+    async def _skip(self, window: Window) -> None:
+        """A window without an example makes no version: it would be its parent once more."""
+        await self._note("empty", window=window.number)
+        await self._windows.decided(window.number, 0, rejected=False, discarded=True)
+        self._skipped = window.number
 
     async def _wait_for_resume(self, reason: str) -> None:
         """Pause learning until a person resumes it. Then the trainer tries the refused window again. Serving

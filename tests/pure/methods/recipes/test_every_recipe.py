@@ -124,9 +124,31 @@ def test_settling_again_makes_the_same_examples_and_asks_the_policy_for_nothing_
         assert dict(sampler.tokens) == tokens, "a judgement was paid for twice"
 
 
+class Voters:
+    """People who say `voted` of every prompt once it was explored."""
+
+    def __init__(self, system: LocalSystem, folder: Path) -> None:
+        self.system, self.folder = system, folder
+        self.seen = set[int]()
+
+    async def start(self) -> None: ...
+
+    async def run(self) -> None:
+        while True:
+            reader = RunReader(self.folder)
+            new = [each.place for each in reader.all("outcomes", Outcome) if each.place not in self.seen]
+            for outcome in filter(None, map(reader.outcome, new)):
+                self.seen.add(outcome.place)
+                votes = [vote.model_copy(update={"id": f"{vote.id}:{outcome.place}"}) for vote in voted(outcome)]
+                await self.system.buffer.people.vote(votes)
+            reader.close()
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("name", NAMES)
 async def test_it_runs_to_a_version(name: str, tmp_path: Path) -> None:
-    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"prompt": f"q {i}"}) + "\n" for i in range(300)))
+    texts = (f"Box {i} holds {i} red balls. How many balls does it hold?" for i in range(300))
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
     config = settings(
         name,
         f"prompts.path={tmp_path}/pool.jsonl",
@@ -134,9 +156,14 @@ async def test_it_runs_to_a_version(name: str, tmp_path: Path) -> None:
         "gate.enabled=false",
         "gate.anchors=null",
     )
-    await LocalSystem(config, tmp_path, policy(), ScriptedSession(tmp_path)).run(decided=1)
+    system = LocalSystem(config, tmp_path, policy(), ScriptedSession(tmp_path))
+    if recipes.card(name).supervision == "people":
+        system.beside.append(Voters(system, tmp_path))
+    await system.run(decided=1)
     reader = RunReader(tmp_path)
-    assert reader.count("decisions") >= 1
+    (first, *_) = reader.versions()
+    learned = {event.detail["window"]: event.detail["examples"] for event in reader.events("drawn")}
+    assert reader.count("decisions") >= 1 and learned[first.window] > 0
     tuned = recipes.build(config.method).tuned
     events = [event.detail for event in reader.events("tuned")]
     assert bool(events) == (recipes.build(config.method).tune is not None)
