@@ -42,12 +42,13 @@ class OtherTasks:
         """Measure the base and the version that is served now. What cannot be measured now is left out."""
         if not self._tasks:
             return
-        served = (await self._versions.status())["slots"]["serve"]
+        version = 0
         try:
+            served = (await self._versions.status())["slots"]["serve"]
             for version in (0, served):
                 await self.measure(version)
         except (RatchetError, OSError) as error:
-            await self._note("report_failed", version=served, why=str(error))
+            await self._note("report_failed", version=version, why=str(error))
 
     async def measure(self, version: int) -> None:
         """Measure a loaded version, as far as it was not yet, and store what was found. Raises: the policy's error."""

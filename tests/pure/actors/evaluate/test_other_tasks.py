@@ -10,14 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.cli import preflight
+from actors.evaluate.other_tasks import OtherTasks
 from actors.in_process import LocalSystem, ScriptedSession
 from actors.inspect import report
 from actors.inspect.sentences import sentence
 from actors.inspect.task_changes import changes
 from core import config as configuration
+from core.clock import ManualClock
 from core.config import Config
-from core.errors import ConfigError
+from core.errors import ConfigError, Unavailable
 from core.messages import Candidate, PolicyRef, Prompt, Sampling
+from core.metrics import Metrics
 from core.store.facts import OtherMeasured
 from core.store.writer import RunReader
 from methods.data.other_tasks import other_tasks
@@ -85,6 +88,30 @@ async def test_the_base_and_what_is_served_are_asked_once_also_after_a_restart(t
 
 def kinds(folder: Path) -> list[str]:
     return [event.kind for event in RunReader(folder).events()] if (folder / "run.sqlite").exists() else []
+
+
+async def test_a_part_that_is_away_is_noted_and_ends_nothing(tmp_path: Path) -> None:
+    made = LocalSystem(with_others(tmp_path), tmp_path, Forgetful(), ScriptedSession(tmp_path))
+
+    class Away:
+        async def status(self) -> object:
+            raise Unavailable("versions is away")
+
+    class Kept:
+        def __init__(self) -> None:
+            self.records: list[tuple[object, ...]] = []
+
+        async def append(self, records: list[tuple[object, ...]]) -> None:
+            self.records += records
+
+    store = Kept()
+    others = OtherTasks(made.config, made.evaluator._policy, Away(), store, Metrics(), ManualClock(1.0))  # type: ignore[arg-type]
+    await made.store.start()
+    await others.start(RunReader(tmp_path))
+    await others.look()
+    await made.store.stop()
+    (noted,) = store.records
+    assert "report_failed" in str(noted) and "versions is away" in str(noted)
 
 
 def _flat(system: LocalSystem) -> list[tuple[str, float, tuple[tuple[str, str], ...]]]:
