@@ -176,9 +176,12 @@ async def _until_done(
 
 def _check_learning(status: RunStatus, versions: int, run_dir: Path) -> None:
     """Raises: RatchetError if learning is paused: in a run with an end, no person is there to resume it."""
-    reason = status.get("buffer", {}).get("paused")
-    if reason is not None and status.get("trainer", {}).get("phase") == "paused":
-        decided = status.get("versions", {}).get("decided", 0)
+    buffer, lineage = status.get("buffer", {}), status.get("versions", {})
+    reason, phase = buffer.get("paused"), status.get("trainer", {}).get("phase")
+    undecided = any(state in ("published", "proven") for state in lineage.get("states", {}).values())
+    starved = buffer.get("paused_itself", False) and phase == "waiting for a window" and not undecided
+    if reason is not None and (phase == "paused" or starved):
+        decided = lineage.get("decided", 0)
         raise RatchetError(
             f"learning stopped after {decided} of {versions} versions: {reason}; "
             f"fix that, then resume the run with `{PROGRAM} up --dir {run_dir}`, and learning with `{PROGRAM} resume`"

@@ -15,6 +15,8 @@ class PauseStatus(TypedDict):
     paused: str | None
     paused_at: float | None
     paused_before_start: bool
+    paused_itself: bool
+    """The buffer paused learning: prompts failed, or gave nothing to learn."""
 
 
 class Pause:
@@ -70,6 +72,7 @@ class Pause:
             "paused": now.reason if now is not None else None,
             "paused_at": now.at if now is not None else None,
             "paused_before_start": self._before_start,
+            "paused_itself": now is not None and not now.lasting,
         }
 
     async def _save(self) -> None:

@@ -29,6 +29,7 @@ class BufferStatus(Away):
     paused: str | None
     paused_at: float | None
     paused_before_start: bool
+    paused_itself: bool
     waiting: int
     examples: int
     windows_drawn: int

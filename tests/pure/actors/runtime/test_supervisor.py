@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ray.exceptions import RayActorError
 
 from actors.cli.up import _check_learning
+from actors.runtime.statuses import RunStatus
 from actors.runtime.supervisor import RESTARTS, Supervisor
 from core.errors import ConfigError, Overdue, RatchetError
 from tests.pure.waiting import until
@@ -183,3 +184,22 @@ def test_a_run_with_an_end_does_not_wait_for_somebody_to_resume_its_trainer() ->
     for phase, reason in (("waiting for a window", "paused by hand"), ("paused", None)):
         _check_learning({"buffer": {"paused": reason}, "trainer": {"phase": phase}}, 5, Path("runs/a"))
     _check_learning({}, 5, Path("runs/a"))
+
+
+def test_a_run_with_an_end_stops_when_the_buffer_has_nothing_to_learn_and_nothing_is_undecided() -> None:
+    def status(itself: bool = True, phase: str = "waiting for a window", state: str = "held") -> RunStatus:
+        return cast(
+            RunStatus,
+            {
+                "buffer": {"paused": "3 windows in a row had no example", "paused_itself": itself},
+                "trainer": {"phase": phase},
+                "versions": {"decided": 1, "states": {"1": state}},
+            },
+        )
+
+    with pytest.raises(RatchetError, match="after 1 of 5 versions: 3 windows in a row had no example"):
+        _check_learning(status(), 5, Path("runs/a"))
+    for other in (
+        status(itself=False), status(phase="training on window 2"), status(state="published"), status(state="proven"),
+    ):  # fmt: skip
+        _check_learning(other, 5, Path("runs/a"))
