@@ -36,7 +36,7 @@ CARD = Card(
     "after arXiv 2411.17760",
     "none",
     "2",
-    "plumbing",
+    "effect",
     control="method.options.shuffled=true",
     overrides=("learning.replay_windows=1",),
 )
