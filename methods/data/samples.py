@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from core.config import Config
 from core.errors import ConfigError
@@ -33,6 +34,7 @@ def examples(config: Config) -> list[Turn]:
 def _samples(manifest: Path) -> list[str]:
     """Raises: ConfigError."""
     try:
-        return [str(sample) for sample in json.loads(manifest.read_bytes()).get("try") or []]
+        found: list[Any] = json.loads(manifest.read_bytes()).get("try") or []
+        return [str(sample) for sample in found]
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{manifest} is damaged ({error}); restore it or remove it") from None
