@@ -58,7 +58,7 @@ SCORERS = {
 TESTS = {
     "training/replay/*.py": "training/test_replay.py training/test_backpressure.py training/test_interval_set.py",
     "training/gate/*.py": "training/test_gate.py training/test_guards.py training/test_weighing.py "
-    "training/test_rule.py training/test_sight.py training/test_statistics.py",
+    "training/test_rule.py training/test_sight.py training/test_statistics.py training/test_slices.py",
     "training/gate/power.py": "training/test_power.py",
     "training/gate/slices.py": "training/test_slices.py",
     "methods/ballot.py": f"methods/test_ballot.py {RECIPES}_xpo.py",
