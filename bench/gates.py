@@ -1,10 +1,10 @@
 """How many worse versions would other gates let through, how many better ones would they miss, and at what price?
 
-Simulates runs of 100 candidates. Each is weighed on fresh independent questions of the same kind, on a share of which
-it differs from the champion (the discordance), and is better by `effect`. A worse candidate is 3 or 6 points worse; a
-gain is 5 or 10 points. Every rule sees the same questions. Rules that look once ask a fixed number of them.
+Simulates runs of --candidates candidates. Each is weighed on fresh independent questions of the same kind, on a share
+of which it differs from the champion (the discordance), and is better by `effect`. A worse candidate is 3 or 6 points
+worse; a gain is 5 or 10 points. Every rule sees the same questions. Rules that look once ask a fixed number of them.
 
-`worse_promoted`: how many of 100 candidates that are so much worse are promoted, and the chance that any is.
+`worse_promoted`: how many of the candidates of a run that are so much worse are promoted, and the chance that any is.
 `gains_missed`: share of better candidates that are not promoted. `probes`: asked of one candidate, mean.
 
 With `--recorded RUN_DIR ...` the questions are those of finished runs: two versions that were measured on the same
@@ -141,7 +141,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     known = rules(options.candidates)
     effects = (*WORSE, 0.0, *GAINS)
     drawn = {effect: draws(effect, simulated, rng) for effect in effects}
-    rows = {name: figures({effect: judged(rule, drawn[effect]) for effect in effects}) for name, rule in known.items()}
+    rows = {
+        name: figures({effect: judged(rule, drawn[effect]) for effect in effects}, options.candidates)
+        for name, rule in known.items()
+    }
     for name, row in rows.items():
         print(json.dumps({"rule": name, **row}))
     recorded = [each for folder in options.recorded for each in replayed(Path(folder), simulated, known, rng)]
@@ -165,7 +168,7 @@ def judged(rule: Rule, d: Bits) -> Judged:
     return Judged(promoted, float(np.concatenate([probes for _, probes in parts]).mean()))
 
 
-def figures(found: dict[float, Judged], candidates: int = 100) -> dict[str, Any]:
+def figures(found: dict[float, Judged], candidates: int) -> dict[str, Any]:
     """A rule that does not know the place of a candidate judges all alike."""
     runs = {effect: Judged(np.resize(each.promoted, candidates), each.probes) for effect, each in found.items()}
     return {

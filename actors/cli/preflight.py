@@ -82,7 +82,7 @@ def check(config: Config, joining: bool = False) -> list[str]:
         refuse_overlap(suspects, keyed, config.prompts.path, config.report.questions or "")
         refuse_overlap(asked, keyed, "the gate's probes", config.report.questions or "")
     for other in others:
-        refuse_overlap(list(pool), [question.prompt for question in other.questions], config.prompts.path, other.name)
+        refuse_overlap(pool, [question.prompt for question in other.questions], config.prompts.path, other.name)
     _check_anchors(config)
     if not joining:
         _check_port(config.serve.host, config.serve.port)

@@ -122,8 +122,9 @@ class WindowPort(Protocol):
         ...
 
     async def decided(self, window: int, version: int, rejected: bool, discarded: bool) -> None:
-        """The candidate trained on this window is decided. If it is rejected, or rolled back after a promotion, its
-        samples are quarantined. The store already holds the decision, so this call does not wait for the disk."""
+        """The candidate trained on this window is decided, or there is none (version 0). If it is rejected, or rolled
+        back after a promotion, its samples are quarantined. The store already holds the decision on a candidate, so
+        this call does not wait for the disk."""
         ...
 
 

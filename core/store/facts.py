@@ -12,7 +12,7 @@
     window:N        WindowDrawn     buffer            the places of window N
     buffer          BufferCounts    buffer            counts of the buffer when the newest window was drawn
     tuned           TunedFact       buffer            what the method's tuner decided at the newest draw
-    settled:N       WindowDecided   buffer            the decision on the version trained on window N
+    settled:N       WindowDecided   buffer            the decision on window N's version, or that it made none
     paused          Paused          buffer            why learning is paused; survives restarts
     voted:P         PromptVoted     buffer            number of votes that count on prompt P
     first:P/voter   FirstVote       buffer            the window in which a voter first counted on prompt P
@@ -222,9 +222,10 @@ class WindowDecided(Fact):
 
     NAME = "settled:"
     version: int
+    """0: the window had no example, so it made none."""
     rejected: bool
     discarded: bool = False
-    """The version was discarded together with its parent, without its own verdict."""
+    """There is no verdict: the version was discarded together with its parent, or there was none."""
 
 
 class WindowPruned(Fact):
